@@ -1,0 +1,233 @@
+//! The daemon's whole state, as `status` and `watch` give it and as a link receives it first after it was lost.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Cause;
+
+/// Where a stream is in its life:
+/// `initializing → connecting → streaming ⇄ reconnecting → stopping → stopped | error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamState {
+    /// The camera is being opened.
+    Initializing,
+    /// The camera runs; the RTMP server does not have media yet.
+    Connecting,
+    /// Media progresses: the server's process reads it.
+    Streaming,
+    /// Media does not progress; the daemon is working on it. The cause says why.
+    Reconnecting,
+    /// On its way to the end.
+    Stopping,
+    /// Ended as somebody decided.
+    Stopped,
+    /// Ended by a fault.
+    Error,
+}
+
+impl StreamState {
+    /// No event leads out of it.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Stopped | Self::Error)
+    }
+
+    /// The wire name, as serde writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Initializing => "initializing",
+            Self::Connecting => "connecting",
+            Self::Streaming => "streaming",
+            Self::Reconnecting => "reconnecting",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One change in a stream's life, before it is put in words for a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamReport {
+    /// Where the stream is now.
+    pub state: StreamState,
+    /// Why, for `reconnecting` and every end.
+    pub cause: Option<Cause>,
+    /// Which retry of this outage it is, from 1; 0 outside of outages.
+    pub attempt: u32,
+    /// How many retries are estimated to fit before giving up; `None` when it never gives up.
+    pub max_attempts: Option<u32>,
+    /// When the next attempt is made.
+    pub retry_in: Option<Duration>,
+    /// `streaming` after an outage, not for the first time.
+    pub reconnected: bool,
+}
+
+/// Who directs a stream, and so what else may use the camera meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamKind {
+    /// Straight to the endpoint an app named; the camera is its alone.
+    Unmanaged,
+    /// Arranged by the cloud; shareable.
+    Managed,
+}
+
+/// Who has the camera.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// What for.
+    pub kind: OwnerKind,
+    /// The app's id, or the program's name.
+    pub name: String,
+    /// The process, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// For how many seconds already.
+    #[serde(default)]
+    pub for_s: u64,
+}
+
+/// What somebody has the camera for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnerKind {
+    /// An unmanaged stream.
+    Unmanaged,
+    /// A managed stream.
+    Managed,
+    /// A photo being taken.
+    Photo,
+    /// A process that holds a lease from this daemon.
+    Process,
+    /// A process that opened the device behind the daemon's back.
+    Foreign,
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            OwnerKind::Unmanaged => write!(f, "stream of {}", self.name)?,
+            OwnerKind::Managed => write!(f, "managed stream")?,
+            OwnerKind::Photo => write!(f, "photo for {}", self.name)?,
+            OwnerKind::Process | OwnerKind::Foreign => write!(f, "program {}", self.name)?,
+        }
+        if let Some(pid) = self.pid {
+            write!(f, " (pid {pid})")?;
+        }
+        write!(f, " since {} s", self.for_s)
+    }
+}
+
+/// The daemon's whole state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DaemonState {
+    /// The daemon's version.
+    pub version: String,
+    /// Seconds since the daemon started.
+    pub uptime_s: u64,
+    /// The stream, if one lives.
+    pub stream: Option<StreamSnapshot>,
+    /// How the last stream ended.
+    pub last_end: Option<StreamEnd>,
+    /// The camera.
+    pub camera: CameraSnapshot,
+    /// Who has the camera.
+    pub owner: Option<Owner>,
+}
+
+/// A living stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamSnapshot {
+    /// Its id; empty if it was started without one.
+    pub stream_id: String,
+    /// The app it runs for.
+    pub app: String,
+    /// Who directs it.
+    pub kind: StreamKind,
+    /// Where it is in its life.
+    pub state: StreamState,
+    /// Why it reconnects.
+    pub cause: Option<Cause>,
+    /// Where it goes, without the key.
+    pub url: String,
+    /// Which retry of this outage, from 1.
+    pub attempt: u32,
+    /// RTMP publications that the server accepted so far.
+    pub publications: u32,
+    /// The latest measurements.
+    pub metrics: Metrics,
+}
+
+/// Measurements of a stream, renewed every 2 s on links and every second for `watch`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Bits per second that went out over the last interval, video and audio.
+    pub bitrate: u64,
+    /// Video frames per second that went out over the last interval.
+    pub fps: f64,
+    /// Picture width, pixels.
+    pub width: u32,
+    /// Picture height, pixels.
+    pub height: u32,
+    /// Video frames let through to the server since the stream began.
+    pub sent_frames: u64,
+    /// Video frames dropped by the gate while it was open, since the stream began.
+    pub dropped_frames: u64,
+    /// Seconds since media first reached the server.
+    pub duration_s: u64,
+    /// Media waiting to be sent, milliseconds.
+    pub queue_ms: u64,
+    /// Round-trip time to the server, milliseconds.
+    pub rtt_ms: f64,
+}
+
+/// How a stream ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    /// The stream.
+    pub stream_id: String,
+    /// `stopped` or `error`.
+    pub state: StreamState,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// What the camera is doing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CameraSnapshot {
+    /// `closed`, `opening`, `running` or `lost`.
+    pub state: CameraState,
+    /// Why it is lost.
+    pub cause: Option<Cause>,
+    /// Which device, when one is open: its node, or `test`.
+    pub device: Option<String>,
+    /// Its name for a person.
+    pub name: Option<String>,
+    /// The picture it gives, for example `1280x720 NV12 30/1`.
+    pub mode: Option<String>,
+    /// The encoder profile in use.
+    pub encoder: Option<String>,
+    /// The microphone in use.
+    pub audio: Option<String>,
+    /// Counts the openings of the capture pipeline: unchanged means that it was not restarted.
+    pub generation: u64,
+    /// Encoded frames since that opening.
+    pub frames: u64,
+}
+
+/// What the camera is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CameraState {
+    /// Nobody needs it.
+    #[default]
+    Closed,
+    /// Being opened; no frame yet.
+    Opening,
+    /// Encoded frames arrive.
+    Running,
+    /// Needed, but not to be had; being tried again.
+    Lost,
+}
