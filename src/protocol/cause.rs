@@ -1,176 +1,121 @@
 //! Why a stream ended or retries, why a request was refused: one vocabulary for the wire, the logs and the policy.
+//!
+//! One table gives each cause its wire name and its sentence, so what serde writes and what the logs say cannot part.
 
 use serde::{Deserialize, Serialize};
 
-/// Why a stream ended, is reconnecting, or why a request was refused. On the wire in `snake_case`.
-///
-/// What each asks of the stream (retry, own budget, end) is decided in [`crate::policy::retry`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
+/// Defines [`Cause`] from lines of `Variant = "wire_name": "sentence"`.
+macro_rules! causes {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal: $sentence:literal,)+) => {
+        /// Why a stream ended, is reconnecting, or why a request was refused. On the wire in `snake_case`.
+        ///
+        /// What each asks of the stream (retry, own budget, end) is decided in [`crate::policy`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Cause {
+            $($(#[$doc])* #[serde(rename = $name)] $variant,)+
+        }
+
+        impl Cause {
+            /// Every cause there is.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The wire name, as serde writes it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// One sentence for a person, without a final period.
+            pub fn explain(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $sentence,)+
+                }
+            }
+        }
+    };
+}
+
+causes! {
     // The network between here and the RTMP server.
     /// The server's name could not be resolved.
-    DnsFailed,
+    DnsFailed = "dns_failed": "the server's name could not be resolved",
     /// The server's machine answered that nothing listens on the port.
-    ConnectRefused,
+    ConnectRefused = "connect_refused": "nothing listens on the server's port",
     /// No answer to the TCP connection attempt in time.
-    ConnectTimeout,
+    ConnectTimeout = "connect_timeout": "the server did not answer",
     /// No route to the server (network down, Wi-Fi gone).
-    NetworkUnreachable,
+    NetworkUnreachable = "network_unreachable": "there is no route to the server; is Wi-Fi connected?",
     /// The TLS handshake failed, but not over the certificate.
-    TlsFailed,
+    TlsFailed = "tls_failed": "the secure connection could not be set up",
     /// The server's TLS certificate is not trusted (unknown authority, wrong name, expired).
-    TlsCertificateRejected,
+    TlsCertificateRejected = "tls_certificate_rejected": "the server's certificate is not trusted",
     /// TCP connected, but the server did not complete the RTMP handshake or commands in time.
-    HandshakeTimeout,
+    HandshakeTimeout = "handshake_timeout": "the server accepted the connection but does not speak RTMP in time",
     /// The server closed an established connection.
-    ConnectionLost,
+    ConnectionLost = "connection_lost": "the server closed the connection",
     /// Nothing that was sent is acknowledged any more: cable, Wi-Fi or route is cut.
-    NetworkStalled,
+    NetworkStalled = "network_stalled": "the network no longer carries data to the server",
     /// The server's kernel still answers, but its process no longer reads.
-    ServerFrozen,
+    ServerFrozen = "server_frozen": "the server no longer reads what is sent",
 
     // The RTMP server's word.
     /// The server refused the application or the stream key.
-    PublishRejected,
+    PublishRejected = "publish_rejected": "the server refused the stream key or application",
     /// The server still holds an earlier publisher of the same key.
-    StreamExists,
+    StreamExists = "stream_exists": "the server still holds an earlier stream with this key",
 
     // Camera, microphone, encoder.
     /// No camera was found.
-    NoCamera,
+    NoCamera = "no_camera": "no camera was found",
     /// The camera vanished (unplugged, driver unbound).
-    CameraLost,
+    CameraLost = "camera_lost": "the camera was unplugged or vanished",
     /// The camera is there but delivers no frames.
-    CameraStalled,
+    CameraStalled = "camera_stalled": "the camera delivers no frames",
     /// The camera is in use by somebody else.
-    CameraBusy,
+    CameraBusy = "camera_busy": "the camera is in use",
     /// The camera may not be opened by this process.
-    CameraForbidden,
+    CameraForbidden = "camera_forbidden": "the camera may not be opened; check the group of /dev/video*",
     /// The camera cannot give the picture that was asked for, or fails in another way.
-    CameraFailed,
+    CameraFailed = "camera_failed": "the camera failed or cannot give the picture asked for",
     /// No encoder works, or the one in use failed.
-    EncoderFailed,
+    EncoderFailed = "encoder_failed": "no video encoder works",
     /// The encoder takes frames but gives none back.
-    EncoderStalled,
+    EncoderStalled = "encoder_stalled": "the video encoder hangs",
     /// The microphone failed or vanished.
-    AudioFailed,
+    AudioFailed = "audio_failed": "the microphone failed",
 
     // Decisions.
     /// Somebody entitled to it stopped the stream.
-    Requested,
+    Requested = "requested": "stopped on request",
     /// The same application started another stream in its place.
-    Replaced,
+    Replaced = "replaced": "replaced by a new stream of the same application",
     /// A request of higher precedence took the camera.
-    Preempted,
+    Preempted = "preempted": "the camera was given to a request of higher precedence",
     /// No keep-alive came in time.
-    KeepAliveTimeout,
+    KeepAliveTimeout = "keep_alive_timeout": "no keep-alive arrived in time",
     /// The link to phone or cloud stayed lost.
-    LinkLost,
+    LinkLost = "link_lost": "the link to phone or cloud stayed lost",
     /// The agreed duration is over.
-    DurationOver,
+    DurationOver = "duration_over": "the agreed duration is over",
     /// The holder of a lease went away.
-    HolderGone,
+    HolderGone = "holder_gone": "the holder went away",
     /// The daemon is shutting down.
-    Shutdown,
+    Shutdown = "shutdown": "the daemon is shutting down",
     /// The daemon was restarted; the stream it had is over.
-    DaemonRestarted,
+    DaemonRestarted = "daemon_restarted": "the daemon was restarted",
 
     // What was asked.
     /// The request is malformed or contradicts itself.
-    InvalidRequest,
+    InvalidRequest = "invalid_request": "the request is malformed",
     /// The stream URL cannot be used.
-    InvalidUrl,
+    InvalidUrl = "invalid_url": "the stream URL cannot be used",
     /// No such stream.
-    UnknownStream,
+    UnknownStream = "unknown_stream": "no such stream",
     /// The request would touch a stream or lease of somebody else.
-    NotOwner,
+    NotOwner = "not_owner": "it belongs to somebody else",
     /// A fault of the daemon's own.
-    Internal,
-}
-
-impl Cause {
-    /// The wire name, as serde writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::DnsFailed => "dns_failed",
-            Self::ConnectRefused => "connect_refused",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::NetworkUnreachable => "network_unreachable",
-            Self::TlsFailed => "tls_failed",
-            Self::TlsCertificateRejected => "tls_certificate_rejected",
-            Self::HandshakeTimeout => "handshake_timeout",
-            Self::ConnectionLost => "connection_lost",
-            Self::NetworkStalled => "network_stalled",
-            Self::ServerFrozen => "server_frozen",
-            Self::PublishRejected => "publish_rejected",
-            Self::StreamExists => "stream_exists",
-            Self::NoCamera => "no_camera",
-            Self::CameraLost => "camera_lost",
-            Self::CameraStalled => "camera_stalled",
-            Self::CameraBusy => "camera_busy",
-            Self::CameraForbidden => "camera_forbidden",
-            Self::CameraFailed => "camera_failed",
-            Self::EncoderFailed => "encoder_failed",
-            Self::EncoderStalled => "encoder_stalled",
-            Self::AudioFailed => "audio_failed",
-            Self::Requested => "requested",
-            Self::Replaced => "replaced",
-            Self::Preempted => "preempted",
-            Self::KeepAliveTimeout => "keep_alive_timeout",
-            Self::LinkLost => "link_lost",
-            Self::DurationOver => "duration_over",
-            Self::HolderGone => "holder_gone",
-            Self::Shutdown => "shutdown",
-            Self::DaemonRestarted => "daemon_restarted",
-            Self::InvalidRequest => "invalid_request",
-            Self::InvalidUrl => "invalid_url",
-            Self::UnknownStream => "unknown_stream",
-            Self::NotOwner => "not_owner",
-            Self::Internal => "internal",
-        }
-    }
-
-    /// One sentence for a person, without a final period.
-    pub fn explain(self) -> &'static str {
-        match self {
-            Self::DnsFailed => "the server's name could not be resolved",
-            Self::ConnectRefused => "nothing listens on the server's port",
-            Self::ConnectTimeout => "the server did not answer",
-            Self::NetworkUnreachable => "there is no route to the server; is Wi-Fi connected?",
-            Self::TlsFailed => "the secure connection could not be set up",
-            Self::TlsCertificateRejected => "the server's certificate is not trusted",
-            Self::HandshakeTimeout => "the server accepted the connection but does not speak RTMP in time",
-            Self::ConnectionLost => "the server closed the connection",
-            Self::NetworkStalled => "the network no longer carries data to the server",
-            Self::ServerFrozen => "the server no longer reads what is sent",
-            Self::PublishRejected => "the server refused the stream key or application",
-            Self::StreamExists => "the server still holds an earlier stream with this key",
-            Self::NoCamera => "no camera was found",
-            Self::CameraLost => "the camera was unplugged or vanished",
-            Self::CameraStalled => "the camera delivers no frames",
-            Self::CameraBusy => "the camera is in use",
-            Self::CameraForbidden => "the camera may not be opened; check the group of /dev/video*",
-            Self::CameraFailed => "the camera failed or cannot give the picture asked for",
-            Self::EncoderFailed => "no video encoder works",
-            Self::EncoderStalled => "the video encoder hangs",
-            Self::AudioFailed => "the microphone failed",
-            Self::Requested => "stopped on request",
-            Self::Replaced => "replaced by a new stream of the same application",
-            Self::Preempted => "the camera was given to a request of higher precedence",
-            Self::KeepAliveTimeout => "no keep-alive arrived in time",
-            Self::LinkLost => "the link to phone or cloud stayed lost",
-            Self::DurationOver => "the agreed duration is over",
-            Self::HolderGone => "the holder went away",
-            Self::Shutdown => "the daemon is shutting down",
-            Self::DaemonRestarted => "the daemon was restarted",
-            Self::InvalidRequest => "the request is malformed",
-            Self::InvalidUrl => "the stream URL cannot be used",
-            Self::UnknownStream => "no such stream",
-            Self::NotOwner => "it belongs to somebody else",
-            Self::Internal => "internal error",
-        }
-    }
+    Internal = "internal": "internal error",
 }
 
 impl std::fmt::Display for Cause {
@@ -184,9 +129,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_is_what_serde_writes() {
-        for cause in [Cause::DnsFailed, Cause::TlsCertificateRejected, Cause::KeepAliveTimeout, Cause::NotOwner] {
+    fn wire_and_log_use_the_same_distinct_snake_case_name() {
+        let mut seen = std::collections::HashSet::new();
+        for &cause in Cause::ALL {
             assert_eq!(serde_json::to_value(cause).unwrap(), cause.name());
+            assert_eq!(serde_json::from_value::<Cause>(cause.name().into()).unwrap(), cause);
+            assert!(cause.name().chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{cause}");
+            assert!(seen.insert(cause.name()), "{cause} twice");
+        }
+    }
+
+    #[test]
+    fn sentences_fit_into_a_longer_one() {
+        for cause in Cause::ALL {
+            assert!(!cause.explain().is_empty() && !cause.explain().ends_with('.'), "{cause}");
         }
     }
 }
