@@ -1,13 +1,17 @@
 //! Serde types of every hop, statuses and causes. No I/O, no clock.
 
 mod cause;
+pub mod command;
 mod redact;
 mod secret;
+mod settings;
 mod state;
 mod stream_url;
 
 pub use cause::Cause;
+pub use command::{Command, CommandError, Dialect, Incoming, StartStream};
 pub use redact::redact_urls;
 pub use secret::Secret;
+pub use settings::{AudioSettings, SettingsError, VideoSettings};
 pub use state::*;
 pub use stream_url::{StreamUrl, UrlError};
