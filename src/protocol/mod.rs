@@ -3,6 +3,7 @@
 mod cause;
 pub mod command;
 mod redact;
+pub mod report;
 mod secret;
 mod settings;
 mod state;
