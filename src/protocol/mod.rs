@@ -2,6 +2,7 @@
 
 mod cause;
 pub mod command;
+pub mod control;
 mod redact;
 pub mod report;
 mod secret;
