@@ -289,7 +289,7 @@ pub struct Done {}
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The daemon's state.
-    pub state: DaemonState,
+    pub state: Box<DaemonState>,
 }
 
 /// The reply to `start`.
@@ -436,7 +436,7 @@ pub enum Event {
     /// The state changed. At most once a second while only counters did.
     State {
         /// The whole new state.
-        state: DaemonState,
+        state: Box<DaemonState>,
     },
     /// Reports were lost because the watcher read too slowly. A `state` follows.
     Lagged,
@@ -583,7 +583,7 @@ mod tests {
              \"attempt\":2,\"retry_in_ms\":340}\n"
         );
         assert_eq!(Event::Lagged.line(), b"{\"event\":\"lagged\"}\n");
-        let state = Event::State { state: DaemonState::default() };
+        let state = Event::State { state: Box::default() };
         assert_eq!(serde_json::from_slice::<Event>(&state.line()).unwrap(), state);
     }
 

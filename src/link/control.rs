@@ -1,0 +1,318 @@
+//! The control socket: accepts, reads requests, asks the device's task, writes replies.
+//!
+//! A connection is one task: read a line, answer it, read the next. While the device works on a request, or once the
+//! client watches, nothing is read; that the client is gone is then seen by the socket hanging up, which the kernel
+//! reports for `kill -9` too. A client that only shuts down its writing half (`echo … | socat`) still gets its answers.
+//! `status` and `watch` never reach the device: they are served from its published state.
+
+mod socket;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{broadcast, mpsc, oneshot, watch as state_watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::protocol::control::{Answer, MAX_REQUEST_LINE, Refusal, Reply, ReportLine, Request, Status, reply_line};
+use crate::protocol::{Cause, DaemonState};
+
+use socket::Hangup;
+pub use socket::{Listener, bind};
+
+/// What the control socket tells the device's task.
+#[derive(Debug)]
+pub enum ControlEvent {
+    /// A client asks. An answer that can no longer be delivered comes back from `reply.send` as an error: the client is
+    /// gone or was told [`Cause::Internal`] after 15 s, so what was granted must be taken back.
+    Request {
+        /// Which connection; never used twice.
+        connection: u64,
+        /// Who asks.
+        peer: Peer,
+        /// What. Never [`Request::Status`] or [`Request::Watch`].
+        request: Request,
+        /// For the answer.
+        reply: oneshot::Sender<Reply>,
+    },
+    /// A connection ended, however it did, and its leases with it. Comes once for each and after its last request; not
+    /// for those that [`serve`]'s end closes.
+    Closed {
+        /// Which.
+        connection: u64,
+    },
+}
+
+/// The process at the other end, as the kernel names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id; `None` if it lives where this process cannot see it (another pid namespace).
+    pub pid: Option<u32>,
+    /// Its user.
+    pub uid: u32,
+    /// The name of its program, at most 15 bytes (`/proc/PID/comm`); empty if unknown.
+    pub program: String,
+}
+
+/// How long and how many. Tests shorten it.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    connections: usize,
+    /// The device's time for an answer.
+    reply: Duration,
+    /// A client's time to read on.
+    write: Duration,
+    /// Between states in which only counters changed.
+    counters: Duration,
+    /// For the last words to all connections, when it ends.
+    farewell: Duration,
+}
+
+const LIMITS: Limits = Limits {
+    connections: 32,
+    reply: Duration::from_secs(15),
+    write: Duration::from_secs(5),
+    counters: Duration::from_secs(1),
+    farewell: Duration::from_secs(1),
+};
+
+/// What all connections share.
+#[derive(Clone)]
+struct Shared {
+    limits: Limits,
+    events: mpsc::Sender<ControlEvent>,
+    state: state_watch::Receiver<DaemonState>,
+    reports: broadcast::Sender<ReportLine>,
+    shutdown: state_watch::Receiver<bool>,
+}
+
+/// Serves the control socket until `shutdown` turns true or its sender is gone; all its tasks have ended then.
+///
+/// Watchers still get the reports sent before `shutdown`, and requests that wait are refused with [`Cause::Shutdown`],
+/// within a second altogether. `events` may be full or unread for a while, `reports` must hold enough for the bursts of a
+/// stream's life (a watcher that falls behind is told so).
+pub async fn serve(
+    listener: Listener,
+    events: mpsc::Sender<ControlEvent>,
+    state: state_watch::Receiver<DaemonState>,
+    reports: broadcast::Sender<ReportLine>,
+    shutdown: state_watch::Receiver<bool>,
+) {
+    serve_within(LIMITS, listener, events, state, reports, shutdown).await;
+}
+
+async fn serve_within(
+    limits: Limits,
+    listener: Listener,
+    events: mpsc::Sender<ControlEvent>,
+    state: state_watch::Receiver<DaemonState>,
+    reports: broadcast::Sender<ReportLine>,
+    mut shutdown: state_watch::Receiver<bool>,
+) {
+    let shared = Arc::new(Shared { limits, events, state, reports, shutdown: shutdown.clone() });
+    let mut connections = JoinSet::new();
+    let mut last_connection = 0;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(ended) = connections.join_next() => {
+                log_panic(ended);
+                continue;
+            }
+            () = ordered(&mut shutdown) => break,
+        };
+        match accepted {
+            Ok(stream) if connections.len() >= limits.connections => turn_away(&stream, limits.connections),
+            Ok(stream) => {
+                last_connection += 1;
+                connections.spawn(connection(last_connection, stream, Arc::clone(&shared)));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely. Nothing tells when there are some again.
+                warn!(%error, "control socket: cannot accept");
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                    () = ordered(&mut shutdown) => break,
+                }
+            }
+        }
+    }
+    // No new client may find the socket while the last ones are served.
+    drop(listener);
+    let farewell = async {
+        while let Some(ended) = connections.join_next().await {
+            log_panic(ended);
+        }
+    };
+    if timeout(limits.farewell, farewell).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        warn!(%error, "control socket: a connection's task panicked");
+    }
+}
+
+/// Until `shutdown` is true or can no longer become so.
+async fn ordered(shutdown: &mut state_watch::Receiver<bool>) {
+    // An error is the sender's end, and means the same.
+    let _ = shutdown.wait_for(|&ordered| ordered).await;
+}
+
+fn turn_away(stream: &UnixStream, connections: usize) {
+    warn!(connections, "control socket: too many connections; turned one away");
+    let message = format!("there are already {connections} connections to the control socket");
+    let line = reply_line(&refuse(Cause::Internal, message));
+    // A fresh socket's buffer takes the line at once, or the client has to do without the reason.
+    let _ = stream.try_write(&line);
+}
+
+fn refuse(cause: Cause, message: impl Into<String>) -> Reply {
+    Err(Refusal { cause, message: message.into(), owner: None })
+}
+
+/// Why a connection ends before its client wants it to.
+enum End {
+    /// The client is gone or reads too slowly.
+    Client,
+    Shutdown,
+}
+
+async fn connection(id: u64, stream: UnixStream, shared: Arc<Shared>) {
+    let peer = socket::peer(&stream);
+    let mut shutdown = shared.shutdown.clone();
+    match socket::hangup(&stream) {
+        Ok(hangup) => {
+            let (reader, writer) = stream.into_split();
+            let mut connection = Connection {
+                id,
+                peer,
+                reader: BufReader::new(reader),
+                writer: Writer { half: writer, limit: shared.limits.write },
+                hangup,
+                shutdown: shutdown.clone(),
+                shared: Arc::clone(&shared),
+            };
+            let _ = connection.run().await;
+        }
+        Err(error) => warn!(%error, "control socket: cannot watch over a connection"),
+    }
+    // The device must learn of it, however busy it is; but when all ends, it no longer listens.
+    tokio::select! {
+        _ = shared.events.send(ControlEvent::Closed { connection: id }) => {}
+        () = ordered(&mut shutdown) => {}
+    }
+}
+
+struct Connection {
+    id: u64,
+    peer: Peer,
+    reader: BufReader<OwnedReadHalf>,
+    writer: Writer,
+    hangup: Hangup,
+    shutdown: state_watch::Receiver<bool>,
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    async fn run(&mut self) -> Result<(), End> {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let limit = MAX_REQUEST_LINE as u64 + 1;
+            let mut limited = (&mut self.reader).take(limit);
+            let read = tokio::select! {
+                read = limited.read_until(b'\n', &mut line) => read,
+                () = ordered(&mut self.shutdown) => return Err(End::Shutdown),
+            };
+            if read.map_err(|_| End::Client)? == 0 {
+                return Ok(());
+            }
+            if line.last() != Some(&b'\n') && line.len() > MAX_REQUEST_LINE {
+                let message = format!("a request is at most {MAX_REQUEST_LINE} bytes long");
+                // Where the next request starts in the rest is anybody's guess.
+                return self.writer.reply(&refuse(Cause::InvalidRequest, message)).await;
+            }
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            match Request::parse(&line) {
+                Ok(Request::Watch) => return self.watch().await,
+                Ok(request) => {
+                    let reply = self.answer(request).await?;
+                    self.writer.reply(&reply).await?;
+                }
+                Err(error) => self.writer.reply(&refuse(Cause::InvalidRequest, error.to_string())).await?,
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<Reply, End> {
+        if matches!(request, Request::Status) {
+            return Ok(Ok(Answer::Status(Status { state: Box::new(self.shared.state.borrow().clone()) })));
+        }
+        debug!(connection = self.id, peer = ?self.peer, ?request, "control request");
+        let (reply, answer) = oneshot::channel();
+        let event = ControlEvent::Request { connection: self.id, peer: self.peer.clone(), request, reply };
+        let asked = async {
+            self.shared.events.send(event).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::select! {
+            answered = timeout(self.shared.limits.reply, asked) => Ok(match answered {
+                Ok(Some(reply)) => reply,
+                Ok(None) => refuse(Cause::Internal, "the daemon dropped the request"),
+                Err(_) => {
+                    warn!(connection = self.id, "control socket: the daemon did not answer a request in time");
+                    refuse(Cause::Internal, format!("no answer within {:?}", self.shared.limits.reply))
+                }
+            }),
+            () = self.hangup.wait() => Err(End::Client),
+            () = ordered(&mut self.shutdown) => Ok(Err(Cause::Shutdown.into())),
+        }
+    }
+}
+
+/// The half towards the client: every write has a deadline.
+struct Writer {
+    half: OwnedWriteHalf,
+    limit: Duration,
+}
+
+impl Writer {
+    async fn reply(&mut self, reply: &Reply) -> Result<(), End> {
+        self.write(&reply_line(reply)).await?;
+        if let Ok(Answer::Photo(jpeg)) = reply {
+            self.write(jpeg).await?;
+        }
+        Ok(())
+    }
+
+    /// Fails when the client takes nothing at all for the time limit; a large photo to a slow but reading client may
+    /// take longer.
+    async fn write(&mut self, mut bytes: &[u8]) -> Result<(), End> {
+        while !bytes.is_empty() {
+            match timeout(self.limit, self.half.write(bytes)).await {
+                Ok(Ok(0) | Err(_)) => return Err(End::Client),
+                Ok(Ok(written)) => bytes = &bytes[written..],
+                Err(_) => {
+                    warn!("control socket: dropped a client that does not read");
+                    return Err(End::Client);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The other end of the control socket, for `lenscastctl` and tests.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+use crate::protocol::DaemonState;
+use crate::protocol::control::{Event, PhotoHeader, Refusal, Request, Status, parse_reply};
+
+/// Until the daemon has accepted the connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Until a reply is there: a little more than the daemon's own 15 s, so that its own word arrives.
+const REPLY: Duration = Duration::from_secs(20);
+/// More than any camera's JPEG, bytes.
+const MAX_PHOTO: u64 = 256 * 1024 * 1024;
+
+/// Why a call did not come to an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody serves the socket, or it may not be used.
+    #[error("cannot reach the daemon at {}: {source}", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The daemon says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The daemon closed the connection before it answered.
+    #[error("the daemon closed the connection")]
+    Closed,
+    /// The daemon did not answer in 20 s.
+    #[error("the daemon does not answer")]
+    Silent,
+    /// The answer makes no sense; the two programs may be of different versions.
+    #[error("the daemon's answer makes no sense: {0}")]
+    Garbled(String),
+}
+
+/// A connection to the daemon. Its leases end when it is dropped.
+#[derive(Debug)]
+pub struct Client {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    /// A line that has arrived in part.
+    line: Vec<u8>,
+}
+
+impl Client {
+    /// Connects to the socket at `path`.
+    pub async fn connect(path: &Path) -> Result<Self, ClientError> {
+        let connected = timeout(CONNECT, UnixStream::connect(path))
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it accepts no connection")));
+        let stream = connected.map_err(|source| ClientError::Unreachable { path: path.into(), source })?;
+        let (reader, writer) = stream.into_split();
+        Ok(Self { reader: BufReader::new(reader), writer, line: Vec::new() })
+    }
+
+    /// Asks, and waits at most 20 s for the answer of the type that belongs to `request`.
+    pub async fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
+        let answer = async {
+            let mut line = serde_json::to_vec(request).map_err(|e| ClientError::Garbled(e.to_string()))?;
+            line.push(b'\n');
+            // A daemon that turns us away may have closed already; its reason can still be read.
+            let written = self.writer.write_all(&line).await;
+            match self.line().await {
+                Err(ClientError::Closed) if written.is_ok() => Err(ClientError::Closed),
+                Ok(reply) => Ok(parse_reply(&reply).map_err(|e| ClientError::Garbled(e.to_string()))??),
+                Err(error) => Err(error),
+            }
+        };
+        timeout(REPLY, answer).await.unwrap_or(Err(ClientError::Silent))
+    }
+
+    /// Takes a photo for `app`; gives the JPEG.
+    pub async fn photo(&mut self, app: Option<String>) -> Result<Vec<u8>, ClientError> {
+        let PhotoHeader { length } = self.call(&Request::Photo { app }).await?;
+        if length > MAX_PHOTO {
+            return Err(ClientError::Garbled(format!("a photo of {length} bytes")));
+        }
+        let mut jpeg = vec![0; length as usize];
+        match timeout(REPLY, self.reader.read_exact(&mut jpeg)).await {
+            Ok(Ok(_)) => Ok(jpeg),
+            Ok(Err(_)) => Err(ClientError::Closed),
+            Err(_) => Err(ClientError::Silent),
+        }
+    }
+
+    /// Turns the connection into one that watches. Gives the state at first.
+    pub async fn watch(mut self) -> Result<(DaemonState, Watching), ClientError> {
+        let Status { state } = self.call(&Request::Watch).await?;
+        Ok((*state, Watching(self)))
+    }
+
+    /// Until the daemon has closed the connection; what else it sends is passed over.
+    pub async fn closed(&mut self) {
+        while self.line().await.is_ok() {}
+    }
+
+    async fn line(&mut self) -> Result<Vec<u8>, ClientError> {
+        match self.reader.read_until(b'\n', &mut self.line).await {
+            Ok(_) if self.line.last() == Some(&b'\n') => Ok(std::mem::take(&mut self.line)),
+            Ok(_) | Err(_) => Err(ClientError::Closed),
+        }
+    }
+}
+
+/// A connection that watches.
+#[derive(Debug)]
+pub struct Watching(Client);
+
+impl Watching {
+    /// The next event, however long it takes; [`ClientError::Closed`] when the daemon ends. May be cancelled: what
+    /// has arrived in part is kept.
+    pub async fn next(&mut self) -> Result<Event, ClientError> {
+        let line = self.0.line().await?;
+        serde_json::from_slice(&line).map_err(|e| ClientError::Garbled(e.to_string()))
+    }
+}
