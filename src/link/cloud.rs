@@ -1,1 +1,307 @@
-//! stub
+//! The WebSocket to the cloud: keeps one up, gives what arrives, sends what it is given.
+//!
+//! What is to be sent while there is no link is thrown away, not kept: by the time the link is back it is stale, and the
+//! device sends its whole state first then. A link counts as lost when it closes, when a write takes too long, when sent
+//! data stays unacknowledged, or when nothing at all (pongs included) arrived for 45 s after something did: some relays
+//! never answer a ping, and one that never said anything must not be dropped for saying nothing.
+
+mod session;
+mod tls;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::Error;
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue};
+use tokio_tungstenite::tungstenite::http::{StatusCode, Uri};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+use tracing::{debug, error, info, warn};
+
+use session::Ended;
+
+/// Longest message from the cloud, bytes. The longest of the protocol, a start with everything set, is under 2 KiB.
+const MAX_MESSAGE: usize = 64 * 1024;
+
+/// Where the cloud is and how to be let in.
+#[derive(Clone, Debug)]
+pub struct CloudConfig {
+    /// `wss://` or, for a network one trusts, `ws://`; ends in `/glasses-ws`.
+    pub url: String,
+    /// Sent as `Authorization: Bearer …`.
+    pub token: Option<Token>,
+    /// Certificate authorities (PEM) to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A bearer token. Cannot be printed.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// Without the white space around it: tokens come from files that end in a newline.
+    pub fn new(token: &str) -> Self {
+        Self(token.trim().to_owned())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// What the link tells the device's task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloudEvent {
+    /// Connected. What is sent from now on arrives; the full state belongs first.
+    Up,
+    /// Not connected any more. What is sent until the next `Up` is thrown away.
+    Down,
+    /// A message.
+    Message(String),
+}
+
+/// How long. Tests shorten it.
+#[derive(Clone, Copy, Debug)]
+struct Timing {
+    /// For DNS, TCP, TLS and the WebSocket handshake together.
+    connect: Duration,
+    /// For one message to leave this machine's buffers.
+    write: Duration,
+    /// Between pings.
+    ping: Duration,
+    /// Without anything received, on a link that had received something.
+    silence: Duration,
+    /// For sent data to be acknowledged by the other machine.
+    unacknowledged: Duration,
+    /// First delay before connecting anew.
+    retry_first: Duration,
+    /// Longest delay before connecting anew; at once when the cloud does not let us in.
+    retry_most: Duration,
+    /// How long a link must be up for the delay to start over.
+    settled: Duration,
+    /// For the last words at shutdown.
+    farewell: Duration,
+}
+
+const TIMING: Timing = Timing {
+    connect: Duration::from_secs(10),
+    write: Duration::from_secs(5),
+    ping: Duration::from_secs(15),
+    silence: Duration::from_secs(45),
+    unacknowledged: Duration::from_secs(30),
+    retry_first: Duration::from_millis(500),
+    retry_most: Duration::from_secs(30),
+    settled: Duration::from_secs(30),
+    farewell: Duration::from_secs(1),
+};
+
+/// Keeps the link up until `shutdown` turns true (or its sender or the receiver of `events` is gone). What is in
+/// `outgoing` at shutdown is still sent, within a second.
+///
+/// Both queues may be bounded tightly: while the device's task does not take events, sending goes on.
+pub async fn run(
+    config: CloudConfig,
+    events: mpsc::Sender<CloudEvent>,
+    outgoing: mpsc::Receiver<String>,
+    shutdown: watch::Receiver<bool>,
+) {
+    Link { config, timing: TIMING, events, outgoing, shutdown, connector: None }.run().await;
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+struct Link {
+    config: CloudConfig,
+    timing: Timing,
+    events: mpsc::Sender<CloudEvent>,
+    outgoing: mpsc::Receiver<String>,
+    shutdown: watch::Receiver<bool>,
+    /// Made at the first use: it reads the system's certificates.
+    connector: Option<Connector>,
+}
+
+/// Why there is no link.
+#[derive(Debug)]
+struct Failure {
+    reason: String,
+    /// To try again soon is no use.
+    refused: bool,
+}
+
+impl Failure {
+    fn passing(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), refused: false }
+    }
+
+    fn refused(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), refused: true }
+    }
+}
+
+impl Link {
+    async fn run(mut self) {
+        let place = place(&self.config.url);
+        if self.config.token.is_some() && self.config.url.starts_with("ws://") {
+            warn!(%place, "cloud link: the token travels unencrypted; use wss://");
+        }
+        let mut backoff = Backoff::new(&self.timing);
+        let mut last_reason = String::new();
+        loop {
+            let failure = match self.connect().await {
+                None => return,
+                Some(Err(failure)) => failure,
+                Some(Ok(socket)) => {
+                    info!(%place, "cloud link: up");
+                    last_reason.clear();
+                    let since = Instant::now();
+                    if !self.tell(CloudEvent::Up).await {
+                        return;
+                    }
+                    let Ended::Lost(reason) = self.session(socket).await else { return };
+                    if since.elapsed() >= self.timing.settled {
+                        backoff = Backoff::new(&self.timing);
+                    }
+                    if !self.tell(CloudEvent::Down).await {
+                        return;
+                    }
+                    Failure::passing(reason)
+                }
+            };
+            let delay = backoff.next(failure.refused, fastrand::f64());
+            let Failure { reason, refused } = failure;
+            if reason == last_reason {
+                debug!(%place, reason, retry_in = ?delay, "cloud link: still down");
+            } else if refused {
+                error!(%place, reason, retry_in = ?delay, "cloud link: not let in");
+            } else {
+                warn!(%place, reason, retry_in = ?delay, "cloud link: down");
+            }
+            last_reason = reason;
+            if down(&mut self.outgoing, &mut self.shutdown, sleep(delay)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// `None` at shutdown.
+    async fn connect(&mut self) -> Option<Result<Socket, Failure>> {
+        // Boxed: the handshakes' state is large, and would stay a part of the whole link's for its lifetime.
+        let attempt = timeout(self.timing.connect, Box::pin(attempt(&self.config, &mut self.connector)));
+        let attempted = down(&mut self.outgoing, &mut self.shutdown, attempt).await?;
+        let limit = self.timing.connect;
+        Some(match attempted {
+            Ok(Ok(socket)) => {
+                tls::bound_unacknowledged(socket.get_ref(), self.timing.unacknowledged);
+                Ok(socket)
+            }
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => Err(Failure::passing(format!("no connection within {limit:?}"))),
+        })
+    }
+
+    /// Tells the device's task of a change, and throws away what it gave before it could know. `false` at shutdown.
+    async fn tell(&mut self, event: CloudEvent) -> bool {
+        while self.outgoing.try_recv().is_ok() {}
+        let sending = self.events.send(event);
+        matches!(down(&mut self.outgoing, &mut self.shutdown, sending).await, Some(Ok(())))
+    }
+}
+
+/// Awaits `wait` while there is no link: what is to be sent is thrown away. `None` at shutdown.
+async fn down<T>(
+    outgoing: &mut mpsc::Receiver<String>,
+    shutdown: &mut watch::Receiver<bool>,
+    wait: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(wait);
+    loop {
+        tokio::select! {
+            biased;
+            () = ordered(shutdown) => return None,
+            value = &mut wait => return Some(value),
+            Some(_) = outgoing.recv() => {}
+        }
+    }
+}
+
+/// Until `shutdown` is true or can no longer become so.
+async fn ordered(shutdown: &mut watch::Receiver<bool>) {
+    // An error is the sender's end, and means the same.
+    let _ = shutdown.wait_for(|&ordered| ordered).await;
+}
+
+async fn attempt(config: &CloudConfig, connector: &mut Option<Connector>) -> Result<Socket, Failure> {
+    const UNUSABLE: &str = "the URL is not ws://host/path or wss://host/path";
+    let mut request = config.url.as_str().into_client_request().map_err(|_| Failure::refused(UNUSABLE))?;
+    if let Some(Token(token)) = &config.token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| Failure::refused("the token has characters that no HTTP header may have"))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    if connector.is_none() && request.uri().scheme_str() == Some("wss") {
+        *connector = Some(tls::connector(config.ca_file.clone()).await.map_err(Failure::passing)?);
+    }
+    // The default buffers of 128 KiB are for servers; the protocol's messages are small.
+    let sizes = WebSocketConfig::default()
+        .read_buffer_size(8 * 1024)
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    let connected = connect_async_tls_with_config(request, Some(sizes), true, connector.clone()).await;
+    match connected {
+        Ok((socket, _)) => Ok(socket),
+        Err(Error::Http(response)) => Err(match response.status() {
+            StatusCode::UNAUTHORIZED => {
+                Failure::refused("401: the cloud does not know the token; is it set and valid?")
+            }
+            StatusCode::FORBIDDEN => {
+                Failure::refused("403: the cloud knows the token but does not let these glasses in")
+            }
+            status => Failure::passing(format!("the cloud answers {status}")),
+        }),
+        Err(Error::Url(_)) => Err(Failure::refused(UNUSABLE)),
+        Err(error) => Err(Failure::passing(error.to_string())),
+    }
+}
+
+/// Where `url` leads, without what may be secret in it: user, password, query.
+fn place(url: &str) -> String {
+    let Ok(uri) = url.parse::<Uri>() else { return "(unusable URL)".into() };
+    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return "(unusable URL)".into() };
+    let port = uri.port_u16().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{scheme}://{host}{port}{}", uri.path())
+}
+
+/// When to try again: doubling, jittered downwards so that a fleet does not return at once.
+struct Backoff {
+    next: Duration,
+    most: Duration,
+}
+
+impl Backoff {
+    fn new(timing: &Timing) -> Self {
+        Self { next: timing.retry_first, most: timing.retry_most }
+    }
+
+    /// `jitter` is from 0 to 1: how much of the half that may go, goes.
+    fn next(&mut self, refused: bool, jitter: f64) -> Duration {
+        if refused {
+            self.next = self.most;
+            return self.most;
+        }
+        let delay = self.next.min(self.most);
+        self.next = (delay * 2).min(self.most);
+        delay.mul_f64(1.0 - jitter / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use crate::protocol::{CameraState, StreamState};
 
 /// Far longer than anything here takes: a hang becomes a failure.
 const SOON: Duration = Duration::from_secs(10);
-const NEVER: Duration = Duration::from_secs(3600);
+const NEVER: Duration = Duration::from_hours(1);
 
 async fn soon<T>(wait: impl Future<Output = T>) -> T {
     timeout(SOON, wait).await.expect("it hangs")

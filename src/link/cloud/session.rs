@@ -1,0 +1,95 @@
+//! One WebSocket while it is up.
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::Error;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tracing::debug;
+
+use super::{CloudEvent, Link, Socket, ordered};
+
+/// How a session ended.
+pub(super) enum Ended {
+    Shutdown,
+    Lost(String),
+}
+
+impl Link {
+    pub(super) async fn session(&mut self, mut socket: Socket) -> Ended {
+        // A message for which the events have no room yet. Until it is gone nothing more is read, but sending goes on.
+        let mut undelivered: Option<String> = None;
+        let mut last_heard: Option<Instant> = None;
+        let mut next_ping = Instant::now() + self.timing.ping;
+        loop {
+            let silent_at = last_heard.map_or(next_ping, |heard| heard + self.timing.silence);
+            let to_send = tokio::select! {
+                received = socket.next(), if undelivered.is_none() => {
+                    last_heard = Some(Instant::now());
+                    match received {
+                        Some(Ok(Message::Text(text))) => undelivered = Some(text.as_str().to_owned()),
+                        Some(Ok(Message::Close(frame))) => return self.closed(socket, frame).await,
+                        Some(Ok(other)) => debug!(bytes = other.len(), "cloud link: a ping, pong or binary message"),
+                        Some(Err(error)) => return Ended::Lost(error.to_string()),
+                        None => return Ended::Lost("closed".into()),
+                    }
+                    continue;
+                }
+                permit = self.events.reserve(), if undelivered.is_some() => {
+                    let Ok(permit) = permit else { return Ended::Shutdown };
+                    if let Some(text) = undelivered.take() {
+                        permit.send(CloudEvent::Message(text));
+                    }
+                    // What arrived while nothing was read has not been heard yet.
+                    last_heard = Some(Instant::now());
+                    continue;
+                }
+                Some(text) = self.outgoing.recv() => Some(Message::text(text)),
+                () = sleep_until(next_ping) => {
+                    next_ping = Instant::now() + self.timing.ping;
+                    Some(Message::Ping(Vec::new().into()))
+                }
+                () = sleep_until(silent_at), if last_heard.is_some() && undelivered.is_none() => {
+                    return Ended::Lost(format!("nothing received for {:?}", self.timing.silence));
+                }
+                () = ordered(&mut self.shutdown) => None,
+            };
+            let Some(to_send) = to_send else {
+                self.farewell(socket).await;
+                return Ended::Shutdown;
+            };
+            match timeout(self.timing.write, socket.send(to_send)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Ended::Lost(error.to_string()),
+                Err(_) => return Ended::Lost(format!("a message could not be sent within {:?}", self.timing.write)),
+            }
+        }
+    }
+
+    /// The cloud closes: answers, as the protocol wants it.
+    async fn closed(&self, mut socket: Socket, frame: Option<CloseFrame>) -> Ended {
+        let answered = async { while let Some(Ok(_)) = socket.next().await {} };
+        let _ = timeout(self.timing.farewell, answered).await;
+        Ended::Lost(match frame {
+            Some(CloseFrame { code, reason }) => format!("closed by the cloud: {code} {:?}", reason.as_str()),
+            None => "closed by the cloud".into(),
+        })
+    }
+
+    /// Sends what is still to be sent, and closes.
+    async fn farewell(&mut self, mut socket: Socket) {
+        let words = async {
+            while let Ok(text) = self.outgoing.try_recv() {
+                socket.send(Message::text(text)).await?;
+            }
+            socket.close(Some(CloseFrame { code: CloseCode::Away, reason: "shutting down".into() })).await?;
+            // Its answer; a connection dropped before it would take our last words with it.
+            while let Some(received) = socket.next().await {
+                received?;
+            }
+            Ok::<(), Error>(())
+        };
+        let _ = timeout(self.timing.farewell, words).await;
+    }
+}
