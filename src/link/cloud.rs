@@ -8,7 +8,6 @@
 mod session;
 mod tls;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +22,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 use tracing::{debug, error, info, warn};
 
+use crate::protocol::Secret;
+
 use session::Ended;
 
 /// Longest message from the cloud, bytes. The longest of the protocol, a start with everything set, is under 2 KiB.
@@ -33,27 +34,10 @@ const MAX_MESSAGE: usize = 64 * 1024;
 pub struct CloudConfig {
     /// `wss://` or, for a network one trusts, `ws://`; ends in `/glasses-ws`.
     pub url: String,
-    /// Sent as `Authorization: Bearer …`.
-    pub token: Option<Token>,
+    /// Sent as `Authorization: Bearer …`, without the white space around it: tokens come from files with a last newline.
+    pub token: Option<Secret>,
     /// Certificate authorities (PEM) to trust beside the system's.
     pub ca_file: Option<PathBuf>,
-}
-
-/// A bearer token. Cannot be printed.
-#[derive(Clone)]
-pub struct Token(String);
-
-impl Token {
-    /// Without the white space around it: tokens come from files that end in a newline.
-    pub fn new(token: &str) -> Self {
-        Self(token.trim().to_owned())
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
 }
 
 /// What the link tells the device's task.
@@ -240,8 +224,8 @@ async fn ordered(shutdown: &mut watch::Receiver<bool>) {
 async fn attempt(config: &CloudConfig, connector: &mut Option<Connector>) -> Result<Socket, Failure> {
     const UNUSABLE: &str = "the URL is not ws://host/path or wss://host/path";
     let mut request = config.url.as_str().into_client_request().map_err(|_| Failure::refused(UNUSABLE))?;
-    if let Some(Token(token)) = &config.token {
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+    if let Some(token) = &config.token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose().trim()))
             .map_err(|_| Failure::refused("the token has characters that no HTTP header may have"))?;
         value.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, value);

@@ -114,7 +114,7 @@ async fn messages_go_both_ways_and_pings_are_answered() {
 async fn the_cloud_gets_the_token_and_its_refusal_is_not_hammered() {
     for status in [401, 403] {
         let (server, mut config) = Server::start().await;
-        config.token = Some(Token::new("abc.def\n"));
+        config.token = Some(Secret::new("abc.def\n"));
         // With the ordinary delay after a refusal, the second attempt would never come.
         let timing = Timing { retry_first: NEVER, retry_most: Duration::from_millis(20), ..PATIENT };
         let mut glasses = Glasses::start(config, timing);
@@ -293,7 +293,7 @@ async fn joined(server: std::thread::JoinHandle<bool>) -> bool {
 #[tokio::test]
 async fn wss_trusts_the_ca_file() {
     let (url, server) = tls_server();
-    let config = CloudConfig { url, token: Some(Token::new("t")), ca_file: Some(testdata("ca.pem")) };
+    let config = CloudConfig { url, token: Some(Secret::new("t")), ca_file: Some(testdata("ca.pem")) };
     let mut glasses = Glasses::start(config, PATIENT);
     assert_eq!(glasses.event().await, CloudEvent::Up);
     assert_eq!(glasses.event().await, message("secure"));
@@ -305,7 +305,7 @@ async fn wss_trusts_the_ca_file() {
 async fn wss_trusts_nobody_unknown() {
     let (url, server) = tls_server();
     let address = format!("127.0.0.1:{}", url.parse::<Uri>().unwrap().port_u16().unwrap());
-    let config = CloudConfig { url, token: Some(Token::new("t")), ca_file: None };
+    let config = CloudConfig { url, token: Some(Secret::new("t")), ca_file: None };
     let failure = Box::pin(soon(attempt(&config, &mut None))).await.unwrap_err();
     assert!(failure.reason.contains("certificate"), "{failure:?}");
     // A machine without any authorities does not even connect; then this ends the server.
@@ -353,7 +353,7 @@ async fn no_log_holds_a_secret() {
     let _here = tracing::subscriber::set_default(subscriber);
     let (server, mut config) = Server::start().await;
     config.url = config.url.replace("ws://", "ws://user:SECRET@") + "?key=SECRET";
-    config.token = Some(Token::new("SECRET"));
+    config.token = Some(Secret::new("SECRET"));
     let shown = format!("{:?}", config.token);
     let mut glasses = Glasses::start(config, PATIENT);
     server.refuse(500).await;
