@@ -1,1 +1,23 @@
-//! camera
+//! V4L2 devices: which there are, what they offer, who holds them, when they come and go.
+//!
+//! Everything is enumerated anew at each call, because node numbers change with every replug; a camera is recognised by
+//! where it is plugged in and what it calls itself ([`Device::identity`]). The calls block on the kernel, some for seconds
+//! when a USB device is wedged: run them on a thread for blocking work, with a deadline of the caller's. Ioctls are issued
+//! in [`v4l2`] only, also for an encoder's descriptor. Frames are the business of `media`.
+
+mod device;
+mod error;
+mod format;
+mod holders;
+mod hotplug;
+mod mode;
+mod select;
+pub mod v4l2;
+
+pub use device::{Device, Kind, list, list_in};
+pub use error::{CameraError, open_error};
+pub use format::PixelFormat;
+pub use holders::{Holder, holders};
+pub use hotplug::Hotplug;
+pub use mode::{Choice, Crop, FrameRate, Mode, ModeRange, Rates, Sizes, Wanted, choose};
+pub use select::{InvalidSelector, Selector, find, find_in};
