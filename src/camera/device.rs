@@ -18,7 +18,7 @@ use super::error::named;
 use super::format::PixelFormat;
 use super::holders::Holder;
 use super::mode::{FrameRate, ModeRange, Rates, Sizes};
-use super::v4l2::{self, Capability, FormatDescription, FrameInterval, FrameSize, Input, Queue, cap};
+use super::v4l2::{self, Capability, FormatDescription, FrameInterval, Input, Queue, cap};
 
 /// By the name they report: omap3isp, omap4iss, Intel's IPU3 receiver, Allwinner's.
 const UNFLAGGED: [&str; 5] = ["ispvideo", "issvideo", "ipu3-cio2", "sun6i-csi", "sun4i_csi"];
@@ -30,7 +30,8 @@ const SAMPLES: [(u32, u32); 3] = [(640, 480), (1280, 720), (1920, 1080)];
 pub struct Device {
     /// The node. Its number changes with every replug.
     pub node: PathBuf,
-    /// What stays the same: bus path, which of the device's nodes, card, serial number. `usb-0000:00:14.0-2/0 Cam [0001]`
+    /// What stays the same: bus path, which of the device's nodes, card, serial number. `usb-0000:00:14.0-2/0 Cam [0001]`;
+    /// the node's path where it could not be opened.
     pub identity: String,
     /// The name of the product.
     pub card: String,
@@ -114,10 +115,14 @@ pub(super) fn probe(node: &Path, sys: &Path) -> Device {
             (capability, kind, modes, no_signal)
         }
     };
-    let card = if capability.card.is_empty() { place.name } else { capability.card };
+    let card = tidy(if capability.card.is_empty() { place.name } else { capability.card });
     Device {
         node: node.to_owned(),
-        identity: identity(&capability.bus, place.index, &card, place.serial.as_deref()),
+        identity: if capability.bus.is_empty() {
+            node.display().to_string()
+        } else {
+            identity(&capability.bus, place.index, &card, place.serial.as_deref())
+        },
         card,
         driver: capability.driver,
         bus: capability.bus,
@@ -126,6 +131,14 @@ pub(super) fn probe(node: &Path, sys: &Path) -> Device {
         kind,
         modes,
         no_signal,
+    }
+}
+
+/// Many webcams name themselves twice and are cut off at 31 bytes: `Integrated Camera: Integrated C`.
+fn tidy(card: String) -> String {
+    match card.split_once(": ") {
+        Some((name, again)) if name.starts_with(again) => name.to_owned(),
+        _ => card,
     }
 }
 
@@ -248,13 +261,7 @@ fn modes(fd: BorrowedFd<'_>, queue: Queue, formats: &[FormatDescription]) -> Vec
 }
 
 fn sizes(fd: BorrowedFd<'_>, queue: Queue, fourcc: u32) -> Vec<Sizes> {
-    let sizes: Vec<Sizes> = v4l2::frame_sizes(fd, fourcc)
-        .into_iter()
-        .map(|size| match size {
-            FrameSize::Discrete(width, height) => Sizes::One(width, height),
-            FrameSize::Stepwise { min, max, step } => Sizes::Grid { min, max, step },
-        })
-        .collect();
+    let sizes = v4l2::frame_sizes(fd, fourcc);
     if !sizes.is_empty() {
         return sizes;
     }
@@ -352,10 +359,11 @@ impl Device {
         }
     }
 
-    /// The largest size of each format and its fastest rate.
+    /// The largest size of each format and its fastest rate. Formats without use are listed only where nothing else is.
     fn offer(&self) -> String {
+        let any_usable = self.modes.iter().any(|range| range.format.is_usable());
         let mut best: Vec<&ModeRange> = Vec::new();
-        for range in &self.modes {
+        for range in self.modes.iter().filter(|range| range.format.is_usable() == any_usable) {
             let area = |range: &ModeRange| {
                 let (width, height) = range.sizes.largest();
                 (u64::from(width) * u64::from(height), range.rates.fastest())

@@ -257,15 +257,14 @@ fn fitting_size(sizes: Sizes, asked: Wanted) -> (u32, u32) {
 /// How the picture is made from a mode.
 fn picture(mode: Mode, asked: Wanted) -> Choice {
     let (region_width, region_height) = region(mode, asked);
-    let too_small = region_width < asked.width || region_height < asked.height;
     let (left, right) = margins(mode.width, region_width);
     let (top, bottom) = margins(mode.height, region_height);
     Choice {
         mode,
         crop: Crop { left, right, top, bottom },
-        width: if too_small { region_width } else { asked.width },
-        height: if too_small { region_height } else { asked.height },
-        too_small,
+        width: region_width.min(asked.width),
+        height: region_height.min(asked.height),
+        too_small: region_width < asked.width || region_height < asked.height,
         too_slow: mode.frame_rate.is_some_and(|rate| !rate.reaches(asked.frame_rate)),
     }
 }
@@ -274,14 +273,16 @@ fn picture(mode: Mode, asked: Wanted) -> Choice {
 fn region(mode: Mode, asked: Wanted) -> (u32, u32) {
     let (width, height) = (u64::from(mode.width), u64::from(mode.height));
     let (asked_width, asked_height) = (u64::from(asked.width), u64::from(asked.height));
-    let (region_width, region_height) = if width * asked_height > height * asked_width {
-        ((height * asked_width / asked_height) as u32, mode.height)
+    // Rounded to the nearest even number, not down: 480/854 of 640 is 359.7 and means 360.
+    let nearest_even =
+        |numerator: u64, denominator: u64| (((numerator + denominator) / (2 * denominator)) as u32 * 2).max(2);
+    let region = if width * asked_height > height * asked_width {
+        (nearest_even(height * asked_width, asked_height).min(even(mode.width)), even(mode.height))
     } else {
-        (mode.width, (width * asked_height / asked_width) as u32)
+        (even(mode.width), nearest_even(width * asked_height, asked_width).min(even(mode.height)))
     };
-    let region = (even(region_width).max(2), even(region_height).max(2));
-    // 854x480 is how 16:9 is written with even numbers: not worth a crop of two lines of 1280x720. Half a percent cannot
-    // be seen. Where cropping alone makes the picture, it is cheaper than scaling.
+    // 426x240 is how 16:9 is written with even numbers: not worth a crop of two columns of 1920x1080, which copies the
+    // picture. Half a percent cannot be seen. Where cropping alone makes the picture, it is cheaper than scaling.
     let nearly_all = |part: u32, whole: u32| u64::from(whole - part) * 200 <= u64::from(whole);
     let whole = (even(mode.width), even(mode.height));
     if region != (asked.width, asked.height) && nearly_all(region.0, whole.0) && nearly_all(region.1, whole.1) {

@@ -84,11 +84,12 @@ fn first_usable(selector: &Selector, devices: &[Device]) -> Result<Device, Camer
     if let Some(best) = devices.iter().filter(|device| is_plain_camera(device)).min_by_key(|device| order(device)) {
         return Ok(best.clone());
     }
-    // A camera that may not be opened is the better answer than none at all.
+    // What may not be opened could be the camera. What is busy on opening could not: only codecs limit how often they
+    // are opened.
     devices
         .iter()
         .find_map(|device| match device.kind {
-            Kind::Closed(errno) => Some(open_error(&device.node, errno)),
+            Kind::Closed(errno @ (Errno::EACCES | Errno::EPERM)) => Some(open_error(&device.node, errno)),
             _ => None,
         })
         .map_or_else(|| Err(not_found(selector, devices)), Err)
@@ -226,6 +227,8 @@ mod tests {
     fn a_camera_that_may_not_be_opened_is_not_reported_as_missing() {
         let closed = device(0, "", "", Kind::Closed(Errno::EACCES));
         assert_eq!(auto(std::slice::from_ref(&closed)).unwrap_err().cause(), Cause::CameraForbidden);
+        let full = device(0, "", "", Kind::Closed(Errno::EBUSY));
+        assert_eq!(auto(&[full]).unwrap_err().cause(), Cause::NoCamera);
         assert_eq!(auto(&[closed, device(1, "uvcvideo", "usb-1", Kind::Camera)]).unwrap(), "/dev/video1");
     }
 

@@ -14,6 +14,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
 
+use super::mode::Sizes;
+
 /// `V4L2_CID_MPEG_VIDEO_BITRATE`: an encoder's target bitrate, in bit/s.
 pub const CID_VIDEO_BITRATE: u32 = 0x0099_09cf;
 /// `V4L2_CID_MPEG_VIDEO_GOP_SIZE`: frames from one key frame to the next.
@@ -282,36 +284,16 @@ pub fn formats(fd: BorrowedFd<'_>, queue: Queue) -> Vec<FormatDescription> {
     })
 }
 
-/// Picture sizes that a device offers in one format, in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrameSize {
-    /// This size.
-    Discrete(u32, u32),
-    /// All sizes of a grid, given as (width, height).
-    Stepwise {
-        /// The smallest.
-        min: (u32, u32),
-        /// The largest.
-        max: (u32, u32),
-        /// The steps from `min` on; at least 1.
-        step: (u32, u32),
-    },
-}
-
 /// The sizes in a format. Empty when the driver cannot enumerate them: then [`try_size`] and [`current_size`] tell some.
-pub fn frame_sizes(fd: BorrowedFd<'_>, fourcc: u32) -> Vec<FrameSize> {
+pub fn frame_sizes(fd: BorrowedFd<'_>, fourcc: u32) -> Vec<Sizes> {
     enumerate(|index| {
         let mut raw = RawFrameSize { index, pixelformat: fourcc, ..Default::default() };
         call(fd, raw::enum_framesizes, &mut raw)?;
         let size = raw.size;
         Ok(if raw.kind == DISCRETE {
-            FrameSize::Discrete(size[0], size[1])
+            Sizes::One(size[0], size[1])
         } else {
-            FrameSize::Stepwise {
-                min: (size[0], size[3]),
-                max: (size[1], size[4]),
-                step: (size[2].max(1), size[5].max(1)),
-            }
+            Sizes::Grid { min: (size[0], size[3]), max: (size[1], size[4]), step: (size[2].max(1), size[5].max(1)) }
         })
     })
 }

@@ -109,6 +109,13 @@ fn the_serial_number_is_the_cameras_own() {
 }
 
 #[test]
+fn a_name_given_twice_is_shown_once() {
+    assert_eq!(tidy("Integrated Camera: Integrated C".to_owned()), "Integrated Camera");
+    assert_eq!(tidy("Logitech: C920".to_owned()), "Logitech: C920");
+    assert_eq!(tidy("UVC Camera (046d:0825)".to_owned()), "UVC Camera (046d:0825)");
+}
+
+#[test]
 fn nodes_are_listed_by_number_and_nothing_else_is() {
     let dev = tempfile::tempdir().unwrap();
     for name in ["video10", "video9", "videoX", "v4l-subdev0", "video"] {
@@ -150,6 +157,7 @@ fn a_person_is_told_what_a_device_is_and_who_holds_it() {
         range(PixelFormat::Yuyv, 640, 480, 15),
         range(PixelFormat::Yuyv, 640, 480, 30),
         range(PixelFormat::Mjpeg, 1280, 720, 30),
+        range(PixelFormat::Other(u32::from_le_bytes(*b"Y16 ")), 1280, 720, 30),
     ];
     let holder = Holder { pid: 123, program: "ffmpeg".to_owned() };
     let mut camera = device(Kind::Camera, modes);
@@ -168,6 +176,11 @@ fn a_person_is_told_what_a_device_is_and_who_holds_it() {
         device(Kind::MediaController, vec![]).describe(&[]),
         "/dev/video0 (UVC Camera, uvcvideo): not a plain V4L2 camera: it sits behind a media controller and needs its \
          pipeline set up first"
+    );
+    let infrared = vec![range(PixelFormat::Other(u32::from_le_bytes(*b"GREY")), 640, 360, 30)];
+    assert_eq!(
+        device(Kind::Camera, infrared).describe(&[]),
+        "/dev/video0 (UVC Camera, uvcvideo): camera without a usable format, up to 640x360 at 30 fps GREY"
     );
     assert!(device(Kind::Closed(Errno::EACCES), vec![]).describe(&[]).contains("cannot be opened: Permission denied"));
 }

@@ -77,8 +77,19 @@ fn a_usual_webcam_gives_its_raw_picture_while_that_is_fast_enough() {
 fn sixteen_to_nine_is_made_from_the_next_larger_size_without_stretching() {
     // MentraOS issue 2571: 854x480 and 1024x576 from a sensor that has neither.
     let modes = [one(Nv12, 640, 480, &[30]), one(Nv12, 1280, 960, &[30]), one(Nv12, 1920, 1440, &[30])];
-    assert_eq!(chosen(&modes, wanted(854, 480, 30)), "1280x960 at 30 fps NV12 crop 0,0,120,122 -> 854x480");
+    assert_eq!(chosen(&modes, wanted(854, 480, 30)), "1280x960 at 30 fps NV12 crop 0,0,120,120 -> 854x480");
     assert_eq!(chosen(&modes, wanted(1024, 576, 30)), "1280x960 at 30 fps NV12 crop 0,0,120,120 -> 1024x576");
+}
+
+#[test]
+fn what_rounding_to_even_numbers_leaves_is_not_cropped() {
+    let hd = [one(Nv12, 1920, 1080, &[30])];
+    for (width, height) in [(426, 240), (854, 480), (1366, 768)] {
+        let expected = format!("1920x1080 at 30 fps NV12 -> {width}x{height}");
+        assert_eq!(chosen(&hd, wanted(width, height, 30)), expected);
+    }
+    let small = [one(Nv12, 640, 360, &[30])];
+    assert_eq!(chosen(&small, wanted(854, 480, 30)), "640x360 at 30 fps NV12 too small");
 }
 
 #[test]
@@ -114,6 +125,9 @@ fn the_slowest_rate_that_does_is_taken_else_the_fastest() {
 fn where_nothing_is_large_enough_the_most_is_given_and_said() {
     let modes = [one(Yuyv, 320, 240, &[30]), one(Yuyv, 640, 480, &[30]), one(Yuyv, 640, 480, &[5])];
     assert_eq!(chosen(&modes, wanted(1920, 1080, 30)), "640x480 at 30 fps YUYV crop 0,0,60,60 -> 640x360 too small");
+    // Short in one direction, never over in the other.
+    let modes = [one(Nv12, 998, 502, &[30])];
+    assert_eq!(chosen(&modes, wanted(1000, 500, 30)), "998x502 at 30 fps NV12 -> 998x500 too small");
     // Few frames a second are a loss like few pixels are.
     let modes = [one(Yuyv, 1280, 720, &[2]), one(Yuyv, 640, 480, &[30])];
     assert_eq!(chosen(&modes, wanted(1280, 720, 30)), "640x480 at 30 fps YUYV crop 0,0,60,60 -> 640x360 too small");
