@@ -1,5 +1,16 @@
 //! Every decision, as pure state machines: `(event, now) -> actions`. No clock, no runtime, no media library: a test
 //! runs millions of steps a second.
+//!
+//! A machine with timers has `deadline()`: at that time, at the latest, its owner gives it a `Tick`. After a `Tick` its
+//! deadline lies in the future, so that no owner can end in a busy loop. An event that comes late finds what was due
+//! already done. A machine never trusts the order of what it is told: what does not fit its state is ignored, or
+//! taken for the loss that it must be.
+
+pub mod arbiter;
+pub mod camera;
+pub mod keep_alive;
+pub mod retry;
+pub mod stall;
 
 use std::time::Duration;
 
