@@ -1,0 +1,184 @@
+//! Whether a publisher's connection still carries media to a process that reads it, judged on its TCP socket.
+//!
+//! Acked bytes alone show a cut network, but not a frozen server: its kernel goes on acking into the receive buffer
+//! (measured 3.8 to over 10 s). What shows it is the peer's advertised window: one that rises, or is at its maximum,
+//! proves that the process reads; one that every acked byte makes smaller proves that it does not.
+//!
+//! Kernels never take back window they granted and round it up to their scaling unit at each ACK, so in front of a
+//! frozen process on a link of small segments the window falls by only a third of what is acked (recorded in
+//! `stall/`: unit 1 KiB, 300 kbit/s). How much of it must be eaten depends therefore on the unit, seen in the values.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::Time;
+use crate::protocol::Cause;
+
+/// How often a sample is due.
+pub const INTERVAL: Duration = Duration::from_millis(100);
+const NO_ACK: Duration = Duration::from_millis(2500);
+const NO_READ: Duration = Duration::from_secs(2);
+/// How far below its maximum a window still counts as at its maximum: unread data of the moment. Bytes.
+const MARGIN: u32 = 8 * 1024;
+const MAXIMUM_OF: Duration = Duration::from_secs(10);
+/// Without an ACK for this long the window says nothing new. Also: a sampler that paused so long saw nothing.
+const LULL: Duration = Duration::from_secs(1);
+/// Bound of each history, whatever rate samples come at.
+const HISTORY: usize = 256;
+
+/// One look at the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Bytes that the peer acked since the connection began (`tcpi_bytes_acked`).
+    pub acked: u64,
+    /// Bytes given to the kernel and not acked, sent or not (`SIOCOUTQ`).
+    pub outstanding: u64,
+    /// The peer's advertised receive window, bytes (`tcpi_snd_wnd`).
+    pub window: u32,
+}
+
+/// Watches one connection.
+#[derive(Debug)]
+pub struct StallDetector {
+    window_is_end_to_end: bool,
+    first_acked: Option<u64>,
+    last: Option<(Time, Sample)>,
+    /// Last ACK of new bytes.
+    acked_at: Time,
+    /// Last ACK of new bytes, or the last time that none were owed.
+    nothing_owed_at: Time,
+    /// Last proof that the process reads, or that there is nothing to read.
+    reading_at: Time,
+    /// Falling windows with the time of each: the first is the maximum of [`MAXIMUM_OF`].
+    maxima: VecDeque<(Time, u32)>,
+    /// Bytes acked so far that made the window smaller.
+    eaten: u64,
+    /// Acked and eaten bytes over the last [`NO_READ`].
+    recent: VecDeque<(Time, u64, u64)>,
+    /// All windows or-ed: the lowest bit set is the peer's scaling unit.
+    window_bits: u32,
+}
+
+impl StallDetector {
+    /// `window_is_end_to_end`: false behind a TCP or TLS proxy, whose window says nothing about the RTMP server; then
+    /// only missing ACKs count.
+    pub fn new(now: Time, window_is_end_to_end: bool) -> Self {
+        Self {
+            window_is_end_to_end,
+            first_acked: None,
+            last: None,
+            acked_at: now,
+            nothing_owed_at: now,
+            reading_at: now,
+            maxima: VecDeque::new(),
+            eaten: 0,
+            recent: VecDeque::new(),
+            window_bits: 0,
+        }
+    }
+
+    /// The verdict on the connection with one more sample; repeated while it holds. `NetworkStalled`: bytes are owed
+    /// and none was acked for 2.5 s. `ServerFrozen`: for 2 s the process did not read what arrived.
+    pub fn sample(&mut self, now: Time, sample: Sample) -> Option<Cause> {
+        self.first_acked.get_or_insert(sample.acked);
+        let previous = self.last.replace((now, sample));
+        match previous {
+            Some((then, before)) if now.saturating_sub(then) < LULL && sample.acked >= before.acked => {
+                self.observe(now, before, sample);
+                self.verdict(now, sample)
+            }
+            // Nothing was seen up to now: all clocks start here.
+            _ => {
+                self.recent.clear();
+                self.acked_at = now;
+                self.nothing_owed_at = now;
+                self.reading_at = now;
+                self.remember(now, sample);
+                None
+            }
+        }
+    }
+
+    /// Bytes that the peer acked since the first sample.
+    pub fn bytes_acked_since_start(&self) -> u64 {
+        match (self.first_acked, self.last) {
+            (Some(first), Some((_, last))) => last.acked.saturating_sub(first),
+            _ => 0,
+        }
+    }
+
+    fn observe(&mut self, now: Time, before: Sample, sample: Sample) {
+        let acked = sample.acked - before.acked;
+        if acked > 0 {
+            self.acked_at = now;
+            self.nothing_owed_at = now;
+        }
+        self.eaten += acked.min(u64::from(before.window.saturating_sub(sample.window)));
+        if sample.outstanding == 0 {
+            self.nothing_owed_at = now;
+        }
+        self.remember(now, sample);
+        let full = sample.window > 0 && sample.window.saturating_add(MARGIN) >= self.maximum();
+        let idle = sample.outstanding == 0 && now.saturating_sub(self.acked_at) >= LULL;
+        // More was acked than the window held: it opened and was filled again between the samples.
+        let reopened = acked > u64::from(before.window.saturating_add(MARGIN));
+        if sample.window > before.window || full || idle || reopened {
+            self.reading_at = now;
+        }
+    }
+
+    fn remember(&mut self, now: Time, sample: Sample) {
+        self.window_bits |= sample.window;
+        while self.maxima.back().is_some_and(|&(_, window)| window <= sample.window) {
+            self.maxima.pop_back();
+        }
+        while self.maxima.len() >= HISTORY
+            || self.maxima.front().is_some_and(|&(at, _)| now.saturating_sub(at) > MAXIMUM_OF)
+        {
+            self.maxima.pop_front();
+        }
+        self.maxima.push_back((now, sample.window));
+        // Keeps one sample that is at least as old as the period.
+        while self.recent.len() >= HISTORY || self.recent.get(1).is_some_and(|r| now.saturating_sub(r.0) >= NO_READ) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((now, sample.acked, self.eaten));
+    }
+
+    fn maximum(&self) -> u32 {
+        self.maxima.front().map_or(0, |&(_, window)| window)
+    }
+
+    fn verdict(&self, now: Time, sample: Sample) -> Option<Cause> {
+        let owed = sample.outstanding > 0;
+        // Far below what it was: little more than nothing fits any more.
+        let shut = self.window_is_end_to_end && sample.window <= self.maximum() / 8;
+        if self.window_is_end_to_end && now.saturating_sub(self.reading_at) >= NO_READ {
+            let (acked, eaten) = self
+                .recent
+                .front()
+                .map_or((0, 0), |&(_, acked, eaten)| (sample.acked.saturating_sub(acked), self.eaten - eaten));
+            // A cut network stops the ACKs first, with the window as open as it happened to be.
+            let acks_go_on = now.saturating_sub(self.acked_at) < LULL;
+            let unread = acks_go_on && acked > 0 && eaten * self.least_eaten() >= acked;
+            let starved = owed && (sample.window == 0 || (shut && acked < u64::from(MARGIN)));
+            // A window that shut within the period and then stopped the ACKs themselves.
+            let filled = owed && shut && !acks_go_on;
+            if unread || starved || filled {
+                return Some(Cause::ServerFrozen);
+            }
+        }
+        if owed && now.saturating_sub(self.nothing_owed_at) >= NO_ACK {
+            return Some(if shut { Cause::ServerFrozen } else { Cause::NetworkStalled });
+        }
+        None
+    }
+
+    /// A process that does not read makes the window fall by at least the n-th part of what is acked.
+    fn least_eaten(&self) -> u64 {
+        // With fine units rounding gives away little: half tells a frozen process from one that reads too slowly.
+        if self.window_bits.trailing_zeros() <= 8 { 2 } else { 4 }
+    }
+}
+
+#[cfg(test)]
+mod tests;
