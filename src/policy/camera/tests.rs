@@ -1,0 +1,313 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn ms(ms: u64) -> Time {
+    Time::from_millis(ms)
+}
+
+/// A camera whose first generation runs since time zero.
+fn running() -> Camera {
+    let mut camera = Camera::new();
+    assert_eq!(camera.on(Event::Wanted, ms(0)), [Action::Open { generation: 1 }]);
+    assert_eq!(camera.on(Event::Running { generation: 1 }, ms(0)), [Action::Running]);
+    camera
+}
+
+fn lose(camera: &mut Camera, cause: Cause, now: Time) -> Vec<Action> {
+    let generation = camera.generation();
+    camera.on(Event::Lost { generation, cause }, now)
+}
+
+fn close(camera: &mut Camera, now: Time) -> Vec<Action> {
+    let generation = camera.generation();
+    camera.on(Event::Closed { generation }, now)
+}
+
+#[test]
+fn runs_once_however_many_frames_come() {
+    let mut camera = running();
+    assert_eq!(camera.on(Event::Running { generation: 1 }, ms(33)), []);
+    assert_eq!(camera.state(), CameraState::Running);
+    assert_eq!(camera.on(Event::Wanted, ms(50)), [Action::Running], "the next holder learns that it runs");
+}
+
+#[test]
+fn a_lost_camera_is_closed_first_and_reopened_100_ms_after_the_loss() {
+    let mut camera = running();
+    let lost = lose(&mut camera, Cause::CameraLost, ms(1000));
+    assert_eq!(lost, [Action::Close { generation: 1 }, Action::Lost(Cause::CameraLost)]);
+    assert_eq!(camera.on(Event::Tick, ms(1500)), [], "not before the former is closed");
+    assert_eq!(close(&mut camera, ms(1600)), [Action::Open { generation: 2 }]);
+
+    let mut camera = running();
+    lose(&mut camera, Cause::CameraLost, ms(1000));
+    assert_eq!(close(&mut camera, ms(1010)), []);
+    assert_eq!(camera.deadline(), Some(ms(1100)));
+    assert_eq!(camera.on(Event::Tick, ms(1100)), [Action::Open { generation: 2 }]);
+    assert_eq!(camera.on(Event::Running { generation: 2 }, ms(1200)), [Action::Running]);
+}
+
+#[test]
+fn delays_grow_to_a_second_and_shrink_again_when_it_ran() {
+    let mut camera = running();
+    let mut now = ms(0);
+    let mut delays = Vec::new();
+    for _ in 0..8 {
+        lose(&mut camera, Cause::NoCamera, now);
+        close(&mut camera, now);
+        let at = camera.deadline().unwrap();
+        delays.push((at - now).as_millis());
+        now = at;
+        camera.on(Event::Tick, now);
+    }
+    assert_eq!(delays, [100, 150, 225, 337, 506, 759, 1000, 1000]);
+    let generation = camera.generation();
+    camera.on(Event::Running { generation }, now);
+    now += ms(5000);
+    lose(&mut camera, Cause::CameraLost, now);
+    close(&mut camera, now);
+    assert_eq!(camera.deadline(), Some(now + ms(100)));
+}
+
+#[test]
+fn a_new_device_is_tried_at_once() {
+    let mut camera = running();
+    for n in 0..6 {
+        lose(&mut camera, Cause::NoCamera, ms(n * 2000));
+        close(&mut camera, ms(n * 2000));
+        camera.on(Event::Tick, ms(n * 2000 + 1000));
+    }
+    lose(&mut camera, Cause::NoCamera, ms(20_000));
+    close(&mut camera, ms(20_000));
+    assert_eq!(camera.on(Event::DevicesChanged, ms(20_010)), [Action::Open { generation: 8 }]);
+    // Too early, its node could not be opened yet: soon again.
+    lose(&mut camera, Cause::NoCamera, ms(20_020));
+    close(&mut camera, ms(20_020));
+    assert_eq!(camera.deadline(), Some(ms(20_120)));
+}
+
+#[test]
+fn a_new_device_during_the_teardown_is_tried_right_after_it() {
+    let mut camera = running();
+    lose(&mut camera, Cause::CameraLost, ms(0));
+    assert_eq!(camera.on(Event::DevicesChanged, ms(10)), []);
+    assert_eq!(close(&mut camera, ms(20)), [Action::Open { generation: 2 }]);
+}
+
+#[test]
+fn what_cannot_be_had_fails_at_the_first_opening_only() {
+    for cause in [Cause::CameraBusy, Cause::CameraForbidden, Cause::CameraFailed, Cause::EncoderFailed] {
+        let mut camera = Camera::new();
+        camera.on(Event::Wanted, ms(0));
+        let actions = lose(&mut camera, cause, ms(10));
+        assert_eq!(actions, [Action::Close { generation: 1 }, Action::Failed(cause)]);
+        assert_eq!(close(&mut camera, ms(20)), []);
+        assert_eq!(camera.deadline(), None, "not tried again");
+        assert_eq!(camera.on(Event::Wanted, ms(30)), [Action::Open { generation: 2 }], "but for the next holder");
+
+        let mut camera = running();
+        assert!(lose(&mut camera, cause, ms(10)).contains(&Action::Lost(cause)), "it ran before");
+
+        let mut camera = Camera::new();
+        camera.on(Event::Wanted, ms(0));
+        lose(&mut camera, Cause::NoCamera, ms(10));
+        close(&mut camera, ms(10));
+        camera.on(Event::Tick, ms(110));
+        assert!(lose(&mut camera, cause, ms(120)).contains(&Action::Lost(cause)), "not the first opening");
+    }
+}
+
+#[test]
+fn no_camera_yet_is_waited_for() {
+    let mut camera = Camera::new();
+    camera.on(Event::Wanted, ms(0));
+    assert_eq!(lose(&mut camera, Cause::NoCamera, ms(1))[1], Action::Lost(Cause::NoCamera));
+    assert_eq!(camera.state(), CameraState::Lost);
+    close(&mut camera, ms(2));
+    assert_eq!(camera.on(Event::Tick, ms(101)), [Action::Open { generation: 2 }]);
+}
+
+#[test]
+fn it_lingers_and_the_next_holder_finds_the_same_generation() {
+    let mut camera = running();
+    assert_eq!(camera.on(Event::Unwanted { linger: ms(3000) }, ms(1000)), []);
+    assert_eq!(camera.deadline(), Some(ms(4000)));
+    assert_eq!(camera.on(Event::Wanted, ms(3999)), [Action::Running]);
+    assert_eq!(camera.deadline(), None);
+    camera.on(Event::Unwanted { linger: ms(3000) }, ms(5000));
+    assert_eq!(camera.on(Event::Tick, ms(8000)), [Action::Close { generation: 1 }]);
+    assert_eq!(close(&mut camera, ms(8010)), []);
+    assert_eq!(camera.state(), CameraState::Closed);
+    assert_eq!(camera.on(Event::Wanted, ms(9000)), [Action::Open { generation: 2 }]);
+}
+
+#[test]
+fn without_linger_it_closes_at_once_even_while_it_lingers() {
+    let mut camera = running();
+    camera.on(Event::Unwanted { linger: ms(3000) }, ms(0));
+    assert_eq!(camera.on(Event::Unwanted { linger: ms(0) }, ms(100)), [Action::Close { generation: 1 }]);
+}
+
+#[test]
+fn nobody_is_told_of_a_loss_that_concerns_nobody() {
+    let mut camera = running();
+    camera.on(Event::Unwanted { linger: ms(3000) }, ms(0));
+    assert_eq!(lose(&mut camera, Cause::CameraLost, ms(100)), [Action::Close { generation: 1 }]);
+    assert_eq!(close(&mut camera, ms(110)), []);
+    assert_eq!(camera.deadline(), None);
+}
+
+#[test]
+fn wanted_again_during_the_teardown_it_opens_when_that_is_done() {
+    let mut camera = running();
+    camera.on(Event::Unwanted { linger: ms(0) }, ms(0));
+    assert_eq!(camera.on(Event::Wanted, ms(10)), []);
+    assert_eq!(close(&mut camera, ms(50)), [Action::Open { generation: 2 }]);
+}
+
+#[test]
+fn a_holder_that_joins_an_outage_learns_of_it() {
+    let mut camera = running();
+    lose(&mut camera, Cause::CameraStalled, ms(0));
+    assert_eq!(camera.on(Event::Wanted, ms(10)), [Action::Lost(Cause::CameraStalled)]);
+}
+
+#[test]
+fn words_about_older_generations_are_ignored() {
+    let mut camera = running();
+    lose(&mut camera, Cause::CameraLost, ms(0));
+    close(&mut camera, ms(0));
+    camera.on(Event::Tick, ms(100));
+    assert_eq!(camera.on(Event::Lost { generation: 1, cause: Cause::CameraLost }, ms(110)), []);
+    assert_eq!(camera.on(Event::Running { generation: 1 }, ms(110)), []);
+    assert_eq!(camera.on(Event::Closed { generation: 1 }, ms(110)), []);
+    assert_eq!(camera.state(), CameraState::Lost, "generation 2 has not run");
+}
+
+#[test]
+fn a_pipeline_that_closes_without_a_word_is_a_loss() {
+    let mut camera = running();
+    assert_eq!(close(&mut camera, ms(1000)), [Action::Lost(Cause::Internal)]);
+    assert_eq!(camera.on(Event::Tick, ms(1100)), [Action::Open { generation: 2 }]);
+}
+
+fn steps() -> impl Strategy<Value = Vec<(Event, bool, u64)>> {
+    let cause = prop::sample::select(vec![Cause::NoCamera, Cause::CameraLost, Cause::CameraBusy, Cause::EncoderFailed]);
+    let event = prop_oneof![
+        3 => Just(Event::Wanted),
+        2 => prop::sample::select(vec![0u64, 100, 3000]).prop_map(|linger| Event::Unwanted { linger: ms(linger) }),
+        4 => (0u64..20).prop_map(|generation| Event::Running { generation }),
+        4 => ((0u64..20), cause).prop_map(|(generation, cause)| Event::Lost { generation, cause }),
+        4 => (0u64..20).prop_map(|generation| Event::Closed { generation }),
+        1 => Just(Event::DevicesChanged),
+        3 => Just(Event::Tick),
+    ];
+    // The flag: make the generation the current one, where the event has one.
+    prop::collection::vec((event, prop::bool::weighted(0.8), prop_oneof![2 => Just(0u64), 2 => 0u64..2000]), 1..150)
+}
+
+#[derive(Default)]
+struct Model {
+    open: Option<u64>,
+    latest: u64,
+    closing: bool,
+    running: bool,
+    wanted: bool,
+}
+
+impl Model {
+    /// Before the machine sees the event.
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Wanted => self.wanted = true,
+            Event::Unwanted { .. } => self.wanted = false,
+            Event::Running { generation } if self.open == Some(generation) && !self.closing => self.running = true,
+            Event::Closed { generation } if self.open == Some(generation) => {
+                self.open = None;
+                self.running = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn check(&mut self, actions: &[Action], camera: &Camera, now: Time) -> Result<(), TestCaseError> {
+        for action in actions {
+            match *action {
+                Action::Open { generation } => {
+                    prop_assert_eq!(self.open, None, "two generations open");
+                    prop_assert!(self.wanted);
+                    prop_assert_eq!(generation, self.latest + 1);
+                    (self.open, self.latest, self.closing, self.running) = (Some(generation), generation, false, false);
+                }
+                Action::Close { generation } => {
+                    prop_assert_eq!(self.open, Some(generation));
+                    prop_assert!(!std::mem::replace(&mut self.closing, true), "closed twice");
+                    self.running = false;
+                }
+                Action::Running => prop_assert!(self.wanted && self.running),
+                Action::Lost(_) => prop_assert!(self.wanted && !self.running),
+                Action::Failed(_) => {
+                    prop_assert!(self.wanted && !self.running);
+                    self.wanted = false;
+                }
+            }
+        }
+        prop_assert_eq!(camera.state() == CameraState::Running, self.running);
+        prop_assert!(camera.deadline().is_none_or(|at| at > now), "a deadline in the past");
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+    #[test]
+    fn never_two_generations_and_it_can_always_be_had_and_closed(steps in steps()) {
+        let mut camera = Camera::new();
+        let mut model = Model::default();
+        let mut now = ms(0);
+        for (event, current, pause) in steps {
+            now += ms(pause);
+            let generation = camera.generation();
+            let event = match event {
+                Event::Running { .. } if current => Event::Running { generation },
+                Event::Lost { cause, .. } if current => Event::Lost { generation, cause },
+                Event::Closed { .. } if current => Event::Closed { generation },
+                other => other,
+            };
+            let actions = camera.on(Event::Tick, now);
+            model.check(&actions, &camera, now)?;
+            model.event(event);
+            let actions = camera.on(event, now);
+            model.check(&actions, &camera, now)?;
+        }
+        // Whoever wants it now has it soon, if the media side does its part.
+        model.event(Event::Wanted);
+        let mut actions = camera.on(Event::Wanted, now);
+        model.check(&actions, &camera, now)?;
+        for _ in 0..4 {
+            if model.running {
+                break;
+            }
+            let event = match model.open {
+                Some(generation) if model.closing => Event::Closed { generation },
+                Some(generation) => Event::Running { generation },
+                None => {
+                    now = camera.deadline().expect("wanted, closed, and never to be opened");
+                    Event::Tick
+                }
+            };
+            model.event(event);
+            actions = camera.on(event, now);
+            model.check(&actions, &camera, now)?;
+        }
+        prop_assert!(actions.contains(&Action::Running));
+        // And it closes for good.
+        model.event(Event::Unwanted { linger: ms(0) });
+        let generation = camera.generation();
+        prop_assert_eq!(camera.on(Event::Unwanted { linger: ms(0) }, now), [Action::Close { generation }]);
+        camera.on(Event::Closed { generation }, now);
+        prop_assert_eq!(camera.state(), CameraState::Closed);
+        prop_assert_eq!(camera.deadline(), None);
+    }
+}
