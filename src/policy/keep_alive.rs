@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Time;
 
 /// How long a stream lives without keep-alive, where nothing else is configured (protocol-facts B1).
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The keep-alive clock of one stream.
 #[derive(Clone, Debug)]

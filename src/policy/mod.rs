@@ -11,6 +11,7 @@ pub mod camera;
 pub mod keep_alive;
 pub mod retry;
 pub mod stall;
+pub mod stream;
 
 use std::time::Duration;
 

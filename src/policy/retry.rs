@@ -18,13 +18,13 @@ const JITTER: f64 = 0.2;
 const HEALED: Duration = Duration::from_secs(5);
 /// More losses than this within [`FLAPPING_WINDOW`] keep the delay at its longest.
 const FLAPPING_LOSSES: usize = 10;
-const FLAPPING_WINDOW: Duration = Duration::from_secs(60);
+const FLAPPING_WINDOW: Duration = Duration::from_mins(1);
 
 /// Delay between attempts while the server still holds an earlier publisher of the key.
 pub const STREAM_EXISTS_DELAY: Duration = Duration::from_secs(2);
 /// How long a key may stay taken. Servers drop a dead publisher after up to a minute or two; who still holds the key
 /// then is alive, and no outage.
-pub const STREAM_EXISTS_BUDGET: Duration = Duration::from_secs(180);
+pub const STREAM_EXISTS_BUDGET: Duration = Duration::from_mins(3);
 /// A rejected key is tried once more after this time: servers that ask a backend also reject while it restarts.
 pub const REJECTED_DELAY: Duration = Duration::from_secs(1);
 

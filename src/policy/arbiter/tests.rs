@@ -288,7 +288,7 @@ impl Model {
                         }
                         Answer::Joined { of } => prop_assert_eq!(Some(*of), self.lease),
                         Answer::Refused { cause, .. } => {
-                            prop_assert!(matches!(cause, Cause::CameraBusy | Cause::Replaced | Cause::Preempted))
+                            prop_assert!(matches!(cause, Cause::CameraBusy | Cause::Replaced | Cause::Preempted));
                         }
                     }
                 }
@@ -310,7 +310,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn never_two_owners_and_every_request_is_answered_once(yields in any::<bool>(), steps in steps()) {
         let mut arbiter = Arbiter::new(yields);

@@ -1,0 +1,561 @@
+//! The life of one stream (DESIGN, section 5): when to connect, what to report, when to give up.
+//!
+//! The camera is opened and the server connected at the same time. `streaming` is said only while the camera runs and
+//! the current publisher flows, and after each camera outage only once that publisher said anew that it flows.
+//!
+//! An *outage* lasts from the first loss, of camera or publisher, until the stream streams again. What ends a stream
+//! for good is decided once, by the first reason that comes; then the publisher is closed, and only when it is, or had
+//! its time, the terminal report and [`Action::End`] follow. Nothing comes after them.
+
+use std::time::Duration;
+
+use super::{
+    Time,
+    keep_alive::KeepAlive,
+    retry::{self, Backoff, Class},
+};
+use crate::protocol::{Cause, StreamReport, StreamState};
+
+/// How long the next publisher waits for the former one to be closed.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the end waits for the publisher to be closed.
+const END_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a stream was started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Ends the stream when no media went through for so long; `None`: never.
+    pub give_up_after: Option<Duration>,
+    /// Ends the stream when it streams so long without keep-alive. `None`: it has no id, or none are wanted.
+    pub keep_alive_timeout: Option<Duration>,
+    /// False on links known to fail one way: missing keep-alives then end nothing.
+    pub stop_on_keep_alive_loss: bool,
+    /// Ends the stream when the link is down for so long, 0 at once. `None`: the link plays no part.
+    pub link_loss_grace: Option<Duration>,
+    /// How long the RTMP connection is kept while the camera is gone.
+    pub camera_hold: Duration,
+    /// Ends the stream that long after it first streamed.
+    pub duration_limit: Option<Duration>,
+    /// Decides the jitter of retries.
+    pub seed: u64,
+}
+
+/// What happens to the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The camera gives encoded frames.
+    CameraRunning,
+    /// It does not, and is being tried again.
+    CameraLost(Cause),
+    /// This stream cannot have it.
+    CameraFailed(Cause),
+    /// Media was acked and the server's process reads. Said anew after each interruption of the frames.
+    PublisherFlowing {
+        /// Which publisher.
+        attempt: u32,
+    },
+    /// That publisher failed; the media side closes it without being asked.
+    PublisherLost {
+        /// Which publisher.
+        attempt: u32,
+        /// Why.
+        cause: Cause,
+    },
+    /// That publisher is gone.
+    PublisherClosed {
+        /// Which publisher.
+        attempt: u32,
+    },
+    /// A keep-alive for this stream arrived.
+    KeepAlive,
+    /// The link that started it is back.
+    LinkUp,
+    /// The link that started it is lost.
+    LinkDown,
+    /// Somebody decided to end it.
+    Stop(Cause),
+    /// The deadline has come.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to the server and send what the camera gives.
+    OpenPublisher {
+        /// Counts up over the stream's life, from 1.
+        attempt: u32,
+    },
+    /// Close that publisher and say `PublisherClosed`.
+    ClosePublisher {
+        /// Which publisher.
+        attempt: u32,
+    },
+    /// Tell whoever directs and watches the stream. Each differs from the one before.
+    Report(StreamReport),
+    /// The last action of all.
+    End {
+        /// `Stopped` or `Error`.
+        state: StreamState,
+        /// Why.
+        cause: Cause,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Camera {
+    /// Being opened; nothing known yet.
+    Opening,
+    Running,
+    /// Since when.
+    Lost(Time),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Publisher {
+    /// `flowing`: said so since the camera was last lost.
+    Open {
+        attempt: u32,
+        flowing: bool,
+    },
+    /// Asked to close, or closing by itself; taken for gone at `until`.
+    Closing {
+        attempt: u32,
+        until: Time,
+    },
+    None,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    cause: Cause,
+    /// Which retry is being made or comes next.
+    retry: u32,
+    /// That retry was made.
+    tried: bool,
+    /// Delay that was reported for it.
+    retry_in: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Life {
+    Alive,
+    Ending { state: StreamState, cause: Cause },
+    Ended { cause: Cause },
+}
+
+/// One stream.
+#[derive(Debug)]
+pub struct Stream {
+    settings: Settings,
+    life: Life,
+    camera: Camera,
+    publisher: Publisher,
+    /// Number of the latest publisher.
+    attempt: u32,
+    /// When the next publisher is opened, camera and former publisher permitting.
+    open_at: Option<Time>,
+    outage: Option<Outage>,
+    backoff: Backoff,
+    /// Media last went through, or the stream began.
+    media_at: Time,
+    first_streaming: Option<Time>,
+    /// It streams, or last streamed, after an outage.
+    reconnected: bool,
+    /// The first rejection of the key since media last went through.
+    rejected_at: Option<Time>,
+    /// Likewise for `StreamExists`.
+    exists_since: Option<Time>,
+    keep_alive: Option<KeepAlive>,
+    link_lost_at: Option<Time>,
+    reported: StreamReport,
+}
+
+impl Stream {
+    /// A stream that begins at `now`, and what is to be done first. The camera is the caller's to open.
+    pub fn new(settings: Settings, now: Time) -> (Self, Vec<Action>) {
+        let keep_alive = settings.keep_alive_timeout.filter(|_| settings.stop_on_keep_alive_loss).map(KeepAlive::new);
+        let reported = report(StreamState::Initializing, None);
+        let mut stream = Self {
+            life: Life::Alive,
+            camera: Camera::Opening,
+            publisher: Publisher::None,
+            attempt: 0,
+            open_at: Some(now),
+            outage: None,
+            backoff: Backoff::new(settings.seed),
+            media_at: now,
+            first_streaming: None,
+            reconnected: false,
+            rejected_at: None,
+            exists_since: None,
+            keep_alive,
+            link_lost_at: None,
+            reported: reported.clone(),
+            settings,
+        };
+        let mut actions = vec![Action::Report(reported)];
+        stream.proceed(now, &mut actions);
+        (stream, actions)
+    }
+
+    /// Takes an event; what is to be done about it, in this order. Nothing, once it ended.
+    pub fn on(&mut self, event: Event, now: Time) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.proceed(now, &mut actions);
+        if self.alive() {
+            self.take(event, now, &mut actions);
+        } else if let Event::PublisherClosed { attempt } = event {
+            self.publisher_closed(attempt);
+        }
+        self.proceed(now, &mut actions);
+        actions
+    }
+
+    /// When a `Tick` is due.
+    pub fn deadline(&self) -> Option<Time> {
+        match self.life {
+            Life::Alive => {
+                let closing = match self.publisher {
+                    Publisher::Closing { until, .. } => Some(until),
+                    Publisher::Open { .. } | Publisher::None => None,
+                };
+                let open = self.open_at.filter(|_| self.may_open());
+                let ends = self.ends().map(|end| end.map(|(at, _)| at));
+                [closing, open, self.hold_until(), self.give_up_at()].into_iter().chain(ends).flatten().min()
+            }
+            Life::Ending { .. } => match self.publisher {
+                Publisher::Closing { until, .. } => Some(until),
+                Publisher::Open { .. } | Publisher::None => None,
+            },
+            Life::Ended { .. } => None,
+        }
+    }
+
+    /// As last reported.
+    pub fn state(&self) -> StreamState {
+        self.reported.state
+    }
+
+    /// Why it reconnects, ends or has ended.
+    pub fn cause(&self) -> Option<Cause> {
+        match self.life {
+            Life::Alive => self.outage.map(|outage| outage.cause),
+            Life::Ending { cause, .. } | Life::Ended { cause } => Some(cause),
+        }
+    }
+
+    /// Which retry of this outage, from 1; 0 outside of outages.
+    pub fn attempt(&self) -> u32 {
+        self.outage.map_or(0, |outage| outage.retry)
+    }
+
+    fn alive(&self) -> bool {
+        matches!(self.life, Life::Alive)
+    }
+
+    fn take(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
+        let was_streaming = self.streaming();
+        match event {
+            Event::CameraRunning => self.camera_running(now),
+            Event::CameraLost(cause) => self.camera_lost(cause, now),
+            Event::CameraFailed(cause) => self.end(StreamState::Error, cause, now, actions),
+            Event::PublisherFlowing { attempt } => self.publisher_flowing(attempt),
+            Event::PublisherLost { attempt, cause } => self.publisher_lost(attempt, cause, now, actions),
+            Event::PublisherClosed { attempt } => {
+                // Closed without having been asked to and without a word before: a loss all the same.
+                self.publisher_lost(attempt, Cause::Internal, now, actions);
+                self.publisher_closed(attempt);
+            }
+            Event::KeepAlive => {
+                if let Some(clock) = &mut self.keep_alive {
+                    clock.heard(now);
+                }
+            }
+            Event::LinkUp => self.link_up(now),
+            Event::LinkDown => self.link_down(now),
+            Event::Stop(cause) => self.stop(cause, now, actions),
+            Event::Tick => {}
+        }
+        match (was_streaming, self.streaming()) {
+            (false, true) => self.streaming_began(now),
+            (true, false) => self.streaming_ended(now),
+            _ => {}
+        }
+    }
+
+    // Camera.
+
+    fn camera_running(&mut self, now: Time) {
+        self.camera = Camera::Running;
+        // The publisher was closed when the hold was over.
+        if matches!(self.publisher, Publisher::Closing { .. } | Publisher::None) {
+            self.open_at.get_or_insert(now);
+        }
+    }
+
+    fn camera_lost(&mut self, cause: Cause, now: Time) {
+        if !matches!(self.camera, Camera::Lost(_)) {
+            self.camera = Camera::Lost(now);
+        }
+        if let Publisher::Open { flowing, .. } = &mut self.publisher {
+            *flowing = false;
+        }
+        let outage = self.outage.get_or_insert(Outage { cause, retry: 1, tried: false, retry_in: None });
+        outage.cause = cause;
+        outage.retry_in = None;
+    }
+
+    fn hold_until(&self) -> Option<Time> {
+        match (self.camera, self.publisher) {
+            (Camera::Lost(since), Publisher::Open { .. }) => Some(since.saturating_add(self.settings.camera_hold)),
+            _ => None,
+        }
+    }
+
+    // Publisher.
+
+    fn publisher_flowing(&mut self, which: u32) {
+        // Also while the camera counts as lost: its frames may have overtaken the word that it runs again.
+        if let Publisher::Open { attempt, flowing } = &mut self.publisher
+            && *attempt == which
+        {
+            *flowing = true;
+        }
+    }
+
+    fn publisher_lost(&mut self, which: u32, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+        match self.publisher {
+            Publisher::Open { attempt, .. } if attempt == which => {}
+            _ => return,
+        }
+        self.publisher = Publisher::Closing { attempt: which, until: now.saturating_add(CLOSE_PATIENCE) };
+        // The streaming time that the back-off asks for ends here.
+        let delay = self.backoff.lost(now);
+        let delay = match retry::class(cause) {
+            Class::Fatal => return self.end(StreamState::Error, cause, now, actions),
+            Class::Rejected => {
+                let first = *self.rejected_at.get_or_insert(now);
+                if now.saturating_sub(first) >= retry::REJECTED_DELAY {
+                    return self.end(StreamState::Error, cause, now, actions);
+                }
+                retry::REJECTED_DELAY
+            }
+            Class::StreamExists => {
+                self.exists_since.get_or_insert(now);
+                retry::STREAM_EXISTS_DELAY
+            }
+            Class::Retry | Class::Camera => delay,
+        };
+        self.open_at = Some(now.saturating_add(delay));
+        let outage = self.outage.get_or_insert(Outage { cause, retry: 1, tried: false, retry_in: None });
+        if std::mem::take(&mut outage.tried) {
+            outage.retry = outage.retry.saturating_add(1);
+        }
+        // While the camera is gone, that is what the stream waits for.
+        if !matches!(self.camera, Camera::Lost(_)) {
+            outage.cause = cause;
+            outage.retry_in = Some(delay);
+        }
+    }
+
+    fn publisher_closed(&mut self, which: u32) {
+        if let Publisher::Closing { attempt, .. } = self.publisher
+            && attempt == which
+        {
+            self.publisher = Publisher::None;
+        }
+    }
+
+    fn may_open(&self) -> bool {
+        matches!(self.publisher, Publisher::None) && !matches!(self.camera, Camera::Lost(_))
+    }
+
+    /// Asks an open publisher to close, and waits for that at most `patience`.
+    fn close_publisher(&mut self, patience: Duration, now: Time, actions: &mut Vec<Action>) {
+        if let Publisher::Open { attempt, .. } = self.publisher {
+            self.publisher = Publisher::Closing { attempt, until: now.saturating_add(patience) };
+            actions.push(Action::ClosePublisher { attempt });
+        }
+    }
+
+    // Streaming.
+
+    fn streaming(&self) -> bool {
+        self.alive()
+            && matches!((self.camera, self.publisher), (Camera::Running, Publisher::Open { flowing: true, .. }))
+    }
+
+    fn streaming_began(&mut self, now: Time) {
+        self.outage = None;
+        self.rejected_at = None;
+        self.exists_since = None;
+        self.media_at = now;
+        self.reconnected = self.first_streaming.is_some();
+        self.first_streaming.get_or_insert(now);
+        self.backoff.streaming(now);
+        if let Some(clock) = &mut self.keep_alive {
+            clock.start(now);
+        }
+    }
+
+    fn streaming_ended(&mut self, now: Time) {
+        self.media_at = now;
+        if let Some(clock) = &mut self.keep_alive {
+            clock.stop();
+        }
+    }
+
+    // Link.
+
+    fn link_down(&mut self, now: Time) {
+        if self.settings.link_loss_grace.is_none() || self.link_lost_at.is_some() {
+            return;
+        }
+        self.link_lost_at = Some(now);
+        if let Some(clock) = &mut self.keep_alive {
+            clock.link_down(now);
+        }
+    }
+
+    fn link_up(&mut self, now: Time) {
+        if self.link_lost_at.take().is_some()
+            && let Some(clock) = &mut self.keep_alive
+        {
+            clock.link_up(now);
+        }
+    }
+
+    // The end.
+
+    /// When and why the stream is stopped if nothing changes.
+    fn ends(&self) -> [Option<(Time, Cause)>; 3] {
+        let sum = |at: Option<Time>, after: Option<Duration>| Some(at?.saturating_add(after?));
+        [
+            sum(self.first_streaming, self.settings.duration_limit).map(|at| (at, Cause::DurationOver)),
+            sum(self.link_lost_at, self.settings.link_loss_grace).map(|at| (at, Cause::LinkLost)),
+            self.keep_alive.as_ref().and_then(KeepAlive::deadline).map(|at| (at, Cause::KeepAliveTimeout)),
+        ]
+    }
+
+    fn give_up_at(&self) -> Option<Time> {
+        if self.streaming() {
+            return None;
+        }
+        let cause = self.outage.map(|outage| retry::class(outage.cause));
+        match (cause, self.exists_since) {
+            (Some(Class::StreamExists), Some(since)) => Some(since.saturating_add(retry::STREAM_EXISTS_BUDGET)),
+            _ => self.settings.give_up_after.map(|after| self.media_at.saturating_add(after)),
+        }
+    }
+
+    fn stop(&mut self, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+        let state = match cause {
+            Cause::Requested
+            | Cause::Replaced
+            | Cause::Preempted
+            | Cause::DurationOver
+            | Cause::Shutdown
+            | Cause::HolderGone => StreamState::Stopped,
+            _ => StreamState::Error,
+        };
+        self.say(report(StreamState::Stopping, Some(cause)), actions);
+        self.end(state, cause, now, actions);
+    }
+
+    fn end(&mut self, state: StreamState, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+        self.life = Life::Ending { state, cause };
+        self.outage = None;
+        self.close_publisher(END_PATIENCE, now, actions);
+    }
+
+    // What time and events bring about.
+
+    /// Does what is due at `now` and reports what changed.
+    fn proceed(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if let Publisher::Closing { until, .. } = self.publisher
+            && now >= until
+        {
+            self.publisher = Publisher::None;
+        }
+        if self.alive() {
+            self.end_if_due(now, actions);
+        }
+        if self.alive() {
+            if self.hold_until().is_some_and(|until| now >= until) {
+                self.close_publisher(CLOSE_PATIENCE, now, actions);
+            }
+            if self.may_open() && self.open_at.is_some_and(|at| now >= at) {
+                self.open_at = None;
+                self.attempt += 1;
+                self.publisher = Publisher::Open { attempt: self.attempt, flowing: false };
+                if let Some(outage) = &mut self.outage {
+                    outage.tried = true;
+                }
+                actions.push(Action::OpenPublisher { attempt: self.attempt });
+            }
+            let view = self.view();
+            self.say(view, actions);
+        }
+        if let Life::Ending { state, cause } = self.life
+            && matches!(self.publisher, Publisher::None)
+        {
+            self.life = Life::Ended { cause };
+            self.say(report(state, Some(cause)), actions);
+            actions.push(Action::End { state, cause });
+        }
+    }
+
+    fn end_if_due(&mut self, now: Time, actions: &mut Vec<Action>) {
+        // The earliest, should several be due when a Tick came late.
+        let due = self.ends().into_iter().flatten().filter(|&(at, _)| now >= at).min_by_key(|&(at, _)| at);
+        if let Some((_, cause)) = due {
+            self.stop(cause, now, actions);
+        } else if self.give_up_at().is_some_and(|at| now >= at) {
+            let cause = match (self.outage, self.camera) {
+                (Some(outage), _) => outage.cause,
+                // Nobody said what is wrong: neither frames nor a word came.
+                (None, Camera::Running) => Cause::HandshakeTimeout,
+                (None, _) => Cause::CameraStalled,
+            };
+            self.end(StreamState::Error, cause, now, actions);
+        }
+    }
+
+    /// What a report says now.
+    fn view(&self) -> StreamReport {
+        if self.streaming() {
+            return StreamReport { reconnected: self.reconnected, ..report(StreamState::Streaming, None) };
+        }
+        match (self.outage, self.camera) {
+            (Some(outage), _) => {
+                let estimate = retry::estimated_attempts(retry::class(outage.cause), self.settings.give_up_after);
+                StreamReport {
+                    state: StreamState::Reconnecting,
+                    cause: Some(outage.cause),
+                    attempt: outage.retry,
+                    max_attempts: estimate.map(|estimate| estimate.max(outage.retry)),
+                    retry_in: outage.retry_in,
+                    reconnected: false,
+                }
+            }
+            (None, Camera::Running) => report(StreamState::Connecting, None),
+            (None, _) => report(StreamState::Initializing, None),
+        }
+    }
+
+    fn say(&mut self, report: StreamReport, actions: &mut Vec<Action>) {
+        if report != self.reported {
+            self.reported = report.clone();
+            actions.push(Action::Report(report));
+        }
+    }
+}
+
+/// A report outside of outages.
+fn report(state: StreamState, cause: Option<Cause>) -> StreamReport {
+    StreamReport { state, cause, attempt: 0, max_attempts: None, retry_in: None, reconnected: false }
+}
+
+#[cfg(test)]
+mod tests;
