@@ -1,1 +1,64 @@
-//! media
+//! GStreamer: the capture pipelines, the encoders, the gate and the publishers. The only module that names it.
+//!
+//! ```text
+//! capture, alive as long as anybody needs the camera                     publisher, one per attempt
+//! v4l2src|test ─ (decode) ─ convert ─ tee ─ encoder ─ h264parse ─ appsink ══╗
+//!                                      └─ valve ─ jpegenc ─ appsink (photo) ╠═ feed ═ gate ═ FLV tags ─ appsrc ─ rtmp2sink
+//! alsasrc|test ─ convert ─ AAC encoder ─ aacparse ─ appsink ════════════════╝
+//! ```
+//!
+//! Both capture pipelines run on the monotonic system clock with base time 0, so that a buffer's timestamp *is* the
+//! clock's time: pictures and sound keep step even when one of the two is rebuilt.
+
+pub mod audio;
+pub mod capture;
+pub mod encoder;
+pub mod failure;
+pub mod feed;
+pub mod flv;
+pub mod gate;
+mod log;
+mod pipeline;
+pub mod profile;
+pub mod publisher;
+mod sequence;
+pub mod socket;
+pub mod video;
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use gio::prelude::*;
+
+/// Initialises GStreamer once; later calls return the first one's outcome.
+///
+/// # Errors
+/// The reason in words, when GStreamer is not usable at all.
+pub fn init() -> Result<(), String> {
+    static DONE: OnceLock<Result<(), String>> = OnceLock::new();
+    DONE.get_or_init(|| {
+        gstreamer::init().map_err(|error| error.to_string())?;
+        log::take_over();
+        Ok(())
+    })
+    .clone()
+}
+
+/// Trusts the authorities in this PEM file, and no others, for `rtmps://`.
+///
+/// # Errors
+/// Why the file is of no use, in words.
+pub fn trust(file: &Path) -> Result<(), String> {
+    let database = gio::TlsFileDatabase::new(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let backend = gio::TlsBackend::default();
+    if !backend.supports_tls() {
+        return Err("GLib has no TLS here; install glib-networking".into());
+    }
+    backend.set_default_database(Some(&database));
+    Ok(())
+}
+
+/// GStreamer's version, as it says it.
+pub fn version() -> String {
+    gstreamer::version_string().to_string()
+}

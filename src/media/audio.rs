@@ -1,0 +1,167 @@
+//! Sound: ALSA or a test tone, to AAC, into the feed. A pipeline of its own, so that a microphone that fails or is
+//! pulled out never touches the picture.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gstreamer::{self as gst, prelude::*};
+use gstreamer_app::{AppSink, AppSinkCallbacks};
+use tokio::sync::mpsc;
+
+use super::failure::{Failure, element_name};
+use super::feed::{Feed, Unit};
+use super::pipeline;
+use crate::protocol::{AudioSettings, Cause};
+
+/// Where sound comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AudioSource {
+    /// A tone of 440 Hz.
+    Test,
+    /// An ALSA capture device, for example `default` or `hw:1,0`.
+    Alsa(String),
+}
+
+impl AudioSource {
+    /// The source a configuration asks for: `test`, `none`, `auto` or the name of an ALSA device. `auto` is the test
+    /// tone beside the test picture, else the default ALSA device if the system has any that records.
+    pub fn select(wanted: &str, beside_test_picture: bool) -> Option<Self> {
+        match wanted {
+            "none" => None,
+            "test" => Some(Self::Test),
+            "auto" if beside_test_picture => Some(Self::Test),
+            "auto" => records_sound(&std::fs::read_to_string("/proc/asound/pcm").unwrap_or_default())
+                .then(|| Self::Alsa("default".into())),
+            device => Some(Self::Alsa(device.to_owned())),
+        }
+    }
+
+    /// For the status.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Test => "test tone",
+            Self::Alsa(device) => device,
+        }
+    }
+}
+
+/// `/proc/asound/pcm` has a line a device, with `capture N` on those that record.
+fn records_sound(pcm: &str) -> bool {
+    pcm.lines().any(|line| line.contains(": capture "))
+}
+
+/// AAC encoders, the lightest first: `avenc_aac` brings all of libavcodec into memory.
+const ENCODERS: [(&str, &str); 3] = [("voaacenc", "S16LE"), ("fdkaacenc", "S16LE"), ("avenc_aac", "F32LE")];
+
+/// Running sound capture.
+#[derive(Debug)]
+pub struct AudioPipeline {
+    /// What it says when it fails.
+    pub errors: mpsc::Receiver<gst::Message>,
+    pipeline: gst::Pipeline,
+}
+
+impl AudioPipeline {
+    /// Builds and starts it.
+    pub async fn start(source: &AudioSource, settings: &AudioSettings, feed: Arc<Feed>) -> Result<Self, Failure> {
+        let pipeline = build(source, settings, feed)?;
+        let errors = pipeline::errors(&pipeline);
+        pipeline::play(&pipeline).await?;
+        Ok(Self { errors, pipeline })
+    }
+
+    /// Ends it.
+    pub async fn stop(self) {
+        pipeline::shut_down(self.pipeline, "audio capture").await;
+    }
+}
+
+fn build(source: &AudioSource, settings: &AudioSettings, feed: Arc<Feed>) -> Result<gst::Pipeline, Failure> {
+    let source = match source {
+        AudioSource::Test => {
+            let tone = pipeline::element("audiotestsrc", Some(element_name::MICROPHONE))?;
+            tone.set_property("is-live", true);
+            tone.set_property("samplesperbuffer", 1024_i32);
+            tone
+        }
+        AudioSource::Alsa(device) => {
+            let microphone = pipeline::element("alsasrc", Some(element_name::MICROPHONE))?;
+            microphone.set_property("device", device);
+            // The card's own clock drifts against the camera's; resampling to the pipeline's keeps them in step.
+            microphone.set_property("provide-clock", false);
+            microphone.set_property_from_str("slave-method", "resample");
+            microphone.set_property("buffer-time", 200_000_i64);
+            microphone.set_property("latency-time", 20_000_i64);
+            microphone
+        }
+    };
+    let (encoder, format) = ENCODERS
+        .iter()
+        .find(|(name, _)| gst::ElementFactory::find(name).is_some())
+        .ok_or_else(|| Failure::new(Cause::AudioFailed, "no AAC encoder; install gstreamer1.0-plugins-bad"))?;
+    let queue = pipeline::element("queue", None)?;
+    let convert = pipeline::element("audioconvert", None)?;
+    let resample = pipeline::element("audioresample", None)?;
+    let raw = pipeline::element("capsfilter", None)?;
+    raw.set_property(
+        "caps",
+        gst::Caps::builder("audio/x-raw")
+            .field("format", *format)
+            .field("rate", settings.sample_rate as i32)
+            .field("channels", 1)
+            .build(),
+    );
+    let encoder = pipeline::element(encoder, None)?;
+    encoder.set_property_from_str("bitrate", &settings.bitrate.to_string());
+    let parse = pipeline::element("aacparse", None)?;
+    let sink = AppSink::builder()
+        .caps(&gst::Caps::builder("audio/mpeg").field("mpegversion", 4).field("stream-format", "raw").build())
+        .sync(false)
+        .async_(false)
+        .max_buffers(32)
+        .drop(true)
+        .callbacks(into_feed(feed))
+        .build();
+    let pipeline = gst::Pipeline::new();
+    pipeline::on_absolute_time(&pipeline);
+    pipeline::chain(&pipeline, &[&source, &queue, &convert, &resample, &raw, &encoder, &parse, sink.upcast_ref()])?;
+    Ok(pipeline)
+}
+
+fn into_feed(feed: Arc<Feed>) -> AppSinkCallbacks {
+    let config: Mutex<Option<Arc<[u8]>>> = Mutex::new(None);
+    AppSinkCallbacks::builder()
+        .new_sample(move |sink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            let mut config = config.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(unit) = pipeline::EncodedUnit::read(&sample, &mut config) {
+                feed.audio(Unit {
+                    pts: unit.pts,
+                    dts: unit.pts,
+                    key: true,
+                    data: &unit.data,
+                    config: &unit.config,
+                    size: (0, 0),
+                });
+            }
+            Ok(gst::FlowSuccess::Ok)
+        })
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_that_only_plays_is_no_microphone() {
+        assert!(!records_sound("00-03: HDMI 0 : HDMI 0 : playback 1\n"));
+        assert!(records_sound("00-03: HDMI 0 : HDMI 0 : playback 1\n01-00: USB Audio : USB Audio : capture 1\n"));
+    }
+
+    #[test]
+    fn the_test_picture_has_a_test_tone() {
+        assert_eq!(AudioSource::select("auto", true), Some(AudioSource::Test));
+        assert_eq!(AudioSource::select("none", true), None);
+        assert_eq!(AudioSource::select("hw:1,0", false), Some(AudioSource::Alsa("hw:1,0".into())));
+    }
+}

@@ -1,0 +1,248 @@
+//! One opening of camera and microphone, from the first picture to the last, with a deadline on every stage.
+//!
+//! The task here owns both pipelines. It says `Running` when the first encoded picture is there and `Lost` when a stage
+//! fails or falls silent; it never reopens anything but the sound, whose loss is nobody else's business.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gstreamer as gst;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::audio::{AudioPipeline, AudioSource};
+use super::failure::{self, Failure};
+use super::feed::Feed;
+use super::profile::Profile;
+use super::video::{Progress, VideoPipeline, VideoSource};
+use crate::protocol::{AudioSettings, Cause, VideoSettings};
+
+/// A camera may take its time to wake up, but not more.
+const FIRST_PICTURE_LIMIT: Duration = Duration::from_secs(3);
+/// A running camera gives pictures; ten a second is the least that can be asked of it.
+const NEXT_PICTURE_LIMIT: Duration = Duration::from_secs(1);
+/// Encoders hold a few pictures back at first.
+const FIRST_ENCODED_LIMIT: Duration = Duration::from_secs(3);
+/// Behind a running camera.
+const NEXT_ENCODED_LIMIT: Duration = Duration::from_millis(1500);
+/// How often the stages are looked at.
+const SAMPLING: Duration = Duration::from_millis(100);
+/// Between attempts to open the microphone again.
+const AUDIO_RETRY: Duration = Duration::from_secs(2);
+
+/// What is to be opened.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where pictures come from.
+    pub source: VideoSource,
+    /// What they are to be like.
+    pub video: VideoSettings,
+    /// Who encodes them.
+    pub profile: Profile,
+    /// Where sound comes from and what it is to be like, if there is to be any.
+    pub audio: Option<(AudioSource, AudioSettings)>,
+}
+
+/// What happens to a capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The first encoded picture is there.
+    Running,
+    /// A stage failed or fell silent; `Closed` follows.
+    Lost(Failure),
+    /// Camera and microphone are free. The last event.
+    Closed,
+}
+
+/// An open capture.
+#[derive(Debug)]
+pub struct Capture {
+    commands: mpsc::Sender<Command>,
+    shown: Arc<Mutex<Shown>>,
+    task: JoinHandle<()>,
+}
+
+enum Command {
+    Photo(oneshot::Sender<Vec<u8>>),
+    Close,
+}
+
+/// What the status shows of a capture.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// What was opened, once that is settled.
+    pub plan: Option<Plan>,
+    /// Whether sound is being captured.
+    pub sound: bool,
+    progress: Option<Arc<Progress>>,
+}
+
+impl Shown {
+    /// Encoded pictures so far.
+    pub fn pictures(&self) -> u64 {
+        self.progress.as_ref().map_or(0, |progress| progress.encoded())
+    }
+}
+
+impl Capture {
+    /// Opens what `plan` comes to. Its events come tagged with `generation`.
+    pub fn open<P>(generation: u64, plan: P, feed: Arc<Feed>, events: mpsc::Sender<(u64, Event)>) -> Self
+    where
+        P: Future<Output = Result<Plan, Failure>> + Send + 'static,
+    {
+        let (commands, receiver) = mpsc::channel(8);
+        let shown = Arc::new(Mutex::new(Shown::default()));
+        let task = tokio::spawn(run(generation, plan, feed, events, receiver, shown.clone()));
+        Self { commands, shown, task }
+    }
+
+    /// Takes a picture as JPEG. The receiver fails if the capture ends before, or too many photos are waited for.
+    pub fn photo(&self) -> oneshot::Receiver<Vec<u8>> {
+        let (sender, receiver) = oneshot::channel();
+        let _ = self.commands.try_send(Command::Photo(sender)); // a dropped sender tells the receiver
+        receiver
+    }
+
+    /// Ends it; `Closed` follows.
+    pub fn close(&self) {
+        let _ = self.commands.try_send(Command::Close);
+    }
+
+    /// What there is to show.
+    pub fn shown(&self) -> Shown {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for the end.
+    pub async fn join(self) {
+        drop(self.commands);
+        let _ = self.task.await;
+    }
+}
+
+async fn run<P>(
+    generation: u64,
+    plan: P,
+    feed: Arc<Feed>,
+    events: mpsc::Sender<(u64, Event)>,
+    mut commands: mpsc::Receiver<Command>,
+    shown: Arc<Mutex<Shown>>,
+) where
+    P: Future<Output = Result<Plan, Failure>>,
+{
+    if let Err(failure) = capture(generation, plan, &feed, &events, &mut commands, &shown).await {
+        tracing::warn!(generation, %failure, "capture lost");
+        let _ = events.send((generation, Event::Lost(failure))).await; // nobody listens while the daemon ends
+    }
+    let _ = events.send((generation, Event::Closed)).await;
+}
+
+async fn capture<P>(
+    generation: u64,
+    plan: P,
+    feed: &Arc<Feed>,
+    events: &mpsc::Sender<(u64, Event)>,
+    commands: &mut mpsc::Receiver<Command>,
+    shown: &Arc<Mutex<Shown>>,
+) -> Result<(), Failure>
+where
+    P: Future<Output = Result<Plan, Failure>>,
+{
+    let plan = plan.await?;
+    tracing::info!(generation, source = ?plan.source, encoder = plan.profile.name, "opening camera");
+    let mut video = VideoPipeline::start(&plan.source, &plan.video, &plan.profile, feed.clone()).await?;
+    {
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.plan = Some(plan.clone());
+        shown.progress = Some(video.progress.clone());
+    }
+    let (stop_sound, stopped) = oneshot::channel();
+    let sound = plan
+        .audio
+        .map(|(source, settings)| tokio::spawn(keep_sound(source, settings, feed.clone(), shown.clone(), stopped)));
+    let outcome = watch(generation, &mut video, events, commands).await;
+    drop(stop_sound);
+    video.stop().await;
+    if let Some(sound) = sound {
+        let _ = sound.await;
+    }
+    outcome
+}
+
+async fn watch(
+    generation: u64,
+    video: &mut VideoPipeline,
+    events: &mpsc::Sender<(u64, Event)>,
+    commands: &mut mpsc::Receiver<Command>,
+) -> Result<(), Failure> {
+    let mut running = false;
+    let mut sampling = tokio::time::interval(SAMPLING);
+    sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command {
+                Some(Command::Photo(request)) => video.photo(request),
+                Some(Command::Close) | None => return Ok(()),
+            },
+            Some(message) = video.errors.recv() => return Err(capture_failure(&message)),
+            () = video.progress.first_encoded(), if !running => {
+                running = true;
+                let _ = events.send((generation, Event::Running)).await;
+            }
+            _ = sampling.tick() => check_deadlines(&video.progress)?,
+        }
+    }
+}
+
+fn check_deadlines(progress: &Progress) -> Result<(), Failure> {
+    let camera_limit = if progress.captured() == 0 { FIRST_PICTURE_LIMIT } else { NEXT_PICTURE_LIMIT };
+    if progress.camera_silent() > camera_limit {
+        return Err(Failure::new(Cause::CameraStalled, format!("no picture for {camera_limit:?}")));
+    }
+    let encoder_limit = if progress.encoded() == 0 { FIRST_ENCODED_LIMIT } else { NEXT_ENCODED_LIMIT };
+    if progress.captured() > 0 && progress.encoder_silent() > encoder_limit {
+        return Err(Failure::new(Cause::EncoderStalled, format!("nothing encoded for {encoder_limit:?}")));
+    }
+    Ok(())
+}
+
+fn capture_failure(message: &gst::Message) -> Failure {
+    match message.view() {
+        gst::MessageView::Error(error) => failure::of_capture(error),
+        _ => Failure::new(Cause::CameraLost, "the camera ended the stream"),
+    }
+}
+
+/// The microphone, opened again whenever it fails, until it is told to stop.
+async fn keep_sound(
+    source: AudioSource,
+    settings: AudioSettings,
+    feed: Arc<Feed>,
+    shown: Arc<Mutex<Shown>>,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let show = |sound| shown.lock().unwrap_or_else(PoisonError::into_inner).sound = sound;
+    loop {
+        let failure = match AudioPipeline::start(&source, &settings, feed.clone()).await {
+            Ok(mut running) => {
+                show(true);
+                let failure = tokio::select! {
+                    message = running.errors.recv() => message.map(|message| capture_failure(&message)),
+                    _ = &mut stop => None,
+                };
+                show(false);
+                running.stop().await;
+                failure
+            }
+            Err(failure) => Some(failure),
+        };
+        let Some(failure) = failure else { return };
+        tracing::warn!(source = source.name(), %failure, retry_in = ?AUDIO_RETRY, "no sound");
+        if tokio::time::timeout(AUDIO_RETRY, &mut stop).await.is_ok() {
+            return;
+        }
+    }
+}

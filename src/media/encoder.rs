@@ -1,0 +1,278 @@
+//! Encoders, chosen by encoding: a profile counts only after it has turned pictures into H.264 here and now.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use gstreamer::{self as gst, prelude::*};
+use gstreamer_app::AppSink;
+
+use super::failure::{Failure, element_name};
+use super::pipeline;
+use super::profile::{Bitrate, Profile, Setting, h264_level};
+use crate::protocol::{Cause, VideoSettings};
+
+/// Pictures encoded in a trial: enough for every encoder's delay, few enough for a start.
+const TRIAL_PICTURES: i32 = 15;
+/// How long a trial may take to give each picture.
+const TRIAL_LIMIT: Duration = Duration::from_secs(3);
+/// Key frames stand one second apart, so that whoever joins or returns waits no longer.
+const KEY_FRAMES_PER_SECOND: u32 = 1;
+
+/// What a trial showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// The element that was used.
+    pub element: String,
+    /// `profile_idc` and `level_idc` of its stream, as in the `avcC` record.
+    pub profile_and_level: (u8, u8),
+    /// Bit/s it gave for noise, and what was asked.
+    pub bitrate: (u32, u32),
+}
+
+/// The encoders of this board: their profiles, and what trials showed so far.
+#[derive(Debug)]
+pub struct Encoders {
+    profiles: Vec<Profile>,
+    trials: Mutex<HashMap<TrialKey, Result<Trial, Failure>>>,
+}
+
+/// Software does what it does at any size; hardware has limits.
+type TrialKey = (String, Option<(u32, u32)>);
+
+impl Encoders {
+    /// Those of `profiles`, in their order.
+    pub fn new(profiles: Vec<Profile>) -> Self {
+        Self { profiles, trials: Mutex::default() }
+    }
+
+    /// The first profile that works for these settings; `wanted` is `auto` or a profile's name. Blocks for the time of
+    /// the trials that were not made before.
+    ///
+    /// # Errors
+    /// [`Cause::EncoderFailed`] with what each said.
+    pub fn choose(&self, wanted: &str, settings: &VideoSettings) -> Result<Profile, Failure> {
+        let mut complaints = Vec::new();
+        for profile in self.profiles.iter().filter(|profile| wanted == "auto" || profile.name == wanted) {
+            match self.trial(profile, settings) {
+                Ok(_) => return Ok(profile.clone()),
+                Err(failure) => complaints.push(format!("{}: {}", profile.name, failure.detail)),
+            }
+        }
+        if complaints.is_empty() {
+            complaints.push(format!("there is no encoder profile {wanted:?}"));
+        }
+        Err(Failure::new(Cause::EncoderFailed, complaints.join("; ")))
+    }
+
+    /// What each profile's trial shows, for `doctor`.
+    pub fn survey(&self, settings: &VideoSettings) -> Vec<(Profile, Result<Trial, Failure>)> {
+        self.profiles.iter().map(|profile| (profile.clone(), self.trial(profile, settings))).collect()
+    }
+
+    /// Remembers that a profile failed in use, so that the next one takes over.
+    pub fn distrust(&self, name: &str, settings: &VideoSettings, failure: &Failure) {
+        if let Some(profile) = self.profiles.iter().find(|profile| profile.name == name) {
+            self.trials().insert(key(profile, settings), Err(failure.clone()));
+        }
+    }
+
+    /// Forgets all trials: hardware came or went.
+    pub fn forget(&self) {
+        self.trials().clear();
+    }
+
+    fn trial(&self, profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure> {
+        let key = key(profile, settings);
+        if let Some(known) = self.trials().get(&key) {
+            return known.clone();
+        }
+        let result = try_out(profile, settings);
+        match &result {
+            Ok(trial) => tracing::info!(profile = profile.name, ?trial, "encoder works"),
+            Err(failure) => tracing::info!(profile = profile.name, reason = failure.detail, "encoder does not work"),
+        }
+        self.trials().insert(key, result.clone());
+        result
+    }
+
+    fn trials(&self) -> std::sync::MutexGuard<'_, HashMap<TrialKey, Result<Trial, Failure>>> {
+        self.trials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(profile: &Profile, settings: &VideoSettings) -> TrialKey {
+    (profile.name.clone(), profile.hardware.then_some((settings.width, settings.height)))
+}
+
+/// The encoder element for a profile, set up for these settings, and the caps to filter its output by.
+pub fn build(profile: &Profile, settings: &VideoSettings) -> Result<(gst::Element, gst::Caps), Failure> {
+    let factory = find_element(&profile.elements).ok_or_else(|| {
+        Failure::new(Cause::EncoderFailed, format!("no element {} here", profile.elements.join(" or ")))
+    })?;
+    let encoder = pipeline::element(&factory, Some(element_name::ENCODER))?;
+    let mut controls = profile.v4l2_controls.clone();
+    for (name, value) in &profile.properties {
+        pipeline::set_property(&encoder, name, value)?;
+    }
+    match &profile.bitrate {
+        Bitrate::Property { property, unit } => {
+            pipeline::set_property(&encoder, property, &unit.of(settings.bitrate).to_string())?;
+        }
+        Bitrate::V4l2Control { v4l2_control } => {
+            controls.insert(v4l2_control.clone(), settings.bitrate.into());
+        }
+        Bitrate::Fixed { .. } => {}
+    }
+    let interval = (settings.frame_rate / KEY_FRAMES_PER_SECOND).max(1);
+    match &profile.key_frame_interval {
+        Setting::Property { property } => pipeline::set_property(&encoder, property, &interval.to_string())?,
+        Setting::V4l2Control { v4l2_control } => {
+            controls.insert(v4l2_control.clone(), interval.into());
+        }
+    }
+    if !controls.is_empty() {
+        let mut extra = gst::Structure::new_empty("controls");
+        for (name, value) in controls {
+            extra.set(name, value as i32);
+        }
+        encoder.set_property("extra-controls", extra);
+    }
+    let mut caps = gst::Caps::builder("video/x-h264").field("profile", &profile.h264_profile);
+    if profile.level_in_caps {
+        caps = caps.field("level", h264_level(settings.width, settings.height, settings.frame_rate));
+    }
+    Ok((encoder, caps.build()))
+}
+
+fn find_element(patterns: &[String]) -> Option<String> {
+    patterns.iter().find_map(|pattern| match pattern.split_once('*') {
+        None => gst::ElementFactory::find(pattern).map(|_| pattern.clone()),
+        Some((prefix, suffix)) => gst::Registry::get()
+            .features(gst::ElementFactory::static_type())
+            .into_iter()
+            .map(|feature| feature.name().to_string())
+            .find(|name| name.starts_with(prefix) && name.ends_with(suffix)),
+    })
+}
+
+fn try_out(profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure> {
+    // The picture's size matters to hardware only, and software would cost much at a large one.
+    let (width, height) = if profile.hardware { (settings.width, settings.height) } else { (320, 240) };
+    let settings = VideoSettings { width, height, bitrate: settings.bitrate.min(1_000_000), ..*settings };
+    let (encoder, h264) = build(profile, &settings)?;
+    let source = pipeline::element("videotestsrc", None)?;
+    source.set_property("num-buffers", TRIAL_PICTURES);
+    source.set_property_from_str("pattern", "snow");
+    let raw = pipeline::element("capsfilter", None)?;
+    raw.set_property(
+        "caps",
+        raw_caps(&profile.raw_formats, &settings, gst::Fraction::new(settings.frame_rate as i32, 1)),
+    );
+    let filter = pipeline::element("capsfilter", None)?;
+    filter.set_property("caps", h264);
+    let parse = pipeline::element("h264parse", None)?;
+    let sink = AppSink::builder().caps(&avc_caps()).sync(false).build();
+    let elements = gst::Pipeline::new();
+    pipeline::chain(&elements, &[&source, &raw, &encoder, &filter, &parse, sink.upcast_ref()])?;
+    let name = encoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
+    let outcome = run_trial(&elements, &sink, &name, &settings);
+    let _ = elements.set_state(gst::State::Null);
+    outcome
+}
+
+fn run_trial(elements: &gst::Pipeline, sink: &AppSink, name: &str, settings: &VideoSettings) -> Result<Trial, Failure> {
+    let failed = |why: &str| Failure::new(Cause::EncoderFailed, format!("{name} {why}"));
+    let _ = elements.set_state(gst::State::Playing); // why it fails is on the bus
+    let limit = gst::ClockTime::from_mseconds(TRIAL_LIMIT.as_millis() as u64);
+    let (mut pictures, mut bytes, mut profile_and_level) = (0_u32, 0_usize, None);
+    while let Some(sample) = sink.try_pull_sample(limit) {
+        let Some(unit) = pipeline::EncodedUnit::read(&sample, &mut None) else {
+            return Err(failed("gives pictures without time or configuration"));
+        };
+        if pictures == 0 && !unit.key {
+            return Err(failed("does not begin with a key frame"));
+        }
+        pictures += 1;
+        bytes += unit.data.len();
+        if let [_, profile, _, level, ..] = *unit.config {
+            profile_and_level = Some((profile, level));
+        }
+    }
+    if pictures < TRIAL_PICTURES as u32 {
+        let said = elements.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
+        return Err(match said.as_ref().map(|message| message.view()) {
+            Some(gst::MessageView::Error(error)) => failed(&format!("fails: {}", error.error())),
+            _ => failed(&format!("gave {pictures} of {TRIAL_PICTURES} pictures")),
+        });
+    }
+    let measured = bytes as u64 * 8 * u64::from(settings.frame_rate) / u64::from(pictures);
+    Ok(Trial {
+        element: name.to_owned(),
+        profile_and_level: profile_and_level.ok_or_else(|| failed("gives no SPS"))?,
+        bitrate: (measured as u32, settings.bitrate),
+    })
+}
+
+/// Raw pictures as the encoder takes them.
+pub fn raw_caps(formats: &[String], settings: &VideoSettings, frame_rate: gst::Fraction) -> gst::Caps {
+    gst::Caps::builder("video/x-raw")
+        .field("format", gst::List::new(formats))
+        .field("width", settings.width as i32)
+        .field("height", settings.height as i32)
+        .field("framerate", frame_rate)
+        .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
+        .build()
+}
+
+/// H.264 as the feed carries it.
+pub fn avc_caps() -> gst::Caps {
+    gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::profile;
+
+    fn encoders() -> Encoders {
+        crate::media::init().unwrap();
+        Encoders::new(profile::load(None).unwrap())
+    }
+
+    fn settings() -> VideoSettings {
+        VideoSettings { width: 320, height: 240, frame_rate: 30, bitrate: 500_000 }
+    }
+
+    #[test]
+    fn software_encoders_pass_their_trials() {
+        let encoders = encoders();
+        for name in ["x264", "openh264"] {
+            let chosen = encoders.choose(name, &settings()).unwrap();
+            assert_eq!(chosen.name, name);
+        }
+        let survey = encoders.survey(&settings());
+        let x264 = survey.iter().find(|(profile, _)| profile.name == "x264").unwrap();
+        let trial = x264.1.as_ref().unwrap();
+        assert_eq!(trial.profile_and_level.0, 66, "baseline");
+        assert!(trial.bitrate.0 < 2 * trial.bitrate.1, "bitrate not obeyed: {trial:?}");
+    }
+
+    #[test]
+    fn one_that_failed_in_use_is_passed_over_until_hardware_changes() {
+        let encoders = encoders();
+        encoders.distrust("x264", &settings(), &Failure::new(Cause::EncoderStalled, "hangs"));
+        assert_ne!(encoders.choose("auto", &settings()).unwrap().name, "x264");
+        let error = encoders.choose("x264", &settings()).unwrap_err();
+        assert!(error.detail.contains("hangs"));
+        encoders.forget();
+        assert_eq!(encoders.choose("x264", &settings()).unwrap().name, "x264");
+    }
+
+    #[test]
+    fn an_unknown_profile_is_named() {
+        let error = encoders().choose("nvidia", &settings()).unwrap_err();
+        assert_eq!(error.cause, Cause::EncoderFailed);
+        assert!(error.detail.contains("nvidia"));
+    }
+}

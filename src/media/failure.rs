@@ -1,0 +1,125 @@
+//! What went wrong, as a [`Cause`]: the one place where errno, GStreamer's errors and RTMP's refusals are understood.
+
+use gstreamer::{self as gst, glib, prelude::*};
+
+use crate::protocol::{Cause, Owner};
+
+/// A stage that failed, why, and the details for the log. The details may name a device, never a stream key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}: {detail}")]
+pub struct Failure {
+    /// What a program can act on.
+    pub cause: Cause,
+    /// What a person can search for.
+    pub detail: String,
+    /// Who has the camera, where that is the reason.
+    pub owner: Option<Owner>,
+}
+
+impl Failure {
+    /// A failure of this cause.
+    pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        Self { cause, detail: detail.into(), owner: None }
+    }
+}
+
+/// Names that the pipelines give to the elements an error can come from.
+pub mod element_name {
+    /// The video source.
+    pub const CAMERA: &str = "camera";
+    /// The video encoder.
+    pub const ENCODER: &str = "encoder";
+    /// The sound source.
+    pub const MICROPHONE: &str = "microphone";
+}
+
+/// How far a publisher got when it failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Asking for the server's address.
+    #[default]
+    Resolving,
+    /// Connecting TCP.
+    Connecting,
+    /// Setting up TLS.
+    Tls,
+    /// RTMP handshake, `connect` and `publish`.
+    Commands,
+    /// The server accepted the publication.
+    Published,
+}
+
+impl Phase {
+    /// The cause when nothing happens any more in this phase.
+    pub fn timed_out(self) -> Cause {
+        match self {
+            Self::Resolving => Cause::DnsFailed,
+            Self::Connecting => Cause::ConnectTimeout,
+            Self::Tls => Cause::TlsFailed,
+            Self::Commands => Cause::HandshakeTimeout,
+            Self::Published => Cause::NetworkStalled,
+        }
+    }
+}
+
+/// An error of the capture pipelines.
+pub fn of_capture(message: &gst::message::Error) -> Failure {
+    let source = message.src().map(|source| source.name().to_string()).unwrap_or_default();
+    let error = message.error();
+    let debug = message.debug().unwrap_or_default();
+    let cause = match source.as_str() {
+        element_name::ENCODER => Cause::EncoderFailed,
+        element_name::MICROPHONE => Cause::AudioFailed,
+        element_name::CAMERA => of_camera(&error, &debug),
+        _ => Cause::CameraFailed,
+    };
+    Failure::new(cause, format!("{source}: {error} ({debug})"))
+}
+
+fn of_camera(error: &glib::Error, debug: &str) -> Cause {
+    let says = |errno: nix::errno::Errno| debug.contains(errno.desc());
+    match error.kind::<gst::ResourceError>() {
+        Some(gst::ResourceError::Busy) => Cause::CameraBusy,
+        _ if says(nix::errno::Errno::EBUSY) => Cause::CameraBusy,
+        _ if says(nix::errno::Errno::EACCES) || says(nix::errno::Errno::EPERM) => Cause::CameraForbidden,
+        Some(gst::ResourceError::NotFound | gst::ResourceError::Read) => Cause::CameraLost,
+        _ if says(nix::errno::Errno::ENODEV) || says(nix::errno::Errno::ENOENT) => Cause::CameraLost,
+        _ => Cause::CameraFailed,
+    }
+}
+
+/// An error of rtmp2sink. Its texts are those of GStreamer 1.22 (`rtmpclient.c`, `gstrtmp2sink.c`) and of GLib's
+/// GIO errors, whose code it passes on in the text.
+pub fn of_publisher(phase: Phase, error: &glib::Error, debug: &str) -> Cause {
+    let text = format!("{error} {debug}");
+    let says = |part: &str| text.contains(part);
+    if phase == Phase::Published {
+        return if says("timed out") { Cause::NetworkStalled } else { Cause::ConnectionLost };
+    }
+    if says("NetStream.Publish.BadName") || says("stream already exists") || says("already publishing") {
+        return Cause::StreamExists;
+    }
+    if error.matches(gst::ResourceError::NotAuthorized) {
+        return Cause::PublishRejected;
+    }
+    if says("certificate") {
+        return Cause::TlsCertificateRejected;
+    }
+    if says("Connection refused") {
+        return Cause::ConnectRefused;
+    }
+    if says("unreachable") || says("No route to host") {
+        return Cause::NetworkUnreachable;
+    }
+    if says("timed out") {
+        return phase.timed_out();
+    }
+    match phase {
+        Phase::Resolving => Cause::DnsFailed,
+        Phase::Connecting => Cause::ConnectTimeout,
+        Phase::Tls => Cause::TlsFailed,
+        // The server speaks RTMP and says no, or hangs up on what it does not like: both are a refusal.
+        Phase::Commands if says("cmd failed") || says("denied") => Cause::PublishRejected,
+        Phase::Commands | Phase::Published => Cause::ConnectionLost,
+    }
+}

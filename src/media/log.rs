@@ -1,0 +1,48 @@
+//! GStreamer's own log, without stream keys: through `tracing`, redacted, in place of its own writing to stderr.
+//! What is logged is chosen as ever, by `GST_DEBUG`; without it nothing here is ever called.
+
+use std::sync::{Mutex, PoisonError};
+
+use gstreamer as gst;
+
+use crate::protocol::{StreamUrl, redact_urls};
+
+static URLS: Mutex<Vec<StreamUrl>> = Mutex::new(Vec::new());
+
+/// As many keys as may still occur in a message: the stream's, and the ones it replaced.
+const KEPT: usize = 8;
+
+/// From now on the parts of `url` that are secret are blotted out of GStreamer's log.
+pub fn keep_secret(url: &StreamUrl) {
+    let mut urls = URLS.lock().unwrap_or_else(PoisonError::into_inner);
+    if urls.contains(url) {
+        return;
+    }
+    if urls.len() == KEPT {
+        urls.remove(0);
+    }
+    urls.push(url.clone());
+}
+
+/// Takes GStreamer's log over.
+pub fn take_over() {
+    gst::log::remove_default_log_function();
+    gst::log::add_log_function(|category, level, file, _function, line, object, message| {
+        let text = message.get().map(|text| redact(&text)).unwrap_or_default();
+        let object = object.map(|object| redact(&object.to_string())).unwrap_or_default();
+        match level {
+            gst::DebugLevel::Error => {
+                tracing::error!(target: "gstreamer", "{} {file}:{line} {object} {text}", category.name())
+            }
+            gst::DebugLevel::Warning | gst::DebugLevel::Fixme => {
+                tracing::warn!(target: "gstreamer", "{} {file}:{line} {object} {text}", category.name());
+            }
+            _ => tracing::info!(target: "gstreamer", "{level} {} {file}:{line} {object} {text}", category.name()),
+        }
+    });
+}
+
+fn redact(text: &str) -> String {
+    let urls = URLS.lock().unwrap_or_else(PoisonError::into_inner);
+    urls.iter().fold(redact_urls(text), |text, url| url.redact(&text))
+}

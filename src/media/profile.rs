@@ -1,0 +1,213 @@
+//! Encoder profiles: what is known of each family of encoders, one TOML file per family under `pipelines/`.
+//!
+//! The files carry data only. The ways in which a setting reaches an encoder are enums here, because they need code.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+/// The profiles that come with the program.
+const BUILT_IN: [&str; 3] = [
+    include_str!("../../pipelines/v4l2.toml"),
+    include_str!("../../pipelines/x264.toml"),
+    include_str!("../../pipelines/openh264.toml"),
+];
+
+/// A family of encoders.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Its name in the configuration and in the status.
+    pub name: String,
+    /// Lower is tried first.
+    pub order: u32,
+    /// Whether it spares the processor.
+    pub hardware: bool,
+    /// Names of GStreamer elements, `*` for any text; the first that exists is used.
+    pub elements: Vec<String>,
+    /// Raw formats it takes, cheapest first.
+    pub raw_formats: Vec<String>,
+    /// The H.264 profile asked of it in the caps.
+    pub h264_profile: String,
+    /// The level must be asked for in the caps.
+    pub level_in_caps: bool,
+    /// How its bitrate is set.
+    pub bitrate: Bitrate,
+    /// How its distance between key frames is set, in frames.
+    pub key_frame_interval: Setting,
+    /// What is known of it, and from where.
+    pub evidence: String,
+    /// Properties set once.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+    /// V4L2 controls set once, through the element's `extra-controls`.
+    #[serde(default)]
+    pub v4l2_controls: BTreeMap<String, i64>,
+}
+
+/// How an encoder's bitrate is set.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Bitrate {
+    /// A property of the element that may change while it plays.
+    Property {
+        /// Its name.
+        property: String,
+        /// Its unit.
+        unit: Unit,
+    },
+    /// A V4L2 control in bit/s: at first through `extra-controls`, while it plays by ioctl, because GStreamer before
+    /// 1.28 reads `extra-controls` only at the start (merge request 9168).
+    V4l2Control {
+        /// Its name in `extra-controls`.
+        v4l2_control: String,
+    },
+    /// Not at all.
+    Fixed {
+        /// Always true.
+        fixed: bool,
+    },
+}
+
+/// A unit of bitrate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Unit {
+    /// bit/s
+    #[serde(rename = "bit/s")]
+    Bits,
+    /// 1000 bit/s
+    #[serde(rename = "kbit/s")]
+    Kilobits,
+}
+
+impl Unit {
+    /// `bits` (bit/s) in this unit.
+    pub fn of(self, bits: u32) -> u32 {
+        match self {
+            Self::Bits => bits,
+            Self::Kilobits => bits / 1000,
+        }
+    }
+}
+
+/// How a number reaches the encoder.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Setting {
+    /// A property of the element.
+    Property {
+        /// Its name.
+        property: String,
+    },
+    /// A V4L2 control.
+    V4l2Control {
+        /// Its name in `extra-controls`.
+        v4l2_control: String,
+    },
+}
+
+/// A profile file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// Not readable.
+    #[error("cannot read encoder profiles in {path}: {source}")]
+    Unreadable {
+        /// The file or folder.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not a profile.
+    #[error("{path}: {source}")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// Why, with the line.
+        source: Box<toml::de::Error>,
+    },
+}
+
+/// The built-in profiles, with those of `folder` in place of or beside them, in the order in which they are tried.
+pub fn load(folder: Option<&Path>) -> Result<Vec<Profile>, ProfileError> {
+    let mut profiles: Vec<Profile> =
+        BUILT_IN.iter().map(|text| toml::from_str(text).expect("built-in profiles are tested")).collect();
+    for path in folder.map(toml_files).transpose()?.unwrap_or_default() {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ProfileError::Unreadable { path: shown.clone(), source })?;
+        let profile: Profile = toml::from_str(&text)
+            .map_err(|source| ProfileError::Malformed { path: shown, source: Box::new(source) })?;
+        profiles.retain(|other| other.name != profile.name);
+        profiles.push(profile);
+    }
+    profiles.sort_by_key(|profile| profile.order);
+    Ok(profiles)
+}
+
+fn toml_files(folder: &Path) -> Result<Vec<std::path::PathBuf>, ProfileError> {
+    let unreadable = |source| ProfileError::Unreadable { path: folder.display().to_string(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The lowest H.264 level that allows this picture (ITU-T H.264 table A-1, by macroblocks per second and per frame).
+pub fn h264_level(width: u32, height: u32, frame_rate: u32) -> &'static str {
+    const LEVELS: [(u32, u32, &str); 11] = [
+        (1_485, 99, "1"),
+        (6_000, 396, "1.2"),
+        (11_880, 396, "1.3"),
+        (19_800, 792, "2.1"),
+        (20_250, 1_620, "2.2"),
+        (40_500, 1_620, "3"),
+        (108_000, 3_600, "3.1"),
+        (216_000, 5_120, "3.2"),
+        (245_760, 8_192, "4"),
+        (522_240, 8_704, "4.2"),
+        (589_824, 22_080, "5"),
+    ];
+    let per_frame = width.div_ceil(16) * height.div_ceil(16);
+    LEVELS
+        .iter()
+        .find(|(per_second, size, _)| per_frame <= *size && per_frame * frame_rate <= *per_second)
+        .map_or("5.1", |(_, _, level)| level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_is_tried_before_software() {
+        let profiles = load(None).unwrap();
+        assert_eq!(profiles.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["v4l2", "x264", "openh264"]);
+        assert!(profiles[0].hardware && !profiles[1].hardware);
+    }
+
+    #[test]
+    fn a_file_of_the_users_replaces_the_built_in_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = include_str!("../../pipelines/x264.toml").replace("order = 100", "order = 5");
+        std::fs::write(folder.path().join("mine.toml"), text).unwrap();
+        assert_eq!(load(Some(folder.path())).unwrap()[0].name, "x264");
+        std::fs::write(folder.path().join("mine.toml"), "name = \"x264\"\nspeed = 3\n").unwrap();
+        let error = load(Some(folder.path())).unwrap_err().to_string();
+        assert!(error.contains("mine.toml") && error.contains("speed"), "{error}");
+    }
+
+    #[test]
+    fn the_level_fits_the_picture() {
+        assert_eq!(h264_level(320, 240, 30), "1.3");
+        assert_eq!(h264_level(640, 480, 30), "3");
+        assert_eq!(h264_level(1280, 720, 30), "3.1");
+        assert_eq!(h264_level(1920, 1080, 30), "4");
+        assert_eq!(h264_level(1920, 1080, 60), "4.2");
+    }
+}
