@@ -336,7 +336,8 @@ impl Device {
         text
     }
 
-    fn nature(&self) -> String {
+    /// What it is and offers, in a few words.
+    pub fn nature(&self) -> String {
         let codecs = |codecs: &[PixelFormat]| codecs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match &self.kind {
             Kind::Camera if self.modes.iter().any(|range| range.format.is_usable()) => {

@@ -158,6 +158,17 @@ pub struct ModeRange {
     pub rates: Rates,
 }
 
+impl fmt::Display for ModeRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.sizes {
+            Sizes::One(width, height) => write!(f, "{width}x{height}")?,
+            Sizes::Grid { min, max, .. } => write!(f, "{}x{} to {}x{}", min.0, min.1, max.0, max.1)?,
+        }
+        self.rates.fastest().map_or(Ok(()), |rate| write!(f, " at {rate}"))?;
+        write!(f, " {}", self.format)
+    }
+}
+
 /// The picture that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {

@@ -1,1 +1,9 @@
-//! device
+//! The application `lenscastd`.
+
+pub mod config;
+pub mod core;
+mod doctor;
+mod meter;
+mod plan;
+mod remember;
+pub mod task;

@@ -232,6 +232,11 @@ impl Stream {
         }
     }
 
+    /// What was last reported.
+    pub fn last_report(&self) -> &StreamReport {
+        &self.reported
+    }
+
     /// As last reported.
     pub fn state(&self) -> StreamState {
         self.reported.state

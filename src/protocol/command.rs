@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::settings::Object;
@@ -23,7 +24,8 @@ const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 const MANAGED_APP: &str = "MANAGED_STREAM";
 
 /// Which names a peer uses for types. Answers are given in the dialect of the question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dialect {
     /// `start_rtmp_stream`, answered by `rtmp_stream_status` (2025, and `@mentra/sdk` 2.1.29).
     Rtmp,

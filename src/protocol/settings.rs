@@ -66,7 +66,7 @@ impl VideoSettings {
             width: object.number(&["width", "w"], default.width, 320, 1920)? & !1,
             height: object.number(&["height", "h"], default.height, 240, 1080)? & !1,
             bitrate: object.number(&["bitrate", "br"], default.bitrate, 100_000, 10_000_000)?,
-            frame_rate: object.number(&["frameRate", "fps", "fr"], default.frame_rate, 10, 60)?,
+            frame_rate: object.number(&["frameRate", "fps", "frame_rate", "fr"], default.frame_rate, 10, 60)?,
         })
     }
 }

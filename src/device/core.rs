@@ -1,0 +1,331 @@
+//! All state of the daemon, and what each event makes of it: `(event, now) -> effects`. Nothing here waits or does
+//! I/O; the task in [`super::task`] carries the effects out and brings the events. That edge is the seam for tests.
+//!
+//! ```text
+//! control socket ─┐                      ┌─ arbiter: who may use the camera
+//! cloud link ─────┼─► Input ─► Core ─────┼─ stream: life of the one publication      ─► Effect
+//! capture ────────┤                      └─ camera: life of the capture pipeline
+//! publisher ──────┘
+//! ```
+
+mod camera;
+mod cloud;
+mod control;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::config;
+use crate::link::control::Peer;
+use crate::media::{capture, failure::Failure, publisher};
+use crate::policy::Time;
+use crate::policy::arbiter::{self, Arbiter, LeaseId, RequestId};
+use crate::policy::camera as camera_policy;
+use crate::protocol::command::Dialect;
+use crate::protocol::control::{Refusal, Reply, ReportLine, Request};
+use crate::protocol::{AudioSettings, Cause, DaemonState, Metrics, StreamEnd, VideoSettings};
+
+/// What happens to the daemon.
+#[derive(Debug)]
+pub enum Input {
+    /// A client of the control socket asks; answered by [`Effect::Reply`].
+    Control {
+        /// From [`Core::next_request`].
+        request: RequestId,
+        /// Which connection.
+        connection: u64,
+        /// Who.
+        peer: Peer,
+        /// What.
+        what: Request,
+    },
+    /// The reply could not be delivered: what was granted by it is to be taken back.
+    Undeliverable(RequestId),
+    /// A connection of the control socket ended.
+    ConnectionClosed(u64),
+    /// The cloud link is up.
+    CloudUp,
+    /// The cloud link is down.
+    CloudDown,
+    /// A message came over the cloud link.
+    CloudMessage(String),
+    /// Of a capture.
+    Capture(u64, capture::Event),
+    /// Of a publisher.
+    Publisher(u32, publisher::Event),
+    /// A photo was taken, or not.
+    PhotoTaken(RequestId, Option<Vec<u8>>),
+    /// The answer to [`Effect::FindCamera`]: the device's node.
+    CameraFound(RequestId, Result<String, Refusal>),
+    /// How the stream does.
+    Measured(Metrics),
+    /// Video devices came or went.
+    DevicesChanged,
+    /// The daemon is to end.
+    Shutdown,
+    /// The deadline is over.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Open camera and microphone; events come tagged with the generation.
+    OpenCapture(u64, CaptureSettings),
+    /// Close that capture.
+    CloseCapture(u64),
+    /// The encoder in use failed: another is to be taken.
+    DistrustEncoder(Failure),
+    /// Begin a publication attempt; events come tagged with the number, which is never used again.
+    OpenPublisher(u32, publisher::Target),
+    /// End it.
+    ClosePublisher(u32),
+    /// Take a photo from the running capture.
+    TakePhoto(RequestId),
+    /// Find the camera for a process that leases it.
+    FindCamera(RequestId),
+    /// Answer a control request.
+    Reply(RequestId, Reply),
+    /// Tell those who watch.
+    Tell(ReportLine),
+    /// Send over the cloud link.
+    Send(String),
+    /// Keep what must outlive the daemon.
+    Remember(Option<Remembered>),
+}
+
+/// What a capture is to be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptureSettings {
+    /// The picture.
+    pub video: VideoSettings,
+    /// The sound.
+    pub audio: AudioSettings,
+}
+
+/// The stream that ran when the daemon ended without a word.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Remembered {
+    /// Its id.
+    pub stream_id: String,
+    /// How its end is to be told.
+    pub dialect: Dialect,
+}
+
+/// Ends that wait for the link at most; more than a day of failures is of no use to anybody.
+const UNTOLD_ENDS: usize = 16;
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Core {
+    settings: config::Config,
+    arbiter: Arbiter,
+    camera: camera_policy::Camera,
+    capture: CaptureState,
+    stream: Option<stream::Active>,
+    /// A start that waits for the end of the stream it replaces.
+    after_end: Option<(RequestId, Waiting)>,
+    /// Requests that wait for the arbiter.
+    waiting: HashMap<RequestId, Waiting>,
+    photos: Vec<camera::Photo>,
+    processes: Vec<camera::ProcessLease>,
+    last_request: u64,
+    /// Publishers opened so far.
+    publishers: u32,
+    cloud_up: bool,
+    dialect: Dialect,
+    seen_messages: VecDeque<i64>,
+    untold_ends: VecDeque<String>,
+    last_end: Option<StreamEnd>,
+    metrics: Metrics,
+    measured: u64,
+    ending: bool,
+    effects: Vec<Effect>,
+}
+
+/// Who asked the arbiter, and for what.
+#[derive(Debug)]
+enum Waiting {
+    Stream(stream::Asked),
+    Photo { connection: u64 },
+    Process { connection: u64, program: String },
+}
+
+/// What is known of the capture.
+#[derive(Debug, Default)]
+struct CaptureState {
+    generation: u64,
+    open: Option<CaptureSettings>,
+    running: bool,
+    wanted: bool,
+    /// Opened for a photo, with nobody streaming.
+    for_photo: bool,
+    failure: Option<Failure>,
+}
+
+impl Core {
+    /// A daemon with nothing to do. `left_over` is the stream that ran when its predecessor ended.
+    pub fn new(settings: config::Config, left_over: Option<Remembered>) -> Self {
+        let mut core = Self {
+            arbiter: Arbiter::new(settings.stream.managed_yields),
+            settings,
+            camera: camera_policy::Camera::new(),
+            capture: CaptureState::default(),
+            stream: None,
+            after_end: None,
+            waiting: HashMap::new(),
+            photos: Vec::new(),
+            processes: Vec::new(),
+            last_request: 0,
+            publishers: 0,
+            cloud_up: false,
+            dialect: Dialect::Stream,
+            seen_messages: VecDeque::new(),
+            untold_ends: VecDeque::new(),
+            last_end: None,
+            metrics: Metrics::default(),
+            measured: 0,
+            ending: false,
+            effects: Vec::new(),
+        };
+        if let Some(left_over) = left_over {
+            core.tell_left_over(&left_over);
+        }
+        core
+    }
+
+    /// A number for a request that is about to come.
+    pub fn next_request(&mut self) -> RequestId {
+        self.last_request += 1;
+        RequestId(self.last_request)
+    }
+
+    /// Takes an event and says what is to be done.
+    pub fn on(&mut self, input: Input, now: Time) -> Vec<Effect> {
+        match input {
+            Input::Control { request, connection, peer, what } => {
+                self.control_request(request, connection, &peer, what, now);
+            }
+            Input::Undeliverable(request) => self.take_back(request, now),
+            Input::ConnectionClosed(connection) => self.connection_closed(connection, now),
+            Input::CloudUp => self.cloud_up(now),
+            Input::CloudDown => self.cloud_down(now),
+            Input::CloudMessage(text) => self.cloud_message(&text, now),
+            Input::Capture(generation, event) => self.capture_event(generation, event, now),
+            Input::Publisher(attempt, event) => self.publisher_event(attempt, event, now),
+            Input::PhotoTaken(request, jpeg) => self.photo_taken(request, jpeg, now),
+            Input::CameraFound(request, found) => self.camera_found(request, found, now),
+            Input::Measured(metrics) => self.measured(metrics),
+            Input::DevicesChanged => self.camera_policy(camera_policy::Event::DevicesChanged, now),
+            Input::Shutdown => self.shut_down(now),
+            Input::Tick => self.tick(now),
+        }
+        self.settle_camera(now);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Input::Tick`] is due at the latest.
+    pub fn deadline(&self) -> Option<Time> {
+        let photos = self.photos.iter().map(|photo| photo.deadline).min();
+        [self.arbiter.deadline(), self.camera.deadline(), self.stream.as_ref().and_then(|s| s.life.deadline()), photos]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The stream that lives, by its lease, and its picture; there is something to measure then.
+    pub fn measurable(&self) -> Option<(LeaseId, VideoSettings)> {
+        self.stream.as_ref().map(|stream| (stream.lease, stream.start.video))
+    }
+
+    /// Whether the daemon may end: nothing runs any more.
+    pub fn is_idle(&self) -> bool {
+        self.stream.is_none() && self.capture.open.is_none()
+    }
+
+    /// The state to be shown; the caller adds what only the capture itself knows.
+    pub fn state(&self, now: Time) -> DaemonState {
+        DaemonState {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_s: now.as_secs(),
+            stream: self.stream.as_ref().map(|stream| stream.snapshot(&self.metrics)),
+            last_end: self.last_end.clone(),
+            camera: self.camera_snapshot(),
+            owner: self.arbiter.owner(now),
+        }
+    }
+
+    fn tick(&mut self, now: Time) {
+        self.arbitrate(arbiter::Event::Tick, now);
+        self.camera_policy(camera_policy::Event::Tick, now);
+        self.stream_event(crate::policy::stream::Event::Tick, now);
+        self.expire_photos(now);
+    }
+
+    fn shut_down(&mut self, now: Time) {
+        self.ending = true;
+        self.stop_stream(Cause::Shutdown, now);
+        for photo in std::mem::take(&mut self.photos) {
+            self.reply(photo.request, Err(Cause::Shutdown.into()));
+        }
+    }
+
+    fn reply(&mut self, request: RequestId, reply: Reply) {
+        self.effects.push(Effect::Reply(request, reply));
+    }
+
+    /// Brings an event to the arbiter and carries its decisions out.
+    fn arbitrate(&mut self, event: arbiter::Event, now: Time) {
+        for action in self.arbiter.on(event, now) {
+            match action {
+                arbiter::Action::Answer { request, answer } => self.answered(request, answer, now),
+                arbiter::Action::Revoke { lease, cause } => self.revoke(lease, cause, now),
+            }
+        }
+    }
+
+    fn answered(&mut self, request: RequestId, answer: arbiter::Answer, now: Time) {
+        let Some(waiting) = self.waiting.remove(&request) else {
+            // Who asked is gone; what was granted goes back.
+            if let arbiter::Answer::Granted(lease) = answer {
+                self.arbitrate(arbiter::Event::Release { lease }, now);
+            }
+            return;
+        };
+        match (waiting, answer) {
+            (Waiting::Stream(asked), arbiter::Answer::Granted(lease)) => self.begin_stream(asked, lease, now),
+            (Waiting::Stream(asked), arbiter::Answer::Joined { .. }) => self.join_stream(request, asked, now),
+            (Waiting::Stream(asked), arbiter::Answer::Refused { owner, cause }) => {
+                self.refuse_stream(&asked, cause, Some(&owner));
+            }
+            (Waiting::Photo { .. }, arbiter::Answer::Granted(lease)) => {
+                self.begin_photo(request, Some(lease), now);
+            }
+            (Waiting::Photo { .. }, arbiter::Answer::Joined { .. }) => {
+                self.begin_photo(request, None, now);
+            }
+            (Waiting::Process { connection, program }, arbiter::Answer::Granted(lease)) => {
+                self.begin_process_lease(request, connection, program, lease);
+            }
+            (Waiting::Photo { .. } | Waiting::Process { .. }, arbiter::Answer::Refused { owner, cause }) => {
+                let message = format!("{}: {owner}", cause.explain());
+                self.reply(request, Err(Refusal { cause, message, owner: Some(owner) }));
+            }
+            (Waiting::Process { .. }, arbiter::Answer::Joined { .. }) => {
+                self.reply(request, Err(Cause::Internal.into()));
+            }
+        }
+    }
+
+    fn revoke(&mut self, lease: LeaseId, cause: Cause, now: Time) {
+        if self.stream.as_ref().is_some_and(|stream| stream.lease == lease) {
+            self.stop_stream(cause, now);
+        }
+    }
+}
+
+/// How long a photo may take in all, the opening of the camera included.
+const PHOTO_LIMIT: Duration = Duration::from_secs(5);

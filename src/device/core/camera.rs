@@ -1,0 +1,235 @@
+//! The camera's other uses: photos, and leases of other processes; and whether the capture is needed.
+
+use std::time::Duration;
+
+use super::{CaptureSettings, Core, Effect, PHOTO_LIMIT};
+use crate::media::capture;
+use crate::media::failure::Failure;
+use crate::policy::Time;
+use crate::policy::arbiter::{Event as ArbiterEvent, LeaseId, RequestId};
+use crate::policy::camera::{Action, Event};
+use crate::policy::stream::Event as StreamEvent;
+use crate::protocol::control::{Answer, Lease, Refusal, Reply};
+use crate::protocol::{AudioSettings, CameraSnapshot, CameraState, Cause, VideoSettings};
+
+/// A photo that was granted.
+#[derive(Debug)]
+pub struct Photo {
+    pub request: RequestId,
+    /// None when it is taken from the running stream.
+    pub lease: Option<LeaseId>,
+    pub deadline: Time,
+    /// Asked of the capture; else it waits for the capture to run.
+    pub taking: bool,
+}
+
+/// The camera, given to another process.
+#[derive(Debug)]
+pub struct ProcessLease {
+    pub request: RequestId,
+    pub connection: u64,
+    pub program: String,
+    pub lease: LeaseId,
+    /// The process knows it.
+    pub given: bool,
+    /// The device is being looked up for it.
+    pub looking: bool,
+}
+
+impl Core {
+    pub(super) fn begin_photo(&mut self, request: RequestId, lease: Option<LeaseId>, now: Time) {
+        let deadline = now + PHOTO_LIMIT;
+        self.photos.push(Photo { request, lease, deadline, taking: false });
+        self.settle_camera(now);
+        self.take_photos();
+    }
+
+    /// Starts the photos that a running capture allows.
+    fn take_photos(&mut self) {
+        if !self.capture.running {
+            return;
+        }
+        for photo in self.photos.iter_mut().filter(|photo| !photo.taking) {
+            photo.taking = true;
+            self.effects.push(Effect::TakePhoto(photo.request));
+        }
+    }
+
+    pub(super) fn photo_taken(&mut self, request: RequestId, jpeg: Option<Vec<u8>>, now: Time) {
+        let reply = jpeg.map(Answer::Photo).ok_or_else(|| Refusal::from(Cause::CameraStalled));
+        self.end_photos(now, |photo| photo.request == request, &reply);
+    }
+
+    pub(super) fn expire_photos(&mut self, now: Time) {
+        let refusal = self.capture_refusal(Cause::CameraStalled);
+        self.end_photos(now, |photo| photo.deadline <= now, &Err(refusal));
+    }
+
+    fn end_photos(&mut self, now: Time, which: impl Fn(&Photo) -> bool, reply: &Reply) {
+        let (ended, remaining): (Vec<_>, Vec<_>) = std::mem::take(&mut self.photos).into_iter().partition(which);
+        self.photos = remaining;
+        for photo in ended {
+            self.reply(photo.request, reply.clone());
+            if let Some(lease) = photo.lease {
+                self.arbitrate(ArbiterEvent::Release { lease }, now);
+            }
+        }
+    }
+
+    pub(super) fn begin_process_lease(&mut self, request: RequestId, connection: u64, program: String, lease: LeaseId) {
+        self.processes.push(ProcessLease { request, connection, program, lease, given: false, looking: false });
+        self.give_process_leases();
+    }
+
+    /// The camera is handed over only once it is closed here.
+    fn give_process_leases(&mut self) {
+        if self.capture.open.is_some() {
+            return;
+        }
+        for process in self.processes.iter_mut().filter(|process| !process.looking) {
+            process.looking = true;
+            self.effects.push(Effect::FindCamera(process.request));
+        }
+    }
+
+    pub(super) fn camera_found(&mut self, request: RequestId, found: Result<String, Refusal>, now: Time) {
+        let Some(process) = self.processes.iter_mut().find(|process| process.request == request) else { return };
+        match found {
+            Ok(device) => {
+                process.given = true;
+                let lease = Lease { lease: process.lease.0, device };
+                tracing::info!(program = process.program, lease = lease.lease, "camera leased");
+                self.reply(request, Ok(Answer::Lease(lease)));
+            }
+            Err(refusal) => {
+                self.reply(request, Err(refusal));
+                self.release_processes(now, |process| process.request == request);
+            }
+        }
+    }
+
+    pub(super) fn release_processes(&mut self, now: Time, which: impl Fn(&ProcessLease) -> bool) {
+        let (ended, remaining): (Vec<_>, Vec<_>) = std::mem::take(&mut self.processes).into_iter().partition(which);
+        self.processes = remaining;
+        for process in ended {
+            tracing::info!(program = process.program, lease = process.lease.0, "camera lease ended");
+            self.arbitrate(ArbiterEvent::Release { lease: process.lease }, now);
+        }
+    }
+
+    /// What the capture is needed for decides whether it is open, and how.
+    pub(super) fn settle_camera(&mut self, now: Time) {
+        let needed = self.stream.as_ref().map(super::stream::Active::capture_settings).or_else(|| {
+            (!self.photos.is_empty()).then(|| {
+                let photo = CaptureSettings { video: VideoSettings::default(), audio: AudioSettings::default() };
+                self.capture.open.clone().unwrap_or(photo)
+            })
+        });
+        match needed {
+            Some(settings) => {
+                if self.capture.open.as_ref().is_some_and(|open| *open != settings) {
+                    self.camera_policy(Event::Unwanted { linger: Duration::ZERO }, now);
+                    self.capture.wanted = false;
+                }
+                if !self.capture.wanted {
+                    self.capture.wanted = true;
+                    self.camera_policy(Event::Wanted, now);
+                }
+            }
+            // The camera is to be handed over: it closes at once, even if it lingered.
+            None if !self.processes.is_empty() && self.capture.open.is_some() => {
+                self.capture.wanted = false;
+                self.camera_policy(Event::Unwanted { linger: Duration::ZERO }, now);
+            }
+            None if self.capture.wanted => {
+                self.capture.wanted = false;
+                let after_photo = !self.ending && self.capture.for_photo;
+                let linger = if after_photo { self.settings.camera.photo_linger_s } else { 0 };
+                self.camera_policy(Event::Unwanted { linger: Duration::from_secs(linger) }, now);
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn camera_policy(&mut self, event: Event, now: Time) {
+        for action in self.camera.on(event, now) {
+            match action {
+                Action::Open { generation } => {
+                    let settings = self.stream.as_ref().map_or_else(
+                        || CaptureSettings { video: VideoSettings::default(), audio: AudioSettings::default() },
+                        super::stream::Active::capture_settings,
+                    );
+                    self.capture.for_photo = self.stream.is_none();
+                    self.capture.generation = generation;
+                    self.capture.running = false;
+                    self.capture.open = Some(settings.clone());
+                    self.effects.push(Effect::OpenCapture(generation, settings));
+                }
+                Action::Close { generation } => {
+                    self.capture.running = false;
+                    self.effects.push(Effect::CloseCapture(generation));
+                }
+                Action::Running => {
+                    self.capture.running = true;
+                    self.capture.failure = None;
+                    self.stream_event(StreamEvent::CameraRunning, now);
+                    self.take_photos();
+                }
+                Action::Lost(cause) => {
+                    self.capture.running = false;
+                    self.stream_event(StreamEvent::CameraLost(cause), now);
+                }
+                Action::Failed(cause) => {
+                    self.capture.running = false;
+                    self.stream_event(StreamEvent::CameraFailed(cause), now);
+                    let refusal = self.capture_refusal(cause);
+                    self.end_photos(now, |_| true, &Err(refusal));
+                }
+            }
+        }
+    }
+
+    pub(super) fn capture_event(&mut self, generation: u64, event: capture::Event, now: Time) {
+        match event {
+            capture::Event::Running => self.camera_policy(Event::Running { generation }, now),
+            capture::Event::Lost(failure) => {
+                let cause = failure.cause;
+                if matches!(cause, Cause::EncoderFailed | Cause::EncoderStalled) {
+                    self.effects.push(Effect::DistrustEncoder(failure.clone()));
+                }
+                self.capture.failure = Some(failure);
+                self.camera_policy(Event::Lost { generation, cause }, now);
+            }
+            capture::Event::Closed => {
+                if generation == self.capture.generation {
+                    self.capture.open = None;
+                    self.capture.running = false;
+                }
+                self.camera_policy(Event::Closed { generation }, now);
+                self.give_process_leases();
+            }
+        }
+    }
+
+    /// A refusal for this cause, with what the capture said if that is where it comes from.
+    pub(super) fn capture_refusal(&self, cause: Cause) -> Refusal {
+        let failure: Option<&Failure> = self.capture.failure.as_ref().filter(|failure| failure.cause == cause);
+        let mut refusal = Refusal::from(cause);
+        if let Some(owner) = failure.and_then(|failure| failure.owner.clone()) {
+            refusal.message = format!("{}: {owner}", cause.explain());
+            refusal.owner = Some(owner);
+        }
+        refusal
+    }
+
+    pub(super) fn camera_snapshot(&self) -> CameraSnapshot {
+        let state = match (&self.capture.open, self.capture.running, self.capture.wanted) {
+            (Some(_), true, _) => CameraState::Running,
+            (Some(_), false, true) if self.capture.failure.is_none() => CameraState::Opening,
+            (_, false, true) => CameraState::Lost,
+            _ => CameraState::Closed,
+        };
+        let cause = self.capture.failure.as_ref().map(|failure| failure.cause);
+        CameraSnapshot { state, cause, generation: self.capture.generation, ..CameraSnapshot::default() }
+    }
+}

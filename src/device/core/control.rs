@@ -1,0 +1,116 @@
+//! Requests of the control socket's clients: `lenscastctl`, scripts, other programs that want the camera.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::stream::Origin;
+use super::{Core, Waiting};
+use crate::link::control::Peer;
+use crate::policy::Time;
+use crate::policy::arbiter::{Claim, Event, RequestId};
+use crate::protocol::control::{Answer, Holder, Refusal, Request, Start};
+use crate::protocol::{AudioSettings, Cause, SettingsError, StartStream, StreamKind, StreamUrl, VideoSettings};
+
+/// The app a stream runs for when a client does not say: a person at the keyboard.
+const DEFAULT_APP: &str = "lenscastctl";
+
+impl Core {
+    pub(super) fn control_request(
+        &mut self,
+        request: RequestId,
+        connection: u64,
+        peer: &Peer,
+        what: Request,
+        now: Time,
+    ) {
+        match what {
+            Request::Start(start) => match read_start(start) {
+                Ok(start) => self.ask_for_stream(request, start, Origin::Control(request), now),
+                Err(refusal) => self.reply(request, Err(refusal)),
+            },
+            Request::Stop { stream_id } => self.control_stop(request, stream_id.as_deref(), now),
+            Request::Photo { app } => {
+                self.waiting.insert(request, Waiting::Photo { connection });
+                let claim = Claim::Photo { app: app.unwrap_or_else(|| DEFAULT_APP.into()) };
+                self.arbitrate(Event::Ask { request, claim }, now);
+            }
+            Request::CameraAcquire { program } => {
+                let program = program.unwrap_or_else(|| peer.program.clone());
+                self.waiting.insert(request, Waiting::Process { connection, program: program.clone() });
+                let claim = Claim::Process { pid: peer.pid.unwrap_or(0), program };
+                self.arbitrate(Event::Ask { request, claim }, now);
+            }
+            Request::CameraRelease => {
+                self.release_processes(now, |process| process.connection == connection);
+                self.reply(request, Ok(Answer::Done));
+            }
+            Request::CameraWho => {
+                let owner = self.arbiter.owner(now);
+                self.reply(request, Ok(Answer::Holder(Holder { owner })));
+            }
+            // Served by the link, or by the task, which may ask devices.
+            Request::Status | Request::Watch | Request::CameraList | Request::Doctor => {
+                self.reply(request, Err(Cause::Internal.into()));
+            }
+        }
+    }
+
+    fn control_stop(&mut self, request: RequestId, stream_id: Option<&str>, now: Time) {
+        match (&self.stream, stream_id) {
+            (Some(stream), Some(id)) if stream.start.stream_id != id => {
+                self.reply(request, Err(Cause::UnknownStream.into()));
+            }
+            (Some(_), _) => self.stop_stream_for(request, now),
+            (None, _) => {
+                let message = "no stream is running".into();
+                self.reply(request, Err(Refusal { cause: Cause::UnknownStream, message, owner: None }));
+            }
+        }
+    }
+
+    pub(super) fn connection_closed(&mut self, connection: u64, now: Time) {
+        self.release_processes(now, |process| process.connection == connection);
+        self.waiting.retain(|_, waiting| match waiting {
+            Waiting::Photo { connection: theirs } | Waiting::Process { connection: theirs, .. } => {
+                *theirs != connection
+            }
+            Waiting::Stream(_) => true,
+        });
+    }
+
+    /// Whoever was granted something never heard of it.
+    pub(super) fn take_back(&mut self, request: RequestId, now: Time) {
+        self.release_processes(now, |process| process.request == request);
+    }
+}
+
+fn read_start(start: Start) -> Result<StartStream, Refusal> {
+    let url = StreamUrl::parse(&start.url).map_err(|error| Refusal {
+        cause: error.cause(),
+        message: error.to_string(),
+        owner: None,
+    })?;
+    for id in [&start.app, &start.stream_id].into_iter().flatten() {
+        if id.chars().count() > 256 || id.chars().any(char::is_control) {
+            let message = "app and stream_id take at most 256 characters and no control characters".into();
+            return Err(Refusal { cause: Cause::InvalidRequest, message, owner: None });
+        }
+    }
+    // By way of the parser of the other hop, so that there is one place for defaults and clamps.
+    let unreadable =
+        |error: SettingsError| Refusal { cause: Cause::InvalidRequest, message: error.to_string(), owner: None };
+    let video = VideoSettings::parse(&json!(start.video)).map_err(unreadable)?;
+    let audio = AudioSettings::parse(&json!(start.audio)).map_err(unreadable)?;
+    Ok(StartStream {
+        url,
+        stream_id: start.stream_id.unwrap_or_else(|| format!("c{:08x}", fastrand::u32(..))),
+        app: start.app.unwrap_or_else(|| DEFAULT_APP.into()),
+        kind: start.kind.unwrap_or(StreamKind::Unmanaged),
+        video,
+        audio,
+        duration_limit: start.duration_s.filter(|&seconds| seconds > 0).map(Duration::from_secs),
+        flash: true,
+        sound: true,
+    })
+}

@@ -1,0 +1,296 @@
+//! The one stream: begun, joined, refused, reported, ended.
+
+use std::time::Duration;
+
+use super::{CaptureSettings, Core, Effect, Remembered, Waiting};
+use crate::device::config::OnLoss;
+use crate::media::failure::Failure;
+use crate::media::flv::Metadata;
+use crate::media::publisher;
+use crate::policy::Time;
+use crate::policy::arbiter::{Claim, Event as ArbiterEvent, LeaseId, RequestId};
+use crate::policy::stream::{Action, Event, Settings, Stream};
+use crate::protocol::command::{Dialect, StartStream};
+use crate::protocol::control::{Answer, Refusal, ReportLine, Started};
+use crate::protocol::{Cause, Metrics, Owner, StreamEnd, StreamReport, StreamSnapshot, StreamState, report};
+
+/// A stream that was asked for.
+#[derive(Debug)]
+pub struct Asked {
+    pub start: StartStream,
+    pub origin: Origin,
+}
+
+/// Who asked, and so who is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The cloud link, in this dialect.
+    Cloud(Dialect),
+    /// A client of the control socket.
+    Control(RequestId),
+}
+
+/// The stream that lives.
+#[derive(Debug)]
+pub struct Active {
+    pub life: Stream,
+    pub lease: LeaseId,
+    pub start: StartStream,
+    pub origin: Origin,
+    /// A control request that waits to hear whether the start came to anything.
+    unanswered: Option<RequestId>,
+    /// Control requests that wait for its end.
+    stoppers: Vec<RequestId>,
+    publications: u32,
+    /// Its attempts count from 1, the daemon's publishers on from this: one that is slow to end is never taken for the
+    /// next stream's.
+    publishers_before: u32,
+    failure: Option<Failure>,
+}
+
+impl Active {
+    pub fn snapshot(&self, metrics: &Metrics) -> StreamSnapshot {
+        StreamSnapshot {
+            stream_id: self.start.stream_id.clone(),
+            app: self.start.app.clone(),
+            kind: self.start.kind,
+            state: self.life.state(),
+            cause: self.life.cause(),
+            url: self.start.url.to_string(),
+            attempt: self.life.attempt(),
+            publications: self.publications,
+            metrics: metrics.clone(),
+        }
+    }
+
+    pub fn capture_settings(&self) -> CaptureSettings {
+        CaptureSettings { video: self.start.video, audio: self.start.audio }
+    }
+
+    fn target(&self, sound: bool) -> publisher::Target {
+        let (video, audio) = (&self.start.video, &self.start.audio);
+        publisher::Target {
+            url: self.start.url.clone(),
+            metadata: Metadata {
+                width: video.width,
+                height: video.height,
+                frame_rate: f64::from(video.frame_rate),
+                video_bitrate: video.bitrate,
+                audio: sound.then_some((audio.bitrate, audio.sample_rate)),
+            },
+        }
+    }
+}
+
+impl Core {
+    /// Asks for a stream; the answer goes to its origin.
+    pub(super) fn ask_for_stream(&mut self, request: RequestId, start: StartStream, origin: Origin, now: Time) {
+        if self.ending {
+            return self.refuse_stream(&Asked { start, origin }, Cause::Shutdown, None);
+        }
+        if let Some(stream) = &self.stream
+            && !start.stream_id.is_empty()
+            && stream.start.stream_id == start.stream_id
+            && stream.start.app == start.app
+            && stream.start.url == start.url
+        {
+            // The same start again, perhaps because its answer was lost: say how it stands.
+            return self.repeat_status(request, origin);
+        }
+        let claim = Claim::Stream { app: start.app.clone(), kind: start.kind };
+        self.waiting.insert(request, Waiting::Stream(Asked { start, origin }));
+        self.arbitrate(ArbiterEvent::Ask { request, claim }, now);
+    }
+
+    pub(super) fn begin_stream(&mut self, asked: Asked, lease: LeaseId, now: Time) {
+        let Asked { start, origin } = asked;
+        let config = &self.settings.stream;
+        let from_cloud = matches!(origin, Origin::Cloud(_));
+        let settings = Settings {
+            give_up_after: config.give_up_after(),
+            keep_alive_timeout: (from_cloud && !start.stream_id.is_empty())
+                .then(|| Duration::from_secs(config.keep_alive_timeout_s)),
+            stop_on_keep_alive_loss: config.on_keep_alive_loss == OnLoss::Stop,
+            link_loss_grace: from_cloud.then(|| config.link_loss_grace()),
+            camera_hold: Duration::from_secs(config.camera_hold_s),
+            duration_limit: start.duration_limit,
+            seed: lease.0 ^ now.as_nanos() as u64,
+        };
+        if let Origin::Cloud(dialect) = origin {
+            let remembered = Remembered { stream_id: start.stream_id.clone(), dialect };
+            self.effects.push(Effect::Remember(Some(remembered)));
+        }
+        let (life, actions) = Stream::new(settings, now);
+        let unanswered = if let Origin::Control(request) = origin { Some(request) } else { None };
+        self.metrics = Metrics::default();
+        self.measured = 0;
+        self.stream = Some(Active {
+            life,
+            lease,
+            start,
+            origin,
+            unanswered,
+            stoppers: vec![],
+            publications: 0,
+            publishers_before: self.publishers,
+            failure: None,
+        });
+        self.stream_actions(actions, now);
+        self.settle_camera(now);
+        if self.capture.running {
+            self.stream_event(Event::CameraRunning, now);
+        }
+        if from_cloud && !self.cloud_up {
+            self.stream_event(Event::LinkDown, now);
+        }
+    }
+
+    /// The cloud directs a managed stream that runs already. With an id of its own it is another stream, and takes
+    /// this one's place; else it is this one.
+    pub(super) fn join_stream(&mut self, request: RequestId, asked: Asked, now: Time) {
+        let same = self
+            .stream
+            .as_ref()
+            .is_some_and(|stream| asked.start.stream_id.is_empty() || stream.start.stream_id == asked.start.stream_id);
+        if same {
+            return self.repeat_status(request, asked.origin);
+        }
+        if let Some((_, Waiting::Stream(displaced))) = self.after_end.replace((request, Waiting::Stream(asked))) {
+            self.refuse_stream(&displaced, Cause::Replaced, None);
+        }
+        self.stop_stream(Cause::Replaced, now);
+    }
+
+    pub(super) fn refuse_stream(&mut self, asked: &Asked, cause: Cause, owner: Option<&Owner>) {
+        match asked.origin {
+            Origin::Cloud(dialect) => {
+                let message = report::refused(&asked.start.stream_id, dialect, cause, owner);
+                self.tell_end(message.to_string());
+            }
+            Origin::Control(request) => {
+                let message =
+                    owner.map_or_else(|| cause.explain().to_owned(), |owner| format!("{}: {owner}", cause.explain()));
+                self.reply(request, Err(Refusal { cause, message, owner: owner.cloned() }));
+            }
+        }
+    }
+
+    pub(super) fn stop_stream(&mut self, cause: Cause, now: Time) {
+        self.stream_event(Event::Stop(cause), now);
+    }
+
+    /// Ends the stream and tells `request` when it has ended.
+    pub(super) fn stop_stream_for(&mut self, request: RequestId, now: Time) {
+        if let Some(stream) = &mut self.stream {
+            stream.stoppers.push(request);
+        }
+        self.stop_stream(Cause::Requested, now);
+    }
+
+    pub(super) fn stream_event(&mut self, event: Event, now: Time) {
+        if let Some(stream) = &mut self.stream {
+            let actions = stream.life.on(event, now);
+            self.stream_actions(actions, now);
+        }
+    }
+
+    pub(super) fn publisher_event(&mut self, publisher: u32, event: publisher::Event, now: Time) {
+        let Some(stream) = self.stream.as_mut().filter(|stream| stream.publishers_before < publisher) else { return };
+        let attempt = publisher - stream.publishers_before;
+        let event = match event {
+            publisher::Event::Accepted => {
+                stream.publications += 1;
+                return;
+            }
+            publisher::Event::Flowing => Event::PublisherFlowing { attempt },
+            publisher::Event::Lost(failure) => {
+                tracing::warn!(attempt, %failure, "publication lost");
+                let cause = failure.cause;
+                stream.failure = Some(failure);
+                Event::PublisherLost { attempt, cause }
+            }
+            publisher::Event::Closed => Event::PublisherClosed { attempt },
+        };
+        self.stream_event(event, now);
+    }
+
+    fn stream_actions(&mut self, actions: Vec<Action>, now: Time) {
+        for action in actions {
+            match action {
+                Action::OpenPublisher { attempt } => {
+                    let sound = self.settings.audio.device != "none";
+                    if let Some(stream) = &self.stream {
+                        self.publishers = stream.publishers_before + attempt;
+                        self.effects.push(Effect::OpenPublisher(self.publishers, stream.target(sound)));
+                    }
+                }
+                Action::ClosePublisher { attempt } => {
+                    if let Some(stream) = &self.stream {
+                        self.effects.push(Effect::ClosePublisher(stream.publishers_before + attempt));
+                    }
+                }
+                Action::Report(report) => self.report(&report),
+                Action::End { state, cause } => self.ended(state, cause, now),
+            }
+        }
+    }
+
+    fn report(&mut self, report: &StreamReport) {
+        let Some(stream) = &mut self.stream else { return };
+        let id = stream.start.stream_id.clone();
+        let failure = stream.failure.as_ref().filter(|failure| Some(failure.cause) == report.cause);
+        tracing::info!(
+            stream_id = id,
+            state = report.state.name(),
+            cause = report.cause.map(Cause::name),
+            attempt = report.attempt,
+            detail = failure.map(|failure| failure.detail.as_str()),
+            "stream"
+        );
+        self.effects.push(Effect::Tell(ReportLine::new(&id, report)));
+        if let Origin::Cloud(dialect) = stream.origin {
+            let message = report::status(report, &id, dialect).to_string();
+            if report.state.is_terminal() {
+                self.tell_end(message);
+            } else {
+                self.tell(message);
+            }
+        } else if !report.state.is_terminal() && report.state != StreamState::Initializing {
+            // The start came to something; whatever follows is the stream's own story.
+            if let Some(request) = stream.unanswered.take() {
+                self.reply(request, Ok(Answer::Started(Started { stream_id: id })));
+            }
+        }
+    }
+
+    fn ended(&mut self, state: StreamState, cause: Cause, now: Time) {
+        let Some(stream) = self.stream.take() else { return };
+        let stream_id = stream.start.stream_id;
+        if let Some(request) = stream.unanswered {
+            self.reply(request, Err(self.capture_refusal(cause)));
+        }
+        for request in stream.stoppers {
+            self.reply(request, Ok(Answer::Done));
+        }
+        self.last_end = Some(StreamEnd { stream_id, state, cause });
+        self.effects.push(Effect::Remember(None));
+        self.arbitrate(ArbiterEvent::Release { lease: stream.lease }, now);
+        if let Some((request, Waiting::Stream(asked))) = self.after_end.take() {
+            self.ask_for_stream(request, asked.start, asked.origin, now);
+        }
+    }
+
+    fn repeat_status(&mut self, request: RequestId, origin: Origin) {
+        let Some(stream) = &self.stream else { return };
+        match origin {
+            Origin::Cloud(dialect) => {
+                let message = report::status(stream.life.last_report(), &stream.start.stream_id, dialect).to_string();
+                self.tell(message);
+            }
+            Origin::Control(_) => {
+                let stream_id = stream.start.stream_id.clone();
+                self.reply(request, Ok(Answer::Started(Started { stream_id })));
+            }
+        }
+    }
+}

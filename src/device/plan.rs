@@ -1,0 +1,84 @@
+//! From what was asked and what is there to what is opened: the camera and its mode, the encoder, the microphone.
+
+use std::sync::Arc;
+
+use super::config::Config;
+use super::core::CaptureSettings;
+use crate::camera::{self, Device, FrameRate, PixelFormat, Selector, Wanted};
+use crate::media::audio::AudioSource;
+use crate::media::capture::Plan;
+use crate::media::encoder::Encoders;
+use crate::media::failure::Failure;
+use crate::media::video::VideoSource;
+use crate::protocol::{Cause, Owner, OwnerKind, VideoSettings};
+
+/// The pattern that `device = "test"` shows: it moves, costs little, and has an edge to judge the picture by.
+const TEST_PATTERN: &str = "ball";
+
+/// Looks at the hardware as it is now. Blocks for milliseconds, or for the trials of encoders not tried before.
+pub fn make(config: &Config, encoders: &Arc<Encoders>, wanted: &CaptureSettings) -> Result<Plan, Failure> {
+    let (source, video) = video_source(config, wanted.video)?;
+    let profile = encoders.choose(&config.encoder.profile, &video)?;
+    let is_test = matches!(source, VideoSource::Test { .. });
+    let audio = AudioSource::select(&config.audio.device, is_test).map(|source| (source, wanted.audio));
+    Ok(Plan { source, video, profile, audio })
+}
+
+/// The pattern, if the configuration asks for a test picture.
+pub fn test_pattern(device: &str) -> Option<&str> {
+    if device == "test" { Some(TEST_PATTERN) } else { device.strip_prefix("test:") }
+}
+
+fn video_source(config: &Config, wanted: VideoSettings) -> Result<(VideoSource, VideoSettings), Failure> {
+    if let Some(pattern) = test_pattern(&config.camera.device) {
+        return Ok((VideoSource::Test { pattern: pattern.to_owned() }, wanted));
+    }
+    let device = find(config)?;
+    let frame_rate = FrameRate::new(wanted.frame_rate, 1)
+        .ok_or_else(|| Failure::new(Cause::InvalidRequest, "a frame rate of 0 was asked for"))?;
+    let size = Wanted { width: wanted.width, height: wanted.height, frame_rate };
+    // A camera that delivers H.264 also delivers pictures that can be photographed; those are used for now.
+    let pictures = device.modes.iter().filter(|range| range.format != PixelFormat::H264);
+    let choice = camera::choose(pictures, size).ok_or_else(|| {
+        Failure::new(Cause::CameraFailed, format!("{} offers no format that can be used", device.node.display()))
+    })?;
+    if choice.too_small || choice.too_slow {
+        tracing::info!(asked = ?size, gives = %choice.mode, "the camera gives less than was asked");
+    }
+    let video = VideoSettings { width: choice.width, height: choice.height, ..wanted };
+    Ok((VideoSource::V4l2 { node: device.node, choice }, video))
+}
+
+pub fn find(config: &Config) -> Result<Device, Failure> {
+    let selector: Selector = config.camera.device.parse().map_err(|error: camera::InvalidSelector| {
+        Failure::new(Cause::InvalidRequest, format!("camera.device: {error}"))
+    })?;
+    camera::find(&selector).map_err(|error| Failure::new(error.cause(), error.to_string()))
+}
+
+/// The device node that another process may open, or `test`.
+pub fn device_for_lease(config: &Config) -> Result<String, Failure> {
+    if test_pattern(&config.camera.device).is_some() {
+        return Ok("test".into());
+    }
+    let device = find(config)?;
+    if let Some(owner) = foreign_holder(&device.node) {
+        let failure = Failure::new(Cause::CameraBusy, format!("{} is held by {owner}", device.node.display()));
+        return Err(Failure { owner: Some(owner), ..failure });
+    }
+    Ok(device.node.display().to_string())
+}
+
+/// Who opened the device behind the daemon's back.
+pub fn foreign_holder(node: &std::path::Path) -> Option<Owner> {
+    let holder = camera::holders(node).into_iter().next()?;
+    Some(Owner { kind: OwnerKind::Foreign, name: holder.program, pid: Some(holder.pid), for_s: 0 })
+}
+
+/// Who opened the configured camera behind the daemon's back, if it is there.
+pub fn foreign_owner(config: &Config) -> Option<Owner> {
+    if test_pattern(&config.camera.device).is_some() {
+        return None;
+    }
+    foreign_holder(&find(config).ok()?.node)
+}

@@ -1,0 +1,445 @@
+//! The task that owns the daemon: brings every event to [`Core`] and carries out what it decides.
+//!
+//! Everything that waits or blocks happens elsewhere (captures, publishers and links have tasks of their own, looking
+//! at hardware has blocking threads) and comes back as an event; this task only ever waits for the next one.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::config::Config;
+use super::core::{CaptureSettings, Core, Effect, Input};
+use super::meter::Meter;
+use super::{doctor, plan, remember};
+use crate::camera::Hotplug;
+use crate::link::cloud::{self, CloudConfig, CloudEvent};
+use crate::link::control::{self, ControlEvent};
+use crate::media::capture::{self, Capture};
+use crate::media::encoder::Encoders;
+use crate::media::failure::Failure;
+use crate::media::feed::Feed;
+use crate::media::profile::{self, ProfileError};
+use crate::media::publisher::{self, Publisher};
+use crate::media::video::VideoSource;
+use crate::policy::arbiter::{LeaseId, RequestId};
+use crate::protocol::control::{Answer, Cameras, Checkup, Holder, Refusal, Reply, ReportLine, Request};
+use crate::protocol::{Cause, DaemonState, VideoSettings};
+
+/// Between measurements; the state that is shown is renewed as often.
+const MEASURING: Duration = Duration::from_secs(1);
+/// For the stream's polite end and the camera's closing when the daemon ends.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+/// A photo from a running capture takes a few pictures' time.
+const PHOTO_LIMIT: Duration = Duration::from_secs(2);
+/// Events wait here for the task; their senders wait when it is full.
+const QUEUE: usize = 64;
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// GStreamer is not usable.
+    #[error("GStreamer cannot be used: {0}")]
+    GStreamer(String),
+    /// An encoder profile is not usable.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// `encoder.profile` names none.
+    #[error("encoder.profile = {0:?}: there is no such profile; there are {1}, and auto")]
+    UnknownProfile(String, String),
+    /// `tls.ca_file` is not usable.
+    #[error("tls.ca_file: {0}")]
+    Authorities(String),
+    /// The control socket cannot be opened.
+    #[error("control socket: {0}")]
+    ControlSocket(std::io::Error),
+}
+
+/// Runs the daemon until `stop` is ready, then ends what runs.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+    let (mut task, mut events) = Task::start(config)?;
+    tokio::pin!(stop);
+    let mut measuring = tokio::time::interval(MEASURING);
+    measuring.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ending: Option<Instant> = None;
+    loop {
+        let deadline = task.next_deadline();
+        let input = tokio::select! {
+            biased;
+            () = &mut stop, if ending.is_none() => {
+                tracing::info!("ending");
+                ending = Some(Instant::now() + FAREWELL_LIMIT);
+                Input::Shutdown
+            }
+            () = at(ending) => break,
+            Some(event) = events.captures.recv() => task.capture_input(event).await,
+            Some((attempt, event)) = events.publishers.recv() => task.publisher_input(attempt, event).await,
+            Some(input) = events.inputs.recv() => input,
+            Some(event) = events.control.recv() => match task.control_input(event) {
+                Some(input) => input,
+                None => continue,
+            },
+            Some(event) = events.cloud.recv() => match event {
+                CloudEvent::Up => Input::CloudUp,
+                CloudEvent::Down => Input::CloudDown,
+                CloudEvent::Message(text) => Input::CloudMessage(text),
+            },
+            Ok(()) = changed(&mut events.hotplug) => {
+                task.encoders.forget();
+                Input::DevicesChanged
+            }
+            _ = measuring.tick() => {
+                let Some(metrics) = task.measure() else {
+                    task.show();
+                    continue;
+                };
+                Input::Measured(metrics)
+            }
+            () = at(deadline) => Input::Tick,
+        };
+        task.take(input);
+        if ending.is_some() && task.core.is_idle() {
+            break;
+        }
+    }
+    task.end(events).await;
+    Ok(())
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn changed(hotplug: &mut Option<Hotplug>) -> std::io::Result<()> {
+    match hotplug {
+        Some(hotplug) => hotplug.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Events {
+    captures: mpsc::Receiver<(u64, capture::Event)>,
+    publishers: mpsc::Receiver<(u32, publisher::Event)>,
+    inputs: mpsc::Receiver<Input>,
+    control: mpsc::Receiver<ControlEvent>,
+    cloud: mpsc::Receiver<CloudEvent>,
+    hotplug: Option<Hotplug>,
+}
+
+struct Task {
+    core: Core,
+    start: Instant,
+    config: Arc<Config>,
+    encoders: Arc<Encoders>,
+    feed: Arc<Feed>,
+    captures: HashMap<u64, Capture>,
+    publishers: HashMap<u32, Publisher>,
+    /// Of the stream with this lease.
+    meter: Option<(LeaseId, Meter)>,
+    replies: HashMap<RequestId, oneshot::Sender<Reply>>,
+    capture_events: mpsc::Sender<(u64, capture::Event)>,
+    publisher_events: mpsc::Sender<(u32, publisher::Event)>,
+    inputs: mpsc::Sender<Input>,
+    state: watch::Sender<DaemonState>,
+    reports: broadcast::Sender<ReportLine>,
+    to_cloud: mpsc::Sender<String>,
+    links_end: watch::Sender<bool>,
+    links: JoinSet<()>,
+}
+
+impl Task {
+    fn start(config: Config) -> Result<(Self, Events), StartError> {
+        crate::media::init().map_err(StartError::GStreamer)?;
+        if let Some(file) = &config.tls.ca_file {
+            crate::media::trust(file).map_err(StartError::Authorities)?;
+        }
+        let encoders = Arc::new(Encoders::new(load_profiles(&config)?));
+        let listener =
+            control::bind(&config.control.socket, Some(&config.control.group)).map_err(StartError::ControlSocket)?;
+        let (capture_events, captures) = mpsc::channel(QUEUE);
+        let (publisher_events, publishers) = mpsc::channel(QUEUE);
+        let (inputs, inputs_receiver) = mpsc::channel(QUEUE);
+        let (control_events, control) = mpsc::channel(QUEUE);
+        let (cloud_events, cloud) = mpsc::channel(QUEUE);
+        let (to_cloud, from_task) = mpsc::channel(QUEUE);
+        let (state, shown) = watch::channel(DaemonState::default());
+        let (reports, _) = broadcast::channel(QUEUE);
+        let (links_end, links_ended) = watch::channel(false);
+        let mut links = JoinSet::new();
+        links.spawn(control::serve(listener, control_events, shown, reports.clone(), links_ended.clone()));
+        if let Some(url) = config.cloud.url.clone() {
+            let cloud = CloudConfig { url, token: config.cloud.token.clone(), ca_file: config.tls.ca_file.clone() };
+            links.spawn(cloud::run(cloud, cloud_events, from_task, links_ended));
+        }
+        let hotplug = Hotplug::new().inspect_err(|error| tracing::warn!(%error, "no hot-plug notices")).ok();
+        let left_over = remember::recall(&config);
+        let mut task = Self {
+            core: Core::new(config.clone(), left_over),
+            start: Instant::now(),
+            config: Arc::new(config),
+            encoders,
+            feed: Arc::default(),
+            captures: HashMap::new(),
+            publishers: HashMap::new(),
+            meter: None,
+            replies: HashMap::new(),
+            capture_events,
+            publisher_events,
+            inputs,
+            state,
+            reports,
+            to_cloud,
+            links_end,
+            links,
+        };
+        task.warm_up();
+        task.take(Input::Tick);
+        Ok((task, Events { captures, publishers, inputs: inputs_receiver, control, cloud, hotplug }))
+    }
+
+    /// Tries the encoders while nobody waits for them.
+    fn warm_up(&self) {
+        let (encoders, config) = (self.encoders.clone(), self.config.clone());
+        tokio::task::spawn_blocking(move || {
+            let _ = encoders.choose(&config.encoder.profile, &VideoSettings::default()); // a failure is logged there
+        });
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.core.deadline().map(|deadline| self.start + deadline)
+    }
+
+    fn take(&mut self, input: Input) {
+        for effect in self.core.on(input, self.now()) {
+            self.carry_out(effect);
+        }
+        match self.core.measurable() {
+            Some((lease, _)) if self.meter.as_ref().is_some_and(|(of, _)| *of == lease) => {}
+            Some((lease, picture)) => self.meter = Some((lease, Meter::new(picture))),
+            None => self.meter = None,
+        }
+        self.show();
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::OpenCapture(generation, settings) => {
+                let plan = self.plan(settings);
+                let capture = Capture::open(generation, plan, self.feed.clone(), self.capture_events.clone());
+                self.captures.insert(generation, capture);
+            }
+            Effect::CloseCapture(generation) => {
+                if let Some(capture) = self.captures.get(&generation) {
+                    capture.close();
+                }
+            }
+            Effect::DistrustEncoder(failure) => {
+                if let Some(plan) = self.captures.values().find_map(|capture| capture.shown().plan) {
+                    self.encoders.distrust(&plan.profile.name, &plan.video, &failure);
+                }
+            }
+            Effect::OpenPublisher(attempt, target) => {
+                let events = self.publisher_events.clone();
+                self.publishers.insert(attempt, Publisher::open(attempt, target, self.feed.clone(), events));
+            }
+            Effect::ClosePublisher(attempt) => {
+                if let Some(publisher) = self.publishers.get_mut(&attempt) {
+                    publisher.close();
+                }
+            }
+            Effect::TakePhoto(request) => self.take_photo(request),
+            Effect::FindCamera(request) => self.find_camera(request),
+            Effect::Reply(request, reply) => self.reply(request, reply),
+            Effect::Tell(line) => drop(self.reports.send(line)), // an error means that nobody watches
+            Effect::Send(message) => {
+                if self.to_cloud.try_send(message).is_err() {
+                    tracing::warn!("the link takes no more; message dropped");
+                }
+            }
+            Effect::Remember(remembered) => remember::keep(&self.config, remembered.as_ref()),
+        }
+    }
+
+    fn plan(&self, settings: CaptureSettings) -> impl Future<Output = Result<capture::Plan, Failure>> + use<> {
+        let (config, encoders) = (self.config.clone(), self.encoders.clone());
+        async move {
+            tokio::task::spawn_blocking(move || plan::make(&config, &encoders, &settings))
+                .await
+                .unwrap_or_else(|error| Err(Failure::new(Cause::Internal, error.to_string())))
+        }
+    }
+
+    fn take_photo(&self, request: RequestId) {
+        let running = self.captures.iter().max_by_key(|(generation, _)| **generation);
+        let photo = running.map(|(_, capture)| capture.photo());
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let jpeg = match photo {
+                Some(photo) => tokio::time::timeout(PHOTO_LIMIT, photo).await.ok().and_then(Result::ok),
+                None => None,
+            };
+            let _ = inputs.send(Input::PhotoTaken(request, jpeg)).await; // the daemon may have ended
+        });
+    }
+
+    fn find_camera(&self, request: RequestId) {
+        let (config, inputs) = (self.config.clone(), self.inputs.clone());
+        tokio::task::spawn_blocking(move || {
+            let found = plan::device_for_lease(&config).map_err(|failure| Refusal {
+                cause: failure.cause,
+                message: failure.detail,
+                owner: failure.owner,
+            });
+            let _ = inputs.blocking_send(Input::CameraFound(request, found)); // the daemon may have ended
+        });
+    }
+
+    fn reply(&mut self, request: RequestId, reply: Reply) {
+        let Some(sender) = self.replies.remove(&request) else { return };
+        if sender.send(reply).is_err() {
+            let inputs = self.inputs.clone();
+            tokio::spawn(async move { inputs.send(Input::Undeliverable(request)).await });
+        }
+    }
+
+    async fn capture_input(&mut self, (generation, event): (u64, capture::Event)) -> Input {
+        let event = match event {
+            capture::Event::Lost(failure) if failure.cause == Cause::CameraBusy && failure.owner.is_none() => {
+                let plan = self.captures.get(&generation).and_then(|capture| capture.shown().plan);
+                let owner = plan.and_then(|plan| match plan.source {
+                    VideoSource::V4l2 { node, .. } => plan::foreign_holder(&node),
+                    VideoSource::Test { .. } => None,
+                });
+                capture::Event::Lost(Failure { owner, ..failure })
+            }
+            capture::Event::Closed => {
+                if let Some(capture) = self.captures.remove(&generation) {
+                    capture.join().await;
+                }
+                capture::Event::Closed
+            }
+            event => event,
+        };
+        Input::Capture(generation, event)
+    }
+
+    async fn publisher_input(&mut self, attempt: u32, event: publisher::Event) -> Input {
+        match event {
+            publisher::Event::Flowing => {
+                let now = self.now();
+                if let Some((_, meter)) = &mut self.meter {
+                    meter.flowing(now);
+                }
+            }
+            publisher::Event::Closed => {
+                if let Some(publisher) = self.publishers.remove(&attempt) {
+                    if let Some((_, meter)) = &mut self.meter {
+                        meter.publication_over(publisher.counters());
+                    }
+                    publisher.join().await;
+                }
+            }
+            publisher::Event::Accepted | publisher::Event::Lost(_) => {}
+        }
+        Input::Publisher(attempt, event)
+    }
+
+    /// Requests that only look at hardware are answered from here, on a thread that may block.
+    fn control_input(&mut self, event: ControlEvent) -> Option<Input> {
+        match event {
+            ControlEvent::Closed { connection } => Some(Input::ConnectionClosed(connection)),
+            ControlEvent::Request { connection, peer, request: what, reply } => {
+                let owner = self.core.state(self.now()).owner;
+                let (config, encoders) = (self.config.clone(), self.encoders.clone());
+                match what {
+                    Request::CameraList => {
+                        tokio::task::spawn_blocking(move || {
+                            reply.send(Ok(Answer::Cameras(Cameras { cameras: doctor::cameras() })))
+                        });
+                    }
+                    Request::Doctor => {
+                        tokio::task::spawn_blocking(move || {
+                            reply.send(Ok(Answer::Checkup(Checkup { lines: doctor::examine(&config, &encoders) })))
+                        });
+                    }
+                    Request::CameraWho if owner.is_none() => {
+                        tokio::task::spawn_blocking(move || {
+                            let owner = plan::foreign_owner(&config);
+                            reply.send(Ok(Answer::Holder(Holder { owner })))
+                        });
+                    }
+                    what => {
+                        let request = self.core.next_request();
+                        self.replies.insert(request, reply);
+                        return Some(Input::Control { request, connection, peer, what });
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    fn measure(&mut self) -> Option<crate::protocol::Metrics> {
+        let now = self.now();
+        let (_, meter) = self.meter.as_mut()?;
+        let running = self.publishers.iter().max_by_key(|(attempt, _)| **attempt);
+        Some(meter.measure(now, running.map(|(_, publisher)| publisher.counters())))
+    }
+
+    /// Publishes the state, with what only the capture knows.
+    fn show(&self) {
+        let mut state = self.core.state(self.now());
+        if let Some(capture) = self.captures.get(&state.camera.generation) {
+            let shown = capture.shown();
+            state.camera.frames = shown.pictures();
+            if let Some(plan) = shown.plan {
+                let (device, mode) = plan.source.describe(&plan.video);
+                state.camera.device = Some(device);
+                state.camera.mode = Some(mode);
+                state.camera.encoder = Some(plan.profile.name);
+                state.camera.audio = plan.audio.filter(|_| shown.sound).map(|(source, _)| source.name().to_owned());
+            }
+        }
+        self.state.send_if_modified(|shown| {
+            let news = *shown != state;
+            *shown = state;
+            news
+        });
+    }
+
+    async fn end(mut self, events: Events) {
+        drop(events); // who still has something to say is not kept waiting
+        for (_, capture) in self.captures.drain() {
+            capture.close();
+            capture.join().await;
+        }
+        for (_, mut publisher) in self.publishers.drain() {
+            publisher.close();
+            publisher.join().await;
+        }
+        drop(self.to_cloud);
+        let _ = self.links_end.send(true);
+        while self.links.join_next().await.is_some() {}
+    }
+}
+
+fn load_profiles(config: &Config) -> Result<Vec<profile::Profile>, StartError> {
+    let profiles = profile::load(config.encoder.profiles.as_deref())?;
+    let wanted = &config.encoder.profile;
+    if wanted != "auto" && !profiles.iter().any(|profile| profile.name == *wanted) {
+        let names: Vec<_> = profiles.iter().map(|profile| profile.name.as_str()).collect();
+        return Err(StartError::UnknownProfile(wanted.clone(), names.join(", ")));
+    }
+    Ok(profiles)
+}
