@@ -1,0 +1,33 @@
+//! What the tests across processes and the benchmarks stand on: real servers, a real network to cut, and the built
+//! daemon. Nothing in here knows how the daemon works inside; it speaks the control socket and reads what arrived.
+//!
+//! Every process started here dies with the test, however that ends; every server listens on a free port of a loopback
+//! or veth address; every wait has a deadline and says what it waited for.
+#![allow(dead_code, unused_imports, reason = "each test program and benchmark uses its own part")]
+
+pub mod certificate;
+pub mod clock;
+pub mod cloud;
+pub mod control;
+pub mod daemon;
+pub mod flv;
+pub mod half_open;
+pub mod heavy;
+pub mod namespace;
+pub mod nginx;
+pub mod probe;
+pub mod process;
+pub mod recordings;
+pub mod watch;
+
+pub use certificate::Certificate;
+pub use clock::{monotonic, poll_until};
+pub use cloud::CloudStandIn;
+pub use control::Control;
+pub use daemon::Daemon;
+pub use half_open::HalfOpen;
+pub use namespace::Namespace;
+pub use nginx::Nginx;
+pub use process::Process;
+pub use recordings::Recordings;
+pub use watch::Watch;
