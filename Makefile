@@ -1,0 +1,31 @@
+.PHONY: run test check test-hw bench clean
+
+# The main job: installs what is missing, builds, starts a local RTMP server and goes live.
+run:
+	scripts/install-dependencies.sh run
+	scripts/run.sh
+
+# All tests. What cannot run here fails and says why.
+test:
+	scripts/install-dependencies.sh test
+	scripts/test.sh
+
+# Format, lints and the tests that need no server: for the time between two edits.
+check:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --quiet --lib --bins
+
+# The main job on real camera drivers, in the rig.
+test-hw:
+	scripts/install-dependencies.sh test
+	cargo build --locked
+	hw-fixtures/run.sh
+
+# Measurements beside gst-launch-1.0 and ffmpeg; writes benches/RESULTS.md.
+bench:
+	scripts/install-dependencies.sh test
+	cargo bench --locked
+
+clean:
+	cargo clean

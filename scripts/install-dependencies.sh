@@ -1,0 +1,44 @@
+#!/bin/bash
+# install-dependencies.sh [run|test]: installs the Debian packages that building and running (run) or testing too (test)
+# need and that are not there yet. Returns at once when nothing is missing; without root it only says what is.
+set -euo pipefail
+
+build="gcc make pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev"
+run="gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+  gstreamer1.0-plugins-ugly gstreamer1.0-alsa glib-networking ca-certificates nginx-light libnginx-mod-rtmp"
+# iproute2, nftables, util-linux: a network to cut. openssl and the stream module: RTMPS. The last line: the camera rig.
+test="gstreamer1.0-libav libnginx-mod-stream ffmpeg openssl iproute2 nftables util-linux python3
+  linux-source-6.1 flex bison bc libelf-dev libssl-dev xz-utils kmod busybox-static v4l-utils python3-minimal"
+
+case ${1:-run} in
+  run) wanted="$build $run" ;;
+  test) wanted="$build $run $test" ;;
+  *) echo "usage: $0 [run|test]" >&2; exit 2 ;;
+esac
+
+missing=()
+for package in $wanted; do
+  [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
+done
+command -v cargo >/dev/null || { echo "cargo is missing: install the Rust toolchain (https://rustup.rs)" >&2; exit 1; }
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+  echo "missing packages: ${missing[*]}" >&2
+  echo "install them with: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
+  exit 1
+fi
+
+# Debian starts a web server on port 80 when nginx is installed. Nobody asked for that one.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  printf '#!/bin/sh\nexit 101\n' > $policy
+  chmod +x $policy
+  trap 'rm -f $policy' EXIT
+fi
+echo "installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+if [[ " ${missing[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
+  systemctl disable --quiet nginx
+fi
