@@ -1,8 +1,19 @@
 //! Tests across processes: the built daemon against real servers, over real sockets.
 //!
-//! One program, so that the many tests that mostly wait do it side by side.
+//! One program, so that the many tests that mostly wait do it side by side; those that time the daemon or encode large
+//! pictures take turns ([`support::heavy`]). Limits in seconds are promises of the product, or three times those where
+//! the promise is a median.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_input;
+mod causes;
+mod cloud_link;
 mod harness;
+mod network_faults;
+mod publish;
+mod rig;
+mod server_faults;
+mod sharing;
+mod traffic;

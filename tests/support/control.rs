@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long a reply may take. Long enough for a photo that has to open a camera first.
-const REPLY: Duration = Duration::from_secs(15);
+/// How long a reply may take: a little longer than the daemon gives itself.
+const REPLY: Duration = Duration::from_secs(20);
 
 /// One connection.
 pub struct Control {
@@ -35,6 +35,20 @@ impl Control {
         self.line().unwrap_or_else(|| panic!("connection closed instead of an answer to {request}"))
     }
 
+    /// Sends a request that must be granted, and gives the reply.
+    pub fn granted(&mut self, request: &Value) -> Value {
+        let reply = self.request(request);
+        assert_eq!(reply["ok"], true, "{request} was refused: {reply}");
+        reply
+    }
+
+    /// Sends a request that must be refused, and gives the error.
+    pub fn refused(&mut self, request: &Value) -> Value {
+        let reply = self.request(request);
+        assert_eq!(reply["ok"], false, "{request} was granted: {reply}");
+        reply["error"].clone()
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).expect("the daemon takes what it is sent");
@@ -58,9 +72,7 @@ impl Control {
 
     /// The daemon's state.
     pub fn status(&mut self) -> Value {
-        let reply = self.request(&json!({"cmd": "status"}));
-        assert_eq!(reply["ok"], true, "{reply}");
-        reply["state"].clone()
+        self.granted(&json!({"cmd": "status"}))["state"].clone()
     }
 
     /// A photo for `app`, or the refusal.

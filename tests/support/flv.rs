@@ -53,16 +53,6 @@ pub enum Body {
     Other,
 }
 
-impl Tag {
-    /// The tag as a frame: whether it is a key frame, and its stamp.
-    pub fn frame(&self) -> Option<(bool, Option<Stamp>)> {
-        match self.body {
-            Body::Frame { key, stamp, .. } => Some((key, stamp)),
-            _ => None,
-        }
-    }
-}
-
 /// Takes a recording in pieces, as it grows. A last tag that is cut off stays unread.
 #[derive(Default)]
 pub struct Reader {

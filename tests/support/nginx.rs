@@ -131,6 +131,12 @@ impl Nginx {
         self.running().signal(Signal::SIGCONT);
     }
 
+    /// How many times anybody asked to publish `key`, in all its lives.
+    pub fn publish_requests(&self, key: &str) -> usize {
+        let log = fs::read_to_string(self.dir.path().join("error.log")).unwrap_or_default();
+        log.lines().filter(|line| line.contains(&format!("publish: name='{key}'"))).count()
+    }
+
     /// Follows what it records from now on.
     pub fn recordings(&self) -> Recordings {
         Recordings::follow(&self.dir.path().join("recordings"))

@@ -39,6 +39,8 @@ pub struct Frame {
     pub key: bool,
     /// The test source's stamp.
     pub stamp: Option<Stamp>,
+    /// Its size.
+    pub bytes: usize,
 }
 
 /// One publication as the server recorded it.
@@ -48,13 +50,19 @@ pub struct Recording {
     pub path: PathBuf,
     /// Its tags in order.
     pub arrivals: Vec<Arrival>,
+    /// The server has closed the file: the publication is over, or the server is.
+    pub closed: bool,
 }
 
 impl Recording {
     /// Its video frames.
     pub fn frames(&self) -> Vec<Frame> {
-        let frame =
-            |a: &Arrival| a.tag.frame().map(|(key, stamp)| Frame { at: a.at, dts_ms: a.tag.dts_ms, key, stamp });
+        let frame = |arrival: &Arrival| match arrival.tag.body {
+            Body::Frame { key, stamp, bytes, .. } => {
+                Some(Frame { at: arrival.at, dts_ms: arrival.tag.dts_ms, key, stamp, bytes })
+            }
+            _ => None,
+        };
         self.arrivals.iter().filter_map(frame).collect()
     }
 
@@ -88,7 +96,7 @@ impl Recordings {
     pub fn follow(folder: &Path) -> Self {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC).expect("inotify is there");
         inotify
-            .add_watch(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY)
+            .add_watch(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE)
             .unwrap_or_else(|e| panic!("cannot follow {}: {e}", folder.display()));
         let seen = Arc::new(Seen::default());
         let (shared, path) = (Arc::clone(&seen), folder.to_owned());
@@ -120,6 +128,23 @@ impl Recordings {
         self.wait(&format!("{count} frames in recording {index}"), within, |all| {
             (all.get(index)?.frames().len() >= count).then_some(())
         });
+    }
+
+    /// Waits for the end of the publication number `index`.
+    pub fn wait_closed(&self, index: usize, within: Duration) {
+        self.wait(&format!("the end of recording {index}"), within, |all| all.get(index)?.closed.then_some(()));
+    }
+
+    /// The bits of video per second that arrived over the last `over` of the recording number `index`; waits until it is
+    /// that long.
+    pub fn video_bitrate(&self, index: usize, over: Duration, within: Duration) -> f64 {
+        self.wait(&format!("{over:?} of recording {index}"), within, |all| {
+            let frames = all.get(index)?.frames();
+            let (first, last) = (frames.first()?.at, frames.last()?.at);
+            let since = last.checked_sub(over).filter(|since| *since >= first)?;
+            let bytes: usize = frames.iter().filter(|f| f.at > since).map(|f| f.bytes).sum();
+            Some(bytes as f64 * 8.0 / over.as_secs_f64())
+        })
     }
 
     /// How many publications were recorded so far.
@@ -159,7 +184,8 @@ fn follow(inotify: &Inotify, folder: &Path, seen: &Seen) {
     loop {
         let events = inotify.read_events().expect("inotify goes on until the folder is no longer followed");
         let mut ended = false;
-        for name in events.into_iter().filter_map(|event| event.name) {
+        for event in events {
+            let Some(name) = event.name else { continue };
             if name == END_MARK {
                 ended = true;
                 continue;
@@ -167,11 +193,12 @@ fn follow(inotify: &Inotify, folder: &Path, seen: &Seen) {
             let path = folder.join(name);
             let mut recordings = seen.recordings.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = open.entry(path.clone()).or_insert_with(|| {
-                recordings.push(Recording { path: path.clone(), arrivals: Vec::new() });
+                recordings.push(Recording { path: path.clone(), arrivals: Vec::new(), closed: false });
                 let file = File::open(&path).expect("a recording can be read");
                 Open { index: recordings.len() - 1, file, reader: Reader::default() }
             });
             take(entry, &mut recordings);
+            recordings[entry.index].closed |= event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE);
             drop(recordings);
             seen.changed.notify_all();
         }

@@ -1,0 +1,43 @@
+//! The two streams that faults are tried on: what hides a dead peer longest is a small stream in large buffers.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::control::start;
+use crate::support::recordings::Recordings;
+
+/// A stream of known weight.
+#[derive(Clone, Copy, Debug)]
+pub struct Traffic {
+    size: (u32, u32),
+    frame_rate: u32,
+    bitrate: u32,
+}
+
+/// 2 Mbit/s.
+pub const HEAVY: Traffic = Traffic { size: (1280, 720), frame_rate: 30, bitrate: 2_000_000 };
+/// 300 kbit/s, of which 50 are sound.
+pub const LIGHT: Traffic = Traffic { size: (320, 240), frame_rate: 15, bitrate: 250_000 };
+
+impl Traffic {
+    /// The request that starts it.
+    pub fn request(self, url: &str) -> Value {
+        start(url, "org.example.app", "stream-1", self.size, self.frame_rate, self.bitrate)
+    }
+
+    /// Bits per second of video.
+    pub fn bitrate(self) -> u32 {
+        self.bitrate
+    }
+
+    /// Waits until it really flows: a test on traffic that is not there would prove nothing.
+    pub fn wait_flowing(self, recordings: &Recordings) {
+        let measured = recordings.video_bitrate(0, Duration::from_secs(4), Duration::from_secs(30));
+        let asked = f64::from(self.bitrate);
+        assert!(
+            (0.6 * asked..1.6 * asked).contains(&measured),
+            "the test picture makes {measured:.0} bit/s where {asked:.0} were asked for"
+        );
+    }
+}
