@@ -84,13 +84,15 @@ if [ "$status" -ne 0 ]; then
   exit 1
 fi
 
-count() { ffprobe -v error -count_frames -select_streams v -show_entries stream=nb_read_frames -of csv=p=0 "$1" | head -n 1; }
-first=$(ls -tr "$work"/recordings/*.flv | head -n 1)
-frames=$(count "$first" | tr -dc 0-9)
-asked=$((seconds * rate))
-echo "frames at the server: $frames of $asked asked for"
-if [ "${frames:-0}" -lt $((asked * 8 / 10)) ]; then
-  echo "that is less than 80 %"
-  exit 1
-fi
+recording=$(ls -tr "$work"/recordings/*.flv | head -n 1)
+ffprobe -v error -count_frames -select_streams v -show_entries stream=nb_read_frames:format=duration -of default=nw=1 \
+  "$recording" | awk -F= -v rate="$rate" -v seconds="$seconds" '
+  $1 == "nb_read_frames" { frames = $2 }
+  $1 == "duration" { duration = $2 }
+  END {
+    asked = rate * duration
+    printf "frames at the server: %d of %d asked for in %.1f s\n", frames, asked, duration
+    if (duration < seconds) { print "that is too short"; exit 1 }
+    if (frames < 0.8 * asked) { print "that is less than 80 %"; exit 1 }
+  }'
 echo "ok"
