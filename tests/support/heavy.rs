@@ -1,8 +1,11 @@
-//! A turn for tests that need the machine to themselves: those that time the daemon, or encode large pictures.
+//! Turns for tests that load the machine or time the daemon closely: two at a time, as CI has two cores.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::fcntl::{Flock, FlockArg};
+
+const TURNS: usize = 2;
 
 /// A turn, until dropped.
 pub struct Turn {
@@ -11,8 +14,10 @@ pub struct Turn {
 
 /// Waits for a turn. Counts across threads and processes, since two test programs may run side by side.
 pub fn turn() -> Turn {
-    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/heavy-test.lock");
-    let file = File::create(path).expect("cargo's folder for test files is writable");
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let turn = NEXT.fetch_add(1, Ordering::Relaxed) % TURNS;
+    let path = format!("{}/heavy-test-{turn}.lock", env!("CARGO_TARGET_TMPDIR"));
+    let file = File::create(&path).expect("cargo's folder for test files is writable");
     let lock = Flock::lock(file, FlockArg::LockExclusive).unwrap_or_else(|(_, e)| panic!("cannot lock {path}: {e}"));
     Turn { _lock: lock }
 }
