@@ -160,10 +160,9 @@ impl StallDetector {
             // A cut network stops the ACKs first, with the window as open as it happened to be.
             let acks_go_on = now.saturating_sub(self.acked_at) < LULL;
             let unread = acks_go_on && acked > 0 && eaten * self.least_eaten() >= acked;
-            let starved = owed && (sample.window == 0 || (shut && acked < u64::from(MARGIN)));
-            // A window that shut within the period and then stopped the ACKs themselves.
-            let filled = owed && shut && !acks_go_on;
-            if unread || starved || filled {
+            // The window is used up. What still gets through are probes.
+            let filled = owed && shut && (!acks_go_on || acked < u64::from(MARGIN));
+            if unread || filled {
                 return Some(Cause::ServerFrozen);
             }
         }

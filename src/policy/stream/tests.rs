@@ -229,6 +229,18 @@ fn stream_exists_has_its_own_budget_of_3_minutes_at_2_s() {
 }
 
 #[test]
+fn the_budget_of_stream_exists_is_whole_again_after_media_went_through() {
+    let mut bench = Bench::new(settings());
+    bench.on(Event::CameraRunning);
+    bench.lose(Cause::StreamExists);
+    bench.pass(ms(2000));
+    bench.on(Event::PublisherFlowing { attempt: 2 });
+    bench.pass(ms(10_000));
+    let (at, ..) = bench.fail_until_the_end(Cause::StreamExists);
+    assert_eq!(at, ms(192_000));
+}
+
+#[test]
 fn a_rejected_key_is_tried_once_more_after_1_s() {
     let mut bench = Bench::new(settings());
     let lost = only_report(&bench.lose(Cause::PublishRejected));
