@@ -1,0 +1,128 @@
+//! What can go wrong, what to tell, and the exit status.
+
+use std::fmt;
+use std::io;
+
+use lenscast::link::control_client::ClientError;
+
+use crate::text::clean;
+
+/// Refused or failed.
+pub const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const UNREACHABLE: u8 = 3;
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub enum Failure {
+    /// Between here and the daemon, or its refusal.
+    Client(ClientError),
+    /// Something else.
+    Other(String),
+    /// Not to be done this way.
+    Usage(String),
+    /// Whoever reads our output has enough.
+    OutputClosed,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl Failure {
+    /// Writing to standard output failed.
+    pub fn output(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::OutputClosed } else { Self::Other(error.to_string()) }
+    }
+
+    /// The exit status it asks for.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Client(ClientError::Unreachable { .. } | ClientError::Closed | ClientError::Silent) => UNREACHABLE,
+            Self::Client(ClientError::Refused(_) | ClientError::Garbled(_)) | Self::Other(_) => FAILED,
+            Self::Usage(_) => USAGE,
+            Self::OutputClosed => 0,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => {
+                write!(f, "{}", clean(&error.to_string()))?;
+                match hint(error) {
+                    Some(hint) => write!(f, "\n  {hint}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Other(text) | Self::Usage(text) => f.write_str(text),
+            Self::OutputClosed => f.write_str("output closed"),
+        }
+    }
+}
+
+/// What to do about it.
+fn hint(error: &ClientError) -> Option<String> {
+    let hint = match error {
+        ClientError::Unreachable { source, .. } => match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "Only members of the group lenscast may use it: sudo usermod -aG lenscast $USER, then log in again."
+            }
+            io::ErrorKind::NotFound => {
+                "Is lenscastd running? sudo systemctl start lenscastd. Another socket: --socket PATH or LENSCAST_SOCKET."
+            }
+            _ => "Is lenscastd running? systemctl status lenscastd",
+        },
+        ClientError::Closed | ClientError::Silent => "What it was doing: journalctl -u lenscastd",
+        ClientError::Refused(refusal) => {
+            return refusal.owner.as_ref().map(|owner| clean(&format!("The camera's owner: {owner}.")));
+        }
+        ClientError::Garbled(_) => return None,
+    };
+    Some(hint.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lenscast::protocol::control::Refusal;
+    use lenscast::protocol::{Cause, Owner, OwnerKind};
+
+    fn unreachable(kind: io::ErrorKind) -> Failure {
+        ClientError::Unreachable { path: "/run/x.sock".into(), source: kind.into() }.into()
+    }
+
+    #[test]
+    fn a_missing_daemon_is_3_and_comes_with_advice() {
+        for (kind, advice) in [
+            (io::ErrorKind::NotFound, "systemctl start"),
+            (io::ErrorKind::PermissionDenied, "group lenscast"),
+            (io::ErrorKind::ConnectionRefused, "systemctl status"),
+        ] {
+            let failure = unreachable(kind);
+            assert_eq!(failure.status(), 3);
+            let text = failure.to_string();
+            assert!(text.contains("/run/x.sock") && text.contains(advice), "{text}");
+        }
+        assert_eq!(Failure::from(ClientError::Closed).status(), 3);
+    }
+
+    #[test]
+    fn a_refusal_is_1_with_cause_and_owner() {
+        let owner = Owner { kind: OwnerKind::Process, name: "zbar\x1b[2J".into(), pid: Some(7), for_s: 3 };
+        let refusal = Refusal { owner: Some(owner), ..Refusal::from(Cause::CameraBusy) };
+        let failure = Failure::from(ClientError::from(refusal));
+        assert_eq!(failure.status(), 1);
+        let text = failure.to_string();
+        assert!(text.contains("(camera_busy)") && text.contains("pid 7") && !text.contains('\x1b'), "{text}");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure() {
+        assert_eq!(Failure::output(&io::ErrorKind::BrokenPipe.into()).status(), 0);
+        assert_eq!(Failure::output(&io::ErrorKind::StorageFull.into()).status(), 1);
+    }
+}
