@@ -3,11 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lenscast::link::control::{ControlEvent, bind, serve};
 use lenscast::protocol::control::{
-    Answer, CameraInfo, Cameras, Checkup, DoctorLine, Holder, Lease, Level, Refusal, Reply, ReportLine, Request,
+    Answer, CameraInfo, Cameras, Checkup, DoctorLine, Event, Holder, Lease, Level, Refusal, Reply, ReportLine, Request,
     Started,
 };
 use lenscast::protocol::{Cause, DaemonState, Owner, OwnerKind, StreamState};
@@ -125,9 +125,20 @@ impl Running {
 
     /// Exit status and standard error.
     fn end(mut self) -> (i32, String) {
+        let until = Instant::now() + SOON;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > until {
+                self.child.kill().unwrap();
+                panic!("it hangs");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
         let mut errors = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-        (self.child.wait().unwrap().code().unwrap(), errors)
+        (status.code().unwrap(), errors)
     }
 }
 
@@ -287,8 +298,17 @@ fn watch_in_a_pipe_gives_a_line_for_every_change() {
 fn watch_with_json_gives_events_of_one_kind() {
     let daemon = Daemon::start(refuse);
     let mut running = Running::start(daemon.ctl(&["watch", "--json"]));
-    let first: serde_json::Value = serde_json::from_str(&running.line()).unwrap();
-    assert_eq!((&first["event"], &first["state"]["version"]), (&"state".into(), &"9.8.7".into()));
+    let event = |line: String| serde_json::from_str::<Event>(&line).unwrap();
+    assert!(matches!(event(running.line()), Event::State { state } if state.version == "9.8.7"));
+    let report = ReportLine {
+        stream_id: "s1".into(),
+        state: StreamState::Streaming,
+        cause: None,
+        attempt: 0,
+        retry_in_ms: None,
+    };
+    daemon.reports.send(report.clone()).unwrap();
+    assert_eq!(event(running.line()), Event::Report(report));
     running.child.kill().unwrap();
     running.child.wait().unwrap();
 }
@@ -331,6 +351,19 @@ fn signals_reach_the_program() {
         assert_eq!(running.line(), format!("got {name}"));
         assert_eq!(running.end().0, 5);
     }
+}
+
+#[test]
+fn a_program_without_handlers_of_its_own_is_ended_by_a_signal() {
+    let daemon = Daemon::start(grant);
+    let mut command = daemon.ctl(&["camera", "acquire", "--", "cat"]);
+    command.stdin(Stdio::piped());
+    let mut running = Running::start(command);
+    let mut input = running.child.stdin.take().unwrap();
+    input.write_all(b"ready\n").unwrap();
+    assert_eq!(running.line(), "ready");
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(running.end().0, 128 + 15);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus};
 use lenscast::link::control_client::Client;
 use lenscast::protocol::control::{Lease, Request};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::Pid;
 use tokio::io::Interest;
@@ -36,11 +36,16 @@ pub async fn run(socket: &Path, program: Option<String>, command: &[OsString]) -
     let lease: Lease = client.call(&Request::CameraAcquire { program }).await?;
 
     // From here on signals end the program, not us. Blocked before it exists, so that its end cannot be missed.
-    let signals = signals().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
+    let (signals, before) = signals().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
     let mut child = Command::new(executable);
     child.args(arguments).env("LENSCAST_CAMERA", &lease.device);
-    // SAFETY: between fork and exec only prctl is called, which is a bare system call.
-    unsafe { child.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?)) };
+    let prepare = move || {
+        set_pdeathsig(Signal::SIGTERM)?;
+        // The program would inherit what is blocked here, and never hear of a signal.
+        Ok(before.thread_set_mask()?)
+    };
+    // SAFETY: between fork and exec only prctl and sigprocmask are called, both async-signal-safe, and nothing allocates.
+    unsafe { child.pre_exec(prepare) };
     match child.spawn() {
         Ok(child) => attend(child, &signals, &mut client).await.map_err(|error| Failure::Other(error.to_string())),
         Err(error) => {
@@ -54,13 +59,14 @@ fn name_of(executable: &OsStr) -> String {
     Path::new(executable).file_name().unwrap_or(executable).to_string_lossy().into_owned()
 }
 
-fn signals() -> io::Result<AsyncFd<SignalFd>> {
+/// The signals to read, and which were blocked before these.
+fn signals() -> io::Result<(AsyncFd<SignalFd>, SigSet)> {
     let mask: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD].into_iter().collect();
-    // `std` unblocks everything in children.
-    mask.thread_block()?;
+    let before = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     // SAFETY: the descriptor is open and the `SignalFd`'s own; `AsyncFd` keeps that, and it never changes it.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+    let signals = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
+    Ok((signals, before))
 }
 
 async fn attend(mut child: Child, signals: &AsyncFd<SignalFd>, client: &mut Client) -> io::Result<u8> {
