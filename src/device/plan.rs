@@ -12,8 +12,9 @@ use crate::media::failure::Failure;
 use crate::media::video::VideoSource;
 use crate::protocol::{Cause, Owner, OwnerKind, VideoSettings};
 
-/// The pattern that `device = "test"` shows: it moves, costs little, and has an edge to judge the picture by.
-const TEST_PATTERN: &str = "ball";
+/// The pattern that `device = "test"` shows: colour bars to judge the picture by, and a corner of noise, so that the
+/// encoder fills whatever bitrate it is given, as a camera's picture would.
+const TEST_PATTERN: &str = "smpte";
 
 /// Looks at the hardware as it is now. Blocks for milliseconds, or for the trials of encoders not tried before.
 pub fn make(config: &Config, encoders: &Arc<Encoders>, wanted: &CaptureSettings) -> Result<Plan, Failure> {
@@ -46,7 +47,7 @@ fn video_source(config: &Config, wanted: VideoSettings) -> Result<(VideoSource, 
         tracing::info!(asked = ?size, gives = %choice.mode, "the camera gives less than was asked");
     }
     let video = VideoSettings { width: choice.width, height: choice.height, ..wanted };
-    Ok((VideoSource::V4l2 { node: device.node, choice }, video))
+    Ok((VideoSource::V4l2 { node: device.node, name: device.card, choice }, video))
 }
 
 pub fn find(config: &Config) -> Result<Device, Failure> {

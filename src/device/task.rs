@@ -344,6 +344,8 @@ impl Task {
             }
             publisher::Event::Closed => {
                 if let Some(publisher) = self.publishers.remove(&attempt) {
+                    let publisher::Counters { passed, dropped, bytes, .. } = publisher.counters();
+                    tracing::info!(publisher = attempt, frames = passed, dropped, bytes, "publication over");
                     if let Some((_, meter)) = &mut self.meter {
                         meter.publication_over(publisher.counters());
                     }
@@ -404,9 +406,9 @@ impl Task {
             let shown = capture.shown();
             state.camera.frames = shown.pictures();
             if let Some(plan) = shown.plan {
-                let (device, mode) = plan.source.describe(&plan.video);
-                state.camera.device = Some(device);
-                state.camera.mode = Some(mode);
+                state.camera.device = Some(plan.source.device());
+                state.camera.name = Some(plan.source.name());
+                state.camera.mode = Some(plan.source.mode(&plan.video));
                 state.camera.encoder = Some(plan.profile.name);
                 state.camera.audio = plan.audio.filter(|_| shown.sound).map(|(source, _)| source.name().to_owned());
             }

@@ -88,8 +88,8 @@ fn of_camera(error: &glib::Error, debug: &str) -> Cause {
     }
 }
 
-/// An error of rtmp2sink. Its texts are those of GStreamer 1.22 (`rtmpclient.c`, `gstrtmp2sink.c`) and of GLib's
-/// GIO errors, whose code it passes on in the text.
+/// An error of rtmp2sink. Its texts are those of GStreamer 1.22 (`rtmpclient.c`, `gstrtmp2sink.c`) and of `GLib`'s
+/// errors, whose code it passes on in the text.
 pub fn of_publisher(phase: Phase, error: &glib::Error, debug: &str) -> Cause {
     let text = format!("{error} {debug}");
     let says = |part: &str| text.contains(part);

@@ -32,7 +32,7 @@ pub fn take_over() {
         let object = object.map(|object| redact(&object.to_string())).unwrap_or_default();
         match level {
             gst::DebugLevel::Error => {
-                tracing::error!(target: "gstreamer", "{} {file}:{line} {object} {text}", category.name())
+                tracing::error!(target: "gstreamer", "{} {file}:{line} {object} {text}", category.name());
             }
             gst::DebugLevel::Warning | gst::DebugLevel::Fixme => {
                 tracing::warn!(target: "gstreamer", "{} {file}:{line} {object} {text}", category.name());

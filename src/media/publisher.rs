@@ -181,8 +181,12 @@ impl Intake {
         Duration::from_millis(gate.newest_ms().saturating_sub(sent).into())
     }
 
-    fn push(&self, dts_ms: u32, tag: Vec<u8>) {
+    fn push_media(&self, dts_ms: u32, tag: Vec<u8>) {
         self.bytes.fetch_add(tag.len() as u64, Ordering::Relaxed);
+        self.push(dts_ms, tag);
+    }
+
+    fn push(&self, dts_ms: u32, tag: Vec<u8>) {
         let mut buffer = gst::Buffer::from_mut_slice(tag);
         let time = gst::ClockTime::from_mseconds(dts_ms.into());
         buffer.get_mut().expect("a new buffer is ours alone").set_pts(time);
@@ -215,9 +219,9 @@ impl Consumer for Intake {
             Verdict::Pass { dts_ms, composition_ms } => {
                 if state.video_config.as_ref() != Some(unit.config) {
                     state.video_config = Some(unit.config.clone());
-                    self.push(dts_ms, flv::video_configuration(dts_ms, unit.config));
+                    self.push_media(dts_ms, flv::video_configuration(dts_ms, unit.config));
                 }
-                self.push(dts_ms, flv::video_frame(dts_ms, composition_ms, unit.key, unit.data));
+                self.push_media(dts_ms, flv::video_frame(dts_ms, composition_ms, unit.key, unit.data));
             }
             Verdict::AskForKeyFrame => {
                 drop(state);
@@ -236,9 +240,9 @@ impl Consumer for Intake {
         if let Verdict::Pass { dts_ms, .. } = state.gate.audio(unit.pts, queued) {
             if state.audio_config.as_ref() != Some(unit.config) {
                 state.audio_config = Some(unit.config.clone());
-                self.push(dts_ms, flv::audio_configuration(dts_ms, unit.config));
+                self.push_media(dts_ms, flv::audio_configuration(dts_ms, unit.config));
             }
-            self.push(dts_ms, flv::audio_frame(dts_ms, unit.data));
+            self.push_media(dts_ms, flv::audio_frame(dts_ms, unit.data));
         }
     }
 }

@@ -34,20 +34,35 @@ pub enum VideoSource {
     V4l2 {
         /// The device node.
         node: PathBuf,
+        /// Its name for a person.
+        name: String,
         /// The mode it is to deliver, and what is to be made of it.
         choice: Choice,
     },
 }
 
 impl VideoSource {
-    /// The device and the picture it gives, for the status.
-    pub fn describe(&self, settings: &VideoSettings) -> (String, String) {
+    /// The device, for the status: its node, or `test`.
+    pub fn device(&self) -> String {
         match self {
-            Self::Test { .. } => {
-                let VideoSettings { width, height, frame_rate, .. } = settings;
-                ("test".into(), format!("{width}x{height} at {frame_rate} fps"))
-            }
-            Self::V4l2 { node, choice } => (node.display().to_string(), choice.mode.to_string()),
+            Self::Test { .. } => "test".into(),
+            Self::V4l2 { node, .. } => node.display().to_string(),
+        }
+    }
+
+    /// Its name for a person.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Test { pattern } => format!("test picture {pattern}"),
+            Self::V4l2 { name, .. } => name.clone(),
+        }
+    }
+
+    /// The picture it gives.
+    pub fn mode(&self, settings: &VideoSettings) -> String {
+        match self {
+            Self::Test { .. } => format!("{}x{} at {} fps", settings.width, settings.height, settings.frame_rate),
+            Self::V4l2 { choice, .. } => choice.mode.to_string(),
         }
     }
 }
@@ -173,7 +188,7 @@ fn source_elements(source: &VideoSource, settings: &VideoSettings) -> Result<Vec
             pipeline::set_property(&test, "pattern", pattern)?;
             return Ok(vec![test]);
         }
-        VideoSource::V4l2 { node, choice } => (node, choice),
+        VideoSource::V4l2 { node, choice, .. } => (node, choice),
     };
     let camera = pipeline::element("v4l2src", Some(element_name::CAMERA))?;
     camera.set_property("device", node.to_string_lossy().as_ref());
