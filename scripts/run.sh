@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 
 echo "building ..."
-cargo build --locked --release --bins
-bin=$CARGO_TARGET_DIR/release
+cargo build --locked --bins
+bin=$CARGO_TARGET_DIR/debug
 
 work=$(mktemp -d /tmp/lenscast.XXXXXX)
 pids=()
@@ -29,6 +29,7 @@ free_port() { # the one that was asked for if it is free, else any
 import socket, sys
 for port in (int(sys.argv[1]), 0):
     with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             s.bind(("127.0.0.1", port))
         except OSError:
@@ -79,13 +80,12 @@ if ! "$bin/lenscastctl" start "$url" --wait --width 1280 --height 720 --fps 30 -
   tail -n 20 "$work/lenscastd.log" >&2
   exit 1
 fi
-cat <<TEXT
-
-live, from $([ $device = auto ] && echo "the camera" || echo "the test picture and tone, as no camera is here")
+source="the camera"
+[ $device = auto ] || source="the test picture and tone, as there is no camera here"
+ctl="$bin/lenscastctl --socket $work/control.sock"
+note="live from $source
 watch it:        ffplay -fflags nobuffer $url      (or VLC, mpv, OBS)
-ask the daemon:  $bin/lenscastctl --socket $work/control.sock status
-take a photo:    $bin/lenscastctl --socket $work/control.sock photo me.jpg
-end:             Ctrl-C
-
-TEXT
-"$bin/lenscastctl" watch
+ask the daemon:  $ctl status
+take a photo:    $ctl photo me.jpg"
+[ -t 1 ] || printf '%s\n' "$note"
+"$bin/lenscastctl" watch --note "$note"

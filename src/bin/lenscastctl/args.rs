@@ -48,6 +48,9 @@ pub enum Command {
         /// Print every event as one line of JSON; the first is the whole state
         #[arg(long)]
         json: bool,
+        /// Show these lines below the live view
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
     },
     /// Start a stream and print its id
     Start(StartArguments),

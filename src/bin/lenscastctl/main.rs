@@ -60,9 +60,9 @@ async fn run(arguments: Arguments) -> Result<u8, Failure> {
             let Status { state } = ask(socket, &Request::Status).await?;
             if json { print_json(&state) } else { print(&render::state(&state)) }?;
         }
-        Command::Watch { json: true } => watch::events(socket).await?,
-        Command::Watch { json: false } if terminal::is_live() => watch::live(socket).await?,
-        Command::Watch { json: false } => watch::lines(socket).await?,
+        Command::Watch { json: true, .. } => watch::events(socket).await?,
+        Command::Watch { json: false, note } if terminal::is_live() => watch::live(socket, note.as_deref()).await?,
+        Command::Watch { json: false, .. } => watch::lines(socket).await?,
         Command::Start(wanted) => start::run(socket, &wanted).await?,
         Command::Stop { stream_id } => {
             let Done {} = ask(socket, &Request::Stop { stream_id }).await?;

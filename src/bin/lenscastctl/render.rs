@@ -72,9 +72,13 @@ fn stream_rows(stream: &StreamSnapshot) -> Vec<Row> {
             .with(Tone::Plain, format!("{} sent", metrics.sent_frames))
             .with(dropped, format!("{} dropped", metrics.dropped_frames))
             .with(Tone::Plain, format!("live {}", duration(metrics.duration_s)))
-            .with(Tone::Dim, format!("{} publications", stream.publications)),
+            .with(Tone::Dim, publications(stream.publications)),
     );
     rows
+}
+
+fn publications(count: u32) -> String {
+    format!("{count} publication{}", if count == 1 { "" } else { "s" })
 }
 
 /// The queue's bound is a second (design, section 8); half of it is worth a look.
@@ -272,7 +276,7 @@ daemon   lenscastd 0.1.0  up 3 h 12 min
 stream   streaming  s1  unmanaged  com.example.live
 to       rtmp://host/live/***
 media    1.92 Mbit/s  30.0 fps  1280x720  queue 40 ms  rtt 23 ms
-frames   5321 sent  4 dropped  live 2 min 57 s  1 publications
+frames   5321 sent  4 dropped  live 2 min 57 s  1 publication
 camera   running  /dev/video0  1280x720 NV12 30/1
 video    x264
 owner    stream of com.example.live since 177 s"

@@ -19,9 +19,16 @@ pub struct View {
     /// The last changes, with the time since the view began.
     log: VecDeque<(Duration, String)>,
     trouble: Option<String>,
+    /// Lines of the caller's, always in sight.
+    caption: Vec<String>,
 }
 
 impl View {
+    /// With lines of the caller's below the state.
+    pub fn with_note(note: &str) -> Self {
+        Self { caption: note.lines().map(str::to_owned).collect(), ..Self::default() }
+    }
+
     /// Connected, for the first time or anew.
     pub fn connected(&mut self, state: DaemonState, now: Duration) {
         if self.trouble.take().is_some() {
@@ -70,6 +77,10 @@ impl View {
         }
         rows.extend(self.state.iter().flat_map(render::state));
         let mut lines: Vec<String> = rows.iter().flat_map(|row| row.lines(width, color)).collect();
+        if !self.caption.is_empty() {
+            lines.push(String::new());
+            lines.extend(self.caption.iter().map(|line| cut(line, width)));
+        }
         lines.truncate(height.saturating_sub(1));
         let room = height.saturating_sub(lines.len() + 3);
         if room > 0 && !self.log.is_empty() {

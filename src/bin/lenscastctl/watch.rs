@@ -55,9 +55,9 @@ pub async fn lines(socket: &Path) -> Result<(), Failure> {
 }
 
 /// The live view, until a signal. Outlives the daemon: it waits for the next one.
-pub async fn live(socket: &Path) -> Result<(), Failure> {
+pub async fn live(socket: &Path, note: Option<&str>) -> Result<(), Failure> {
     let began = Instant::now();
-    let mut view = View::default();
+    let mut view = View::with_note(note.unwrap_or_default());
     let (state, watching) = connect(socket).await?;
     view.connected(state, began.elapsed());
     let mut watching = Some(watching);
