@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::cloud::Heard;
 use crate::support::control::small;
 use crate::support::daemon::refusal;
 use crate::support::nginx::GOOD_KEY;
@@ -82,7 +83,6 @@ fn the_control_socket_answers_nonsense() {
         request.to_string()
     };
     let mut lines = vec![
-        String::new(),
         "nonsense".to_owned(),
         "{".to_owned(),
         "[]".to_owned(),
@@ -175,7 +175,6 @@ fn the_link_answers_nonsense() {
         with("streamId", json!({})),
         with("video", json!("large")),
         with("video", json!({"width": {}})),
-        with("padding", json!("p".repeat(200_000))),
         "[".repeat(20_000),
     ];
     texts.extend(bad_urls().into_iter().map(|url| with("streamUrl", url.into())));
@@ -186,6 +185,17 @@ fn the_link_answers_nonsense() {
         assert!(answer["type"].as_str().is_some_and(|t| t.ends_with("stream_status")), "{shown}: {answer}");
         assert!(answer["errorDetails"].as_str().is_some_and(|d| !d.is_empty()), "{shown}: {answer}");
         assert_ne!(answer["streamId"], "stream-1", "{shown}: an error must not seem to end the stream: {answer}");
+    }
+    // What is too long to be read at all is refused in WebSocket's own words: 1009, message too big.
+    cloud.send_text(&with("padding", json!("p".repeat(1 << 20))));
+    let told = cloud.wait("a refusal", SOON, |r| matches!(r.what, Heard::Message(_) | Heard::Disconnected(_)));
+    match told.what {
+        Heard::Message(answer) => assert_eq!(answer["status"], "error", "{answer}"),
+        Heard::Disconnected(code) => {
+            assert_eq!(code, Some(1009), "the sender of a huge message is told what was wrong");
+            cloud.wait_connected(SOON);
+        }
+        other => panic!("{other:?}"),
     }
     // What may be for others is not answered, and does no harm.
     cloud.send_text(r#"{"type":"show_wifi_setup","reason":"test"}"#);

@@ -364,7 +364,8 @@ fn a_cloud_that_does_not_know_the_token_is_asked_again() {
     let config = cloud.config().replace(crate::support::cloud::TOKEN, "another-token-77c1");
     let daemon = Daemon::start(&config);
     for _ in 0..2 {
-        cloud.wait("a visit", SOON, |r| matches!(r.what, Heard::TurnedAway));
+        // Half a minute apart: nobody changes a token within seconds.
+        cloud.wait("a visit", Duration::from_secs(45), |r| matches!(r.what, Heard::TurnedAway));
     }
     assert!(!daemon.log().contains("another-token-77c1"), "the token is in the log");
     daemon.finish();

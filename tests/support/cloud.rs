@@ -31,8 +31,8 @@ pub enum Heard {
     TurnedAway,
     /// A message.
     Message(Value),
-    /// The connection ended.
-    Disconnected,
+    /// The connection ended, by the glasses' word if there is a code (RFC 6455, 7.4).
+    Disconnected(Option<u16>),
 }
 
 /// Something that came, and when.
@@ -227,9 +227,13 @@ async fn serve(
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_) | Message::Frame(_))) => panic!("the glasses sent something other than text"),
-                Some(Ok(Message::Close(_)) | Err(_)) | None => {
+                Some(Ok(Message::Close(frame))) => {
                     link = None;
-                    let _ = tell(Heard::Disconnected);
+                    let _ = tell(Heard::Disconnected(frame.map(|frame| frame.code.into())));
+                }
+                Some(Err(_)) | None => {
+                    link = None;
+                    let _ = tell(Heard::Disconnected(None));
                 }
             },
         }

@@ -43,6 +43,8 @@ impl Daemon {
         }
         let socket = dir.path().join("control.sock");
         config.extend(["[control]\nsocket = \"", &socket.to_string_lossy(), "\"\n", more, "\n"]);
+        // As systemd does for StateDirectory=.
+        fs::create_dir(dir.path().join("state")).expect("a folder for the daemon's state");
         let environment: Vec<(String, String)> =
             environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let process = launch(dir.path(), &config, log_filter, &environment, 1);
@@ -129,7 +131,12 @@ fn launch(dir: &Path, config: &str, log_filter: &str, environment: &[(String, St
     fs::write(&file, config).expect("the configuration can be written");
     let log = File::create(log_path(dir, life)).expect("a log file");
     let mut command = Command::new(env!("CARGO_BIN_EXE_lenscastd"));
-    command.arg("--config").arg(&file).env("RUST_LOG", log_filter).env("STATE_DIRECTORY", dir.join("state"));
+    command
+        .arg("--config")
+        .arg(&file)
+        .env("RUST_LOG", log_filter)
+        .env("NO_COLOR", "1")
+        .env("STATE_DIRECTORY", dir.join("state"));
     command.envs(environment.iter().cloned());
     Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log))
 }

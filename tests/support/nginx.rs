@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub const GOOD_KEY: &str = "good-key";
 
 /// The server. Its port stays the same over its restarts.
 pub struct Nginx {
-    dir: TempDir,
+    dir: Arc<TempDir>,
     host: IpAddr,
     port: u16,
     notify_port: u16,
@@ -49,7 +50,7 @@ impl Nginx {
     /// Has a free port on loopback, but nothing runs there yet.
     pub fn absent() -> Self {
         let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let dir = TempDir::new().expect("a folder for the server");
+        let dir = Arc::new(TempDir::new().expect("a folder for the server"));
         fs::create_dir(dir.path().join("recordings")).expect("a folder for recordings");
         Self {
             dir,
@@ -139,7 +140,7 @@ impl Nginx {
 
     /// Follows what it records from now on.
     pub fn recordings(&self) -> Recordings {
-        Recordings::follow(&self.dir.path().join("recordings"))
+        Recordings::follow(Arc::clone(&self.dir), &self.dir.path().join("recordings"))
     }
 
     fn running(&self) -> &Process {

@@ -4,6 +4,7 @@
 //! the server is known to a millisecond or so without asking the server. One recording is one publication.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tempfile::TempDir;
 
 use super::clock::monotonic;
 use super::flv::{Body, Reader, Stamp, Tag};
@@ -84,16 +86,18 @@ struct Seen {
     changed: Condvar,
 }
 
-/// Follows a folder of recordings until dropped.
+/// Follows a folder of recordings until dropped. A publication that was refused before its first tag is none.
 pub struct Recordings {
+    /// Keeps the folder for as long as it is followed, even if the server is dropped first.
+    _owner: Arc<TempDir>,
     folder: PathBuf,
     seen: Arc<Seen>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Recordings {
-    /// Begins to follow `folder`, which exists and is empty.
-    pub fn follow(folder: &Path) -> Self {
+    /// Begins to follow `folder`, which lies in `owner` and is empty.
+    pub fn follow(owner: Arc<TempDir>, folder: &Path) -> Self {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC).expect("inotify is there");
         inotify
             .add_watch(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE)
@@ -101,7 +105,7 @@ impl Recordings {
         let seen = Arc::new(Seen::default());
         let (shared, path) = (Arc::clone(&seen), folder.to_owned());
         let thread = std::thread::spawn(move || follow(&inotify, &path, &shared));
-        Self { folder: folder.to_owned(), seen, thread: Some(thread) }
+        Self { _owner: owner, folder: folder.to_owned(), seen, thread: Some(thread) }
     }
 
     /// Waits until `look` finds what it looks for in the recordings so far. Panics with `what` once `within` is over.
@@ -174,13 +178,15 @@ impl Drop for Recordings {
 }
 
 struct Open {
-    index: usize,
+    /// Its place among the recordings, once it has a tag.
+    index: Option<usize>,
+    path: PathBuf,
     file: File,
     reader: Reader,
 }
 
 fn follow(inotify: &Inotify, folder: &Path, seen: &Seen) {
-    let mut open: HashMap<PathBuf, Open> = HashMap::new();
+    let mut open: HashMap<OsString, Open> = HashMap::new();
     loop {
         let events = inotify.read_events().expect("inotify goes on until the folder is no longer followed");
         let mut ended = false;
@@ -190,15 +196,16 @@ fn follow(inotify: &Inotify, folder: &Path, seen: &Seen) {
                 ended = true;
                 continue;
             }
-            let path = folder.join(name);
-            let mut recordings = seen.recordings.lock().unwrap_or_else(PoisonError::into_inner);
-            let entry = open.entry(path.clone()).or_insert_with(|| {
-                recordings.push(Recording { path: path.clone(), arrivals: Vec::new(), closed: false });
+            let entry = open.entry(name).or_insert_with_key(|name| {
+                let path = folder.join(name);
                 let file = File::open(&path).expect("a recording can be read");
-                Open { index: recordings.len() - 1, file, reader: Reader::default() }
+                Open { index: None, path, file, reader: Reader::default() }
             });
+            let mut recordings = seen.recordings.lock().unwrap_or_else(PoisonError::into_inner);
             take(entry, &mut recordings);
-            recordings[entry.index].closed |= event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE);
+            if let Some(index) = entry.index {
+                recordings[index].closed |= event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE);
+            }
             drop(recordings);
             seen.changed.notify_all();
         }
@@ -212,12 +219,19 @@ fn follow(inotify: &Inotify, folder: &Path, seen: &Seen) {
     }
 }
 
-fn take(open: &mut Open, recordings: &mut [Recording]) {
+fn take(open: &mut Open, recordings: &mut Vec<Recording>) {
     let mut bytes = Vec::new();
     open.file.read_to_end(&mut bytes).expect("a recording can be read");
     let at = monotonic();
-    let arrivals = open.reader.push(&bytes).into_iter().map(|tag| Arrival { at, tag });
-    recordings[open.index].arrivals.extend(arrivals);
+    let tags = open.reader.push(&bytes);
+    if tags.is_empty() {
+        return;
+    }
+    let index = *open.index.get_or_insert_with(|| {
+        recordings.push(Recording { path: open.path.clone(), arrivals: Vec::new(), closed: false });
+        recordings.len() - 1
+    });
+    recordings[index].arrivals.extend(tags.into_iter().map(|tag| Arrival { at, tag }));
 }
 
 fn outline(recordings: &[Recording]) -> String {
