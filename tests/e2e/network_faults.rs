@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::recordings::Recordings;
 use crate::support::{Daemon, Namespace, Nginx, Watch, heavy, monotonic};
-use crate::traffic::{HEAVY, LIGHT, Traffic};
+use crate::traffic::{HEAVY, LIGHT, NOISE, Traffic};
 
 const SOON: Duration = Duration::from_secs(10);
 /// A dead peer is noticed by then.
@@ -22,7 +22,7 @@ struct Scene {
 /// A stream that really flows.
 fn streaming(nginx: &Nginx, traffic: Traffic) -> Scene {
     let recordings = nginx.recordings();
-    let daemon = Daemon::start("");
+    let daemon = Daemon::start(NOISE);
     let mut watch = daemon.watch();
     daemon.control().granted(&traffic.request(&nginx.url("live", "key")));
     watch.wait_state("streaming", SOON);

@@ -7,6 +7,9 @@ use serde_json::Value;
 use crate::support::control::start;
 use crate::support::recordings::Recordings;
 
+/// A picture that cannot be compressed: the usual test picture would fill a tenth of the bit rate asked for.
+pub const NOISE: &str = "[camera]\ndevice = \"test:snow\"\n";
+
 /// A stream of known weight.
 #[derive(Clone, Copy, Debug)]
 pub struct Traffic {
