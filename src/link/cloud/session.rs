@@ -1,6 +1,7 @@
 //! One WebSocket while it is up.
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::Error;
@@ -31,6 +32,7 @@ impl Link {
                         Some(Ok(Message::Text(text))) => undelivered = Some(text.as_str().to_owned()),
                         Some(Ok(Message::Close(frame))) => return self.closed(socket, frame).await,
                         Some(Ok(other)) => debug!(bytes = other.len(), "cloud link: a ping, pong or binary message"),
+                        Some(Err(Error::Capacity(error))) => return self.too_long(socket, &error.to_string()).await,
                         Some(Err(error)) => return Ended::Lost(error.to_string()),
                         None => return Ended::Lost("closed".into()),
                     }
@@ -75,6 +77,21 @@ impl Link {
             Some(CloseFrame { code, reason }) => format!("closed by the cloud: {code} {:?}", reason.as_str()),
             None => "closed by the cloud".into(),
         })
+    }
+
+    /// A message longer than any of the protocol: the sender is told by 1009 (RFC 6455, 7.4.1), then the link begins anew.
+    /// What is left of the message is read and thrown away, since a socket closed over unread data takes back what it
+    /// said last.
+    async fn too_long(&self, mut socket: Socket, error: &str) -> Ended {
+        let words = async {
+            let frame = CloseFrame { code: CloseCode::Size, reason: "message too long".into() };
+            socket.send(Message::Close(Some(frame))).await?;
+            let mut rest = vec![0; 16 * 1024];
+            while socket.get_mut().read(&mut rest).await? > 0 {}
+            Ok::<(), Error>(())
+        };
+        let _ = timeout(self.timing.farewell, words).await;
+        Ended::Lost(error.into())
     }
 
     /// Sends what is still to be sent, and closes.
