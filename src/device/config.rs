@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::media::source::{Fit, Rotation};
 use crate::protocol::Secret;
 
 /// Where the configuration is looked for when nobody says otherwise.
@@ -40,13 +41,25 @@ pub struct Camera {
     /// `auto`, `test` (a moving picture; `test:PATTERN` for another of videotestsrc's), a device node, or a stable
     /// identity as `lenscastctl camera list` shows it. Default `auto`.
     pub device: String,
+    /// How far the picture is turned clockwise, degrees: 0, 90, 180 or 270. Default 0.
+    pub rotation: Rotation,
+    /// What becomes of a picture of another shape than asked: `crop` or `letterbox`. Default `crop`.
+    pub fit: Fit,
+    /// Hand pictures to a hardware encoder without a copy where both sides can. Default true.
+    pub zero_copy: bool,
     /// How long the camera stays open after a photo, seconds, so that the next one or a stream is quick. Default 5.
     pub photo_linger_s: u64,
 }
 
 impl Default for Camera {
     fn default() -> Self {
-        Self { device: "auto".into(), photo_linger_s: 5 }
+        Self {
+            device: "auto".into(),
+            rotation: Rotation::default(),
+            fit: Fit::default(),
+            zero_copy: true,
+            photo_linger_s: 5,
+        }
     }
 }
 

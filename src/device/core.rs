@@ -79,6 +79,8 @@ pub enum Effect {
     CloseCapture(u64),
     /// The encoder in use failed: another is to be taken.
     DistrustEncoder(Failure),
+    /// Tell the encoder of that capture another bitrate, bit/s.
+    SetBitrate(u64, u32),
     /// Begin a publication attempt; events come tagged with the number, which is never used again.
     OpenPublisher(u32, publisher::Target),
     /// End it.

@@ -9,7 +9,8 @@ use crate::media::audio::AudioSource;
 use crate::media::capture::Plan;
 use crate::media::encoder::Encoders;
 use crate::media::failure::Failure;
-use crate::media::video::VideoSource;
+use crate::media::source::{Rotation, VideoSource};
+use crate::media::video::VideoPlan;
 use crate::protocol::{Cause, Owner, OwnerKind, VideoSettings};
 
 /// The pattern that `device = "test"` shows: colour bars to judge the picture by, and a corner of noise, so that the
@@ -18,11 +19,25 @@ const TEST_PATTERN: &str = "smpte";
 
 /// Looks at the hardware as it is now. Blocks for milliseconds, or for the trials of encoders not tried before.
 pub fn make(config: &Config, encoders: &Arc<Encoders>, wanted: &CaptureSettings) -> Result<Plan, Failure> {
-    let (source, video) = video_source(config, wanted.video)?;
-    let profile = encoders.choose(&config.encoder.profile, &video)?;
+    let (source, settings) = video_source(config, wanted.video)?;
+    let profile = if source.is_h264() { None } else { Some(encoders.choose(&config.encoder.profile, &settings)?) };
     let is_test = matches!(source, VideoSource::Test { .. });
     let audio = AudioSource::select(&config.audio.device, is_test).map(|source| (source, wanted.audio));
-    Ok(Plan { source, video, profile, audio })
+    let mut video = VideoPlan { source, settings, rotation: config.camera.rotation, profile };
+    let skip_copies = config.camera.zero_copy && can_skip_copies(&video);
+    if let VideoSource::V4l2 { zero_copy, .. } = &mut video.source {
+        *zero_copy = skip_copies;
+    }
+    Ok(Plan { video, audio })
+}
+
+/// A V4L2 encoder takes the camera's buffers as they are if nothing has to be done to the pictures.
+fn can_skip_copies(plan: &VideoPlan) -> bool {
+    let (VideoSource::V4l2 { choice, .. }, Some(profile)) = (&plan.source, &plan.profile) else { return false };
+    let taken = choice.mode.format.name().is_some_and(|name| profile.raw_formats.iter().any(|format| format == name));
+    let asked = FrameRate::new(plan.settings.frame_rate, 1);
+    let at_rate = choice.mode.frame_rate.is_some() && choice.mode.frame_rate <= asked;
+    profile.takes_dmabuf && taken && at_rate && choice.is_untouched() && plan.rotation == Rotation::None
 }
 
 /// The pattern, if the configuration asks for a test picture.
@@ -37,17 +52,29 @@ fn video_source(config: &Config, wanted: VideoSettings) -> Result<(VideoSource, 
     let device = find(config)?;
     let frame_rate = FrameRate::new(wanted.frame_rate, 1)
         .ok_or_else(|| Failure::new(Cause::InvalidRequest, "a frame rate of 0 was asked for"))?;
-    let size = Wanted { width: wanted.width, height: wanted.height, frame_rate };
-    // A camera that delivers H.264 also delivers pictures that can be photographed; those are used for now.
-    let pictures = device.modes.iter().filter(|range| range.format != PixelFormat::H264);
-    let choice = camera::choose(pictures, size).ok_or_else(|| {
-        Failure::new(Cause::CameraFailed, format!("{} offers no format that can be used", device.node.display()))
-    })?;
+    // The camera is asked for the picture as it lies.
+    let rotation = config.camera.rotation;
+    let (width, height) = rotation.turn((wanted.width, wanted.height));
+    let size = Wanted { width, height, frame_rate };
+    // What comes encoded can be passed on, not turned.
+    let turned = rotation != Rotation::None;
+    let choice =
+        camera::choose(device.modes.iter().filter(|range| !(turned && range.format == PixelFormat::H264)), size)
+            .filter(|choice| choice.mode.format != PixelFormat::H264 || choice.is_passthrough())
+            .or_else(|| camera::choose(device.modes.iter().filter(|range| range.format != PixelFormat::H264), size))
+            .ok_or_else(|| {
+                Failure::new(
+                    Cause::CameraFailed,
+                    format!("{} offers no format that can be used", device.node.display()),
+                )
+            })?;
     if choice.too_small || choice.too_slow {
         tracing::info!(asked = ?size, gives = %choice.mode, "the camera gives less than was asked");
     }
-    let video = VideoSettings { width: choice.width, height: choice.height, ..wanted };
-    Ok((VideoSource::V4l2 { node: device.node, name: device.card, choice }, video))
+    let (width, height) = rotation.turn((choice.width, choice.height));
+    let settings = VideoSettings { width, height, ..wanted };
+    let fit = config.camera.fit;
+    Ok((VideoSource::V4l2 { node: device.node, name: device.card, choice, fit, zero_copy: false }, settings))
 }
 
 pub fn find(config: &Config) -> Result<Device, Failure> {

@@ -25,7 +25,7 @@ use crate::media::failure::Failure;
 use crate::media::feed::Feed;
 use crate::media::profile::{self, ProfileError};
 use crate::media::publisher::{self, Publisher};
-use crate::media::video::VideoSource;
+use crate::media::source::VideoSource;
 use crate::policy::arbiter::{LeaseId, RequestId};
 use crate::protocol::control::{Answer, Cameras, Checkup, Holder, Refusal, Reply, ReportLine, Request};
 use crate::protocol::{Cause, DaemonState, VideoSettings};
@@ -244,9 +244,14 @@ impl Task {
                     capture.close();
                 }
             }
+            Effect::SetBitrate(generation, bitrate) => {
+                if let Some(capture) = self.captures.get(&generation) {
+                    capture.set_bitrate(bitrate);
+                }
+            }
             Effect::DistrustEncoder(failure) => {
                 if let Some(plan) = self.captures.values().find_map(|capture| capture.shown().plan) {
-                    self.encoders.distrust(&plan.profile.name, &plan.video, &failure);
+                    self.encoders.distrust(plan.video.encoder(), &plan.video.settings, &failure);
                 }
             }
             Effect::OpenPublisher(attempt, target) => {
@@ -317,7 +322,7 @@ impl Task {
         let event = match event {
             capture::Event::Lost(failure) if failure.cause == Cause::CameraBusy && failure.owner.is_none() => {
                 let plan = self.captures.get(&generation).and_then(|capture| capture.shown().plan);
-                let owner = plan.and_then(|plan| match plan.source {
+                let owner = plan.and_then(|plan| match plan.video.source {
                     VideoSource::V4l2 { node, .. } => plan::foreign_holder(&node),
                     VideoSource::Test { .. } => None,
                 });
@@ -406,10 +411,11 @@ impl Task {
             let shown = capture.shown();
             state.camera.frames = shown.pictures();
             if let Some(plan) = shown.plan {
-                state.camera.device = Some(plan.source.device());
-                state.camera.name = Some(plan.source.name());
-                state.camera.mode = Some(plan.source.mode(&plan.video));
-                state.camera.encoder = Some(plan.profile.name);
+                let source = &plan.video.source;
+                state.camera.device = Some(source.device());
+                state.camera.name = Some(source.name());
+                state.camera.mode = Some(source.mode(&plan.video.settings));
+                state.camera.encoder = Some(plan.video.encoder().to_owned());
                 state.camera.audio = plan.audio.filter(|_| shown.sound).map(|(source, _)| source.name().to_owned());
             }
         }

@@ -15,9 +15,8 @@ use tokio::time::MissedTickBehavior;
 use super::audio::{AudioPipeline, AudioSource};
 use super::failure::{self, Failure};
 use super::feed::Feed;
-use super::profile::Profile;
-use super::video::{Progress, VideoPipeline, VideoSource};
-use crate::protocol::{AudioSettings, Cause, VideoSettings};
+use super::video::{Progress, VideoPipeline, VideoPlan};
+use crate::protocol::{AudioSettings, Cause};
 
 /// A camera may take its time to wake up, but not more.
 const FIRST_PICTURE_LIMIT: Duration = Duration::from_secs(3);
@@ -27,6 +26,10 @@ const NEXT_PICTURE_LIMIT: Duration = Duration::from_secs(1);
 const FIRST_ENCODED_LIMIT: Duration = Duration::from_secs(3);
 /// Behind a running camera.
 const NEXT_ENCODED_LIMIT: Duration = Duration::from_millis(1500);
+/// Over this time a hardware encoder must keep up with the camera,
+const PACE_WINDOW: Duration = Duration::from_millis(1200);
+/// at least by this much.
+const PACE_PERCENT: u64 = 60;
 /// How often the stages are looked at.
 const SAMPLING: Duration = Duration::from_millis(100);
 /// Between attempts to open the microphone again.
@@ -35,12 +38,8 @@ const AUDIO_RETRY: Duration = Duration::from_secs(2);
 /// What is to be opened.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where pictures come from.
-    pub source: VideoSource,
-    /// What they are to be like.
-    pub video: VideoSettings,
-    /// Who encodes them.
-    pub profile: Profile,
+    /// The pictures.
+    pub video: VideoPlan,
     /// Where sound comes from and what it is to be like, if there is to be any.
     pub audio: Option<(AudioSource, AudioSettings)>,
 }
@@ -66,6 +65,7 @@ pub struct Capture {
 
 enum Command {
     Photo(oneshot::Sender<Vec<u8>>),
+    SetBitrate(u32),
     Close,
 }
 
@@ -103,6 +103,11 @@ impl Capture {
         let (sender, receiver) = oneshot::channel();
         let _ = self.commands.try_send(Command::Photo(sender)); // a dropped sender tells the receiver
         receiver
+    }
+
+    /// Changes the encoder's bitrate, bit/s.
+    pub fn set_bitrate(&self, bitrate: u32) {
+        let _ = self.commands.try_send(Command::SetBitrate(bitrate)); // a capture that ends needs none
     }
 
     /// Ends it; `Closed` follows.
@@ -151,8 +156,8 @@ where
     P: Future<Output = Result<Plan, Failure>>,
 {
     let plan = plan.await?;
-    tracing::info!(generation, source = ?plan.source, encoder = plan.profile.name, "opening camera");
-    let mut video = VideoPipeline::start(&plan.source, &plan.video, &plan.profile, feed.clone()).await?;
+    tracing::info!(generation, source = ?plan.video.source, encoder = plan.video.encoder(), "opening camera");
+    let mut video = VideoPipeline::start(&plan.video, feed.clone()).await?;
     {
         let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
         shown.plan = Some(plan.clone());
@@ -162,7 +167,8 @@ where
     let sound = plan
         .audio
         .map(|(source, settings)| tokio::spawn(keep_sound(source, settings, feed.clone(), shown.clone(), stopped)));
-    let outcome = watch(generation, &mut video, events, commands).await;
+    let can_be_slow = plan.video.profile.as_ref().is_some_and(|profile| profile.hardware);
+    let outcome = watch(generation, &mut video, can_be_slow, events, commands).await;
     drop(stop_sound);
     video.stop().await;
     if let Some(sound) = sound {
@@ -174,10 +180,12 @@ where
 async fn watch(
     generation: u64,
     video: &mut VideoPipeline,
+    has_alternative: bool,
     events: &mpsc::Sender<(u64, Event)>,
     commands: &mut mpsc::Receiver<Command>,
 ) -> Result<(), Failure> {
     let mut running = false;
+    let mut pace = Pace::default();
     let mut sampling = tokio::time::interval(SAMPLING);
     sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -185,6 +193,10 @@ async fn watch(
             biased;
             command = commands.recv() => match command {
                 Some(Command::Photo(request)) => video.photo(request),
+                Some(Command::SetBitrate(bitrate)) => {
+                    let outcome = video.set_bitrate(bitrate);
+                    tracing::info!(generation, bitrate, ?outcome, "bitrate changed");
+                }
                 Some(Command::Close) | None => return Ok(()),
             },
             Some(message) = video.errors.recv() => return Err(capture_failure(&message)),
@@ -192,7 +204,12 @@ async fn watch(
                 running = true;
                 let _ = events.send((generation, Event::Running)).await;
             }
-            _ = sampling.tick() => check_deadlines(&video.progress)?,
+            _ = sampling.tick() => {
+                check_deadlines(&video.progress)?;
+                if has_alternative {
+                    pace.check(&video.progress)?;
+                }
+            }
         }
     }
 }
@@ -207,6 +224,32 @@ fn check_deadlines(progress: &Progress) -> Result<(), Failure> {
         return Err(Failure::new(Cause::EncoderStalled, format!("nothing encoded for {encoder_limit:?}")));
     }
     Ok(())
+}
+
+/// Whether a hardware encoder keeps up. Software has no better to give way to, it drops pictures instead.
+#[derive(Debug, Default)]
+struct Pace {
+    since: Option<std::time::Instant>,
+    offered: u64,
+    encoded: u64,
+}
+
+impl Pace {
+    /// Looks at each [`PACE_WINDOW`] as a whole.
+    fn check(&mut self, progress: &Progress) -> Result<(), Failure> {
+        let since = *self.since.get_or_insert_with(std::time::Instant::now);
+        if since.elapsed() < PACE_WINDOW {
+            return Ok(());
+        }
+        let (offered, encoded) = (progress.offered() - self.offered, progress.encoded() - self.encoded);
+        let began = self.encoded > 0;
+        *self = Self { since: None, offered: progress.offered(), encoded: progress.encoded() };
+        if began && offered >= 10 && encoded * 100 < offered * PACE_PERCENT {
+            let detail = format!("encodes {encoded} of {offered} pictures in {PACE_WINDOW:?}");
+            return Err(Failure::new(Cause::EncoderStalled, detail));
+        }
+        Ok(())
+    }
 }
 
 fn capture_failure(message: &gst::Message) -> Failure {

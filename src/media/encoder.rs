@@ -1,6 +1,7 @@
 //! Encoders, chosen by encoding: a profile counts only after it has turned pictures into H.264 here and now.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use gstreamer_app::AppSink;
 use super::failure::{Failure, element_name};
 use super::pipeline;
 use super::profile::{Bitrate, Profile, Setting, h264_level};
+use crate::camera::v4l2;
 use crate::protocol::{Cause, VideoSettings};
 
 /// Pictures encoded in a trial: enough for every encoder's delay, few enough for a start.
@@ -35,6 +37,7 @@ pub struct Trial {
 pub struct Encoders {
     profiles: Vec<Profile>,
     trials: Mutex<HashMap<TrialKey, Result<Trial, Failure>>>,
+    failed_in_use: Mutex<HashSet<TrialKey>>,
 }
 
 /// Software does what it does at any size; hardware has limits.
@@ -43,15 +46,27 @@ type TrialKey = (String, Option<(u32, u32)>);
 impl Encoders {
     /// Those of `profiles`, in their order.
     pub fn new(profiles: Vec<Profile>) -> Self {
-        Self { profiles, trials: Mutex::default() }
+        Self { profiles, trials: Mutex::default(), failed_in_use: Mutex::default() }
     }
 
     /// The first profile that works for these settings; `wanted` is `auto` or a profile's name. Blocks for the time of
-    /// the trials that were not made before.
+    /// the trials that were not made before. When none is left but those that failed in use, these get another chance:
+    /// a hang may be over, and nothing else can be tried.
     ///
     /// # Errors
     /// [`Cause::EncoderFailed`] with what each said.
     pub fn choose(&self, wanted: &str, settings: &VideoSettings) -> Result<Profile, Failure> {
+        self.first_that_works(wanted, settings).or_else(|failure| {
+            let pardoned: Vec<_> = self.failed_in_use().drain().collect();
+            if pardoned.is_empty() {
+                return Err(failure);
+            }
+            self.trials().retain(|key, _| !pardoned.contains(key));
+            self.first_that_works(wanted, settings)
+        })
+    }
+
+    fn first_that_works(&self, wanted: &str, settings: &VideoSettings) -> Result<Profile, Failure> {
         let mut complaints = Vec::new();
         for profile in self.profiles.iter().filter(|profile| wanted == "auto" || profile.name == wanted) {
             match self.trial(profile, settings) {
@@ -73,13 +88,16 @@ impl Encoders {
     /// Remembers that a profile failed in use, so that the next one takes over.
     pub fn distrust(&self, name: &str, settings: &VideoSettings, failure: &Failure) {
         if let Some(profile) = self.profiles.iter().find(|profile| profile.name == name) {
-            self.trials().insert(key(profile, settings), Err(failure.clone()));
+            let key = key(profile, settings);
+            self.trials().insert(key.clone(), Err(failure.clone()));
+            self.failed_in_use().insert(key);
         }
     }
 
     /// Forgets all trials: hardware came or went.
     pub fn forget(&self) {
         self.trials().clear();
+        self.failed_in_use().clear();
     }
 
     fn trial(&self, profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure> {
@@ -96,6 +114,10 @@ impl Encoders {
         result
     }
 
+    fn failed_in_use(&self) -> std::sync::MutexGuard<'_, HashSet<TrialKey>> {
+        self.failed_in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn trials(&self) -> std::sync::MutexGuard<'_, HashMap<TrialKey, Result<Trial, Failure>>> {
         self.trials.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,44 +127,79 @@ fn key(profile: &Profile, settings: &VideoSettings) -> TrialKey {
     (profile.name.clone(), profile.hardware.then_some((settings.width, settings.height)))
 }
 
-/// The encoder element for a profile, set up for these settings, and the caps to filter its output by.
-pub fn build(profile: &Profile, settings: &VideoSettings) -> Result<(gst::Element, gst::Caps), Failure> {
-    let factory = find_element(&profile.elements).ok_or_else(|| {
-        Failure::new(Cause::EncoderFailed, format!("no element {} here", profile.elements.join(" or ")))
-    })?;
-    let encoder = pipeline::element(&factory, Some(element_name::ENCODER))?;
-    let mut controls = profile.v4l2_controls.clone();
-    for (name, value) in &profile.properties {
-        pipeline::set_property(&encoder, name, value)?;
-    }
-    match &profile.bitrate {
-        Bitrate::Property { property, unit } => {
-            pipeline::set_property(&encoder, property, &unit.of(settings.bitrate).to_string())?;
+/// An encoder, set up.
+#[derive(Debug)]
+pub struct Encoder {
+    /// The element.
+    pub element: gst::Element,
+    /// What its output is to be filtered by.
+    pub caps: gst::Caps,
+    bitrate: Bitrate,
+}
+
+impl Encoder {
+    /// The encoder of a profile for these settings.
+    pub fn build(profile: &Profile, settings: &VideoSettings) -> Result<Self, Failure> {
+        let factory = find_element(&profile.elements).ok_or_else(|| {
+            Failure::new(Cause::EncoderFailed, format!("no element {} here", profile.elements.join(" or ")))
+        })?;
+        let element = pipeline::element(&factory, Some(element_name::ENCODER))?;
+        for (name, value) in &profile.properties {
+            pipeline::set_property(&element, name, value)?;
         }
-        Bitrate::V4l2Control { v4l2_control } => {
-            controls.insert(v4l2_control.clone(), settings.bitrate.into());
+        let mut controls = profile.v4l2_controls.clone();
+        match &profile.bitrate {
+            Bitrate::Property { property, unit } => {
+                pipeline::set_property(&element, property, &unit.of(settings.bitrate).to_string())?;
+            }
+            Bitrate::V4l2Control { v4l2_control } => {
+                controls.insert(v4l2_control.clone(), settings.bitrate.into());
+            }
+            Bitrate::Fixed { .. } => {}
         }
-        Bitrate::Fixed { .. } => {}
+        let interval = (settings.frame_rate / KEY_FRAMES_PER_SECOND).max(1);
+        match &profile.key_frame_interval {
+            Setting::Property { property } => pipeline::set_property(&element, property, &interval.to_string())?,
+            Setting::V4l2Control { v4l2_control } => {
+                controls.insert(v4l2_control.clone(), interval.into());
+            }
+        }
+        if !controls.is_empty() {
+            let mut extra = gst::Structure::new_empty("controls");
+            for (name, value) in controls {
+                extra.set(name, value as i32);
+            }
+            element.set_property("extra-controls", extra);
+        }
+        let mut caps = gst::Caps::builder("video/x-h264").field("profile", &profile.h264_profile);
+        if profile.level_in_caps {
+            caps = caps.field("level", h264_level(settings.width, settings.height, settings.frame_rate));
+        }
+        Ok(Self { element, caps: caps.build(), bitrate: profile.bitrate.clone() })
     }
-    let interval = (settings.frame_rate / KEY_FRAMES_PER_SECOND).max(1);
-    match &profile.key_frame_interval {
-        Setting::Property { property } => pipeline::set_property(&encoder, property, &interval.to_string())?,
-        Setting::V4l2Control { v4l2_control } => {
-            controls.insert(v4l2_control.clone(), interval.into());
+
+    /// Changes the bitrate, bit/s, while it encodes.
+    ///
+    /// # Errors
+    /// In words, when this encoder cannot.
+    pub fn set_bitrate(&self, bitrate: u32) -> Result<(), String> {
+        match &self.bitrate {
+            Bitrate::Property { property, unit } => {
+                pipeline::set_property(&self.element, property, &unit.of(bitrate).to_string())
+                    .map_err(|failure| failure.detail)
+            }
+            Bitrate::V4l2Control { .. } => {
+                let descriptor: i32 = self.element.property("device-fd");
+                if descriptor < 0 {
+                    return Err("the encoder's device is not open".into());
+                }
+                // SAFETY: the element keeps its device open while it encodes, and is kept here through the call.
+                let device = unsafe { BorrowedFd::borrow_raw(descriptor) };
+                v4l2::set_control(device, v4l2::CID_VIDEO_BITRATE, bitrate as i32).map_err(|error| error.to_string())
+            }
+            Bitrate::Fixed { .. } => Err("this encoder's bitrate cannot be changed".into()),
         }
     }
-    if !controls.is_empty() {
-        let mut extra = gst::Structure::new_empty("controls");
-        for (name, value) in controls {
-            extra.set(name, value as i32);
-        }
-        encoder.set_property("extra-controls", extra);
-    }
-    let mut caps = gst::Caps::builder("video/x-h264").field("profile", &profile.h264_profile);
-    if profile.level_in_caps {
-        caps = caps.field("level", h264_level(settings.width, settings.height, settings.frame_rate));
-    }
-    Ok((encoder, caps.build()))
 }
 
 fn find_element(patterns: &[String]) -> Option<String> {
@@ -160,7 +217,7 @@ fn try_out(profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure
     // The picture's size matters to hardware only, and software would cost much at a large one.
     let (width, height) = if profile.hardware { (settings.width, settings.height) } else { (320, 240) };
     let settings = VideoSettings { width, height, bitrate: settings.bitrate.min(1_000_000), ..*settings };
-    let (encoder, h264) = build(profile, &settings)?;
+    let encoder = Encoder::build(profile, &settings)?;
     let source = pipeline::element("videotestsrc", None)?;
     source.set_property("num-buffers", TRIAL_PICTURES);
     source.set_property_from_str("pattern", "snow");
@@ -170,12 +227,12 @@ fn try_out(profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure
         raw_caps(&profile.raw_formats, &settings, gst::Fraction::new(settings.frame_rate as i32, 1)),
     );
     let filter = pipeline::element("capsfilter", None)?;
-    filter.set_property("caps", h264);
+    filter.set_property("caps", &encoder.caps);
     let parse = pipeline::element("h264parse", None)?;
     let sink = AppSink::builder().caps(&avc_caps()).sync(false).build();
     let elements = gst::Pipeline::new();
-    pipeline::chain(&elements, &[&source, &raw, &encoder, &filter, &parse, sink.upcast_ref()])?;
-    let name = encoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
+    pipeline::chain(&elements, &[&source, &raw, &encoder.element, &filter, &parse, sink.upcast_ref()])?;
+    let name = encoder.element.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
     let outcome = run_trial(&elements, &sink, &name, &settings);
     let _ = elements.set_state(gst::State::Null);
     outcome
@@ -263,10 +320,17 @@ mod tests {
         let encoders = encoders();
         encoders.distrust("x264", &settings(), &Failure::new(Cause::EncoderStalled, "hangs"));
         assert_ne!(encoders.choose("auto", &settings()).unwrap().name, "x264");
-        let error = encoders.choose("x264", &settings()).unwrap_err();
-        assert!(error.detail.contains("hangs"));
         encoders.forget();
-        assert_eq!(encoders.choose("x264", &settings()).unwrap().name, "x264");
+        assert_eq!(encoders.choose("auto", &settings()).unwrap().name, "x264");
+    }
+
+    #[test]
+    fn when_all_failed_in_use_they_are_tried_again() {
+        let encoders = encoders();
+        for name in ["x264", "openh264"] {
+            encoders.distrust(name, &settings(), &Failure::new(Cause::EncoderStalled, "hangs"));
+        }
+        assert_eq!(encoders.choose("auto", &settings()).unwrap().name, "x264");
     }
 
     #[test]

@@ -18,11 +18,13 @@ pub mod feed;
 pub mod flv;
 pub mod gate;
 mod log;
+mod photo;
 mod pipeline;
 pub mod profile;
 pub mod publisher;
 mod sequence;
 pub mod socket;
+pub mod source;
 pub mod video;
 
 use std::path::Path;

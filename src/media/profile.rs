@@ -32,6 +32,9 @@ pub struct Profile {
     pub h264_profile: String,
     /// The level must be asked for in the caps.
     pub level_in_caps: bool,
+    /// It takes buffers of a V4L2 camera without a copy (`output-io-mode=dmabuf-import`).
+    #[serde(default)]
+    pub takes_dmabuf: bool,
     /// How its bitrate is set.
     pub bitrate: Bitrate,
     /// How its distance between key frames is set, in frames.

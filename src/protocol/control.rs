@@ -36,6 +36,11 @@ pub enum Request {
         #[serde(skip_serializing_if = "Option::is_none")]
         stream_id: Option<String>,
     },
+    /// Change the running stream's video bitrate; answered by [`Done`] once the encoder is told.
+    Bitrate {
+        /// Bit/s; clamped as at a start.
+        bitrate: u32,
+    },
     /// Take a photo; answered by [`PhotoHeader`] and that many bytes of JPEG.
     Photo {
         /// For which app; an app may take a photo from its own stream.
@@ -130,7 +135,7 @@ pub struct AudioWish {
 pub struct RequestError(String);
 
 const COMMANDS: &str =
-    "status, watch, start, stop, photo, camera_list, camera_who, camera_acquire, camera_release, doctor";
+    "status, watch, start, stop, bitrate, photo, camera_list, camera_who, camera_acquire, camera_release, doctor";
 
 impl Request {
     /// Reads one line, with or without its newline.
@@ -169,6 +174,9 @@ impl Request {
                 duration_s: fields.take("duration_s", "a whole number of seconds", Value::as_u64)?,
             }),
             "stop" => Self::Stop { stream_id: fields.text("stream_id")? },
+            "bitrate" => Self::Bitrate {
+                bitrate: fields.number("bitrate")?.ok_or_else(|| RequestError("bitrate is missing".into()))?,
+            },
             "photo" => Self::Photo { app: fields.text("app")? },
             "camera_list" => Self::CameraList,
             "camera_who" => Self::CameraWho,
@@ -244,7 +252,7 @@ pub type Reply = Result<Answer, Refusal>;
 /// A request granted.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// To `stop` and `camera_release`.
+    /// To `stop`, `bitrate` and `camera_release`.
     Done,
     /// To `status` and `watch`.
     Status(Status),

@@ -7,6 +7,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// Bits per second of video.
+const MIN_BITRATE: u32 = 100_000;
+const MAX_BITRATE: u32 = 10_000_000;
+
 /// The picture asked for. Reads from JSON with the tolerance described above, and writes full keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", try_from = "Value")]
@@ -58,6 +62,11 @@ pub struct SettingsError {
 }
 
 impl VideoSettings {
+    /// The nearest bitrate that is allowed.
+    pub fn clamp_bitrate(bitrate: u32) -> u32 {
+        bitrate.clamp(MIN_BITRATE, MAX_BITRATE)
+    }
+
     /// Reads the object `video`. `null` is as good as its absence.
     pub fn parse(value: &Value) -> Result<Self, SettingsError> {
         let default = Self::default();
@@ -65,7 +74,7 @@ impl VideoSettings {
         Ok(Self {
             width: object.number(&["width", "w"], default.width, 320, 1920)? & !1,
             height: object.number(&["height", "h"], default.height, 240, 1080)? & !1,
-            bitrate: object.number(&["bitrate", "br"], default.bitrate, 100_000, 10_000_000)?,
+            bitrate: object.number(&["bitrate", "br"], default.bitrate, MIN_BITRATE, MAX_BITRATE)?,
             frame_rate: object.number(&["frameRate", "fps", "frame_rate", "fr"], default.frame_rate, 10, 60)?,
         })
     }

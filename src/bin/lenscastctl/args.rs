@@ -59,6 +59,12 @@ pub enum Command {
         /// The id that `start` or `status` printed
         stream_id: Option<String>,
     },
+    /// Change the running stream's video bitrate
+    Bitrate {
+        /// Bits per second, 100k to 10M; k and M are understood
+        #[arg(value_parser = scaled)]
+        bitrate: u32,
+    },
     /// Take a photo; works while a stream runs
     Photo {
         /// Where to put the JPEG; - for standard output

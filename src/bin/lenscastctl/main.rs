@@ -67,6 +67,9 @@ async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Command::Stop { stream_id } => {
             let Done {} = ask(socket, &Request::Stop { stream_id }).await?;
         }
+        Command::Bitrate { bitrate } => {
+            let Done {} = ask(socket, &Request::Bitrate { bitrate }).await?;
+        }
         Command::Photo { file, app } => photo(socket, &file, app).await?,
         Command::Camera(CameraCommand::List { json }) => {
             let answer: Cameras = ask(socket, &Request::CameraList).await?;

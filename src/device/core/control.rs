@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::stream::Origin;
-use super::{Core, Waiting};
+use super::{Core, Effect, Waiting};
 use crate::link::control::Peer;
 use crate::policy::Time;
 use crate::policy::arbiter::{Claim, Event, RequestId};
@@ -30,6 +30,7 @@ impl Core {
                 Err(refusal) => self.reply(request, Err(refusal)),
             },
             Request::Stop { stream_id } => self.control_stop(request, stream_id.as_deref(), now),
+            Request::Bitrate { bitrate } => self.change_bitrate(request, bitrate),
             Request::Photo { app } => {
                 self.waiting.insert(request, Waiting::Photo { connection });
                 let claim = Claim::Photo { app: app.unwrap_or_else(|| DEFAULT_APP.into()) };
@@ -62,11 +63,21 @@ impl Core {
                 self.reply(request, Err(Cause::UnknownStream.into()));
             }
             (Some(_), _) => self.stop_stream_for(request, now),
-            (None, _) => {
-                let message = "no stream is running".into();
-                self.reply(request, Err(Refusal { cause: Cause::UnknownStream, message, owner: None }));
-            }
+            (None, _) => self.reply(request, Err(no_stream())),
         }
+    }
+
+    fn change_bitrate(&mut self, request: RequestId, bitrate: u32) {
+        let Some(stream) = &mut self.stream else {
+            return self.reply(request, Err(no_stream()));
+        };
+        let bitrate = VideoSettings::clamp_bitrate(bitrate);
+        stream.start.video.bitrate = bitrate;
+        if let Some(open) = &mut self.capture.open {
+            open.video.bitrate = bitrate; // the same capture still: nothing has to be reopened
+            self.effects.push(Effect::SetBitrate(self.capture.generation, bitrate));
+        }
+        self.reply(request, Ok(Answer::Done));
     }
 
     pub(super) fn connection_closed(&mut self, connection: u64, now: Time) {
@@ -83,6 +94,10 @@ impl Core {
     pub(super) fn take_back(&mut self, request: RequestId, now: Time) {
         self.release_processes(now, |process| process.request == request);
     }
+}
+
+fn no_stream() -> Refusal {
+    Refusal { cause: Cause::UnknownStream, message: "no stream is running".into(), owner: None }
 }
 
 fn read_start(start: Start) -> Result<StartStream, Refusal> {

@@ -331,6 +331,19 @@ fn a_keep_alive_is_acknowledged_while_its_stream_lives_and_answered_when_not() {
 }
 
 #[test]
+fn a_bitrate_changes_without_reopening_anything() {
+    let mut daemon = Daemon::new();
+    let too_early = daemon.ask(1, Request::Bitrate { bitrate: 500_000 });
+    assert_eq!(daemon.refused(too_early).0, Cause::UnknownStream);
+    daemon.start("a", "s1", StreamKind::Unmanaged);
+    let (generation, publishers) = (daemon.captures.clone(), daemon.publishers.clone());
+    let change = daemon.ask(1, Request::Bitrate { bitrate: 500_000 });
+    assert!(daemon.reply(change).is_ok());
+    daemon.pass(Duration::from_secs(1));
+    assert_eq!((daemon.captures.clone(), daemon.publishers.clone()), (generation, publishers));
+}
+
+#[test]
 fn the_daemon_ends_its_stream_before_itself() {
     let mut daemon = Daemon::new();
     daemon.start("a", "s1", StreamKind::Unmanaged);

@@ -1,0 +1,251 @@
+//! Where pictures come from, and what is done to them before they are encoded: cut or framed to the asked shape, scaled,
+//! turned. Never stretched. Nothing is put in the way of a camera that gives just what the encoder takes.
+
+use std::path::PathBuf;
+
+use gstreamer::{self as gst, prelude::*};
+
+use super::encoder;
+use super::failure::{Failure, element_name};
+use super::pipeline;
+use super::profile::Profile;
+use crate::camera::{Choice, Crop, FrameRate, Mode, PixelFormat};
+use crate::protocol::{Cause, VideoSettings};
+
+/// Where pictures come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum VideoSource {
+    /// A moving test picture, a pattern of videotestsrc, each frame stamped with its number and time.
+    Test {
+        /// For example `ball` or `snow`.
+        pattern: String,
+    },
+    /// A V4L2 camera.
+    V4l2 {
+        /// The device node.
+        node: PathBuf,
+        /// Its name for a person.
+        name: String,
+        /// The mode it is to deliver, and what is to be made of it.
+        choice: Choice,
+        /// What is done with what does not fit the asked shape.
+        fit: Fit,
+        /// Hand its buffers to the encoder without a copy (dmabuf), where both sides can.
+        zero_copy: bool,
+    },
+}
+
+/// What becomes of a picture of another shape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// What protrudes is cut off.
+    #[default]
+    Crop,
+    /// Black bars fill what is missing.
+    Letterbox,
+}
+
+/// How far the picture is turned clockwise, because sensors of glasses lie on their sides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "u32")]
+pub enum Rotation {
+    /// Not at all.
+    #[default]
+    None,
+    /// A quarter turn.
+    Quarter,
+    /// Upside down.
+    Half,
+    /// A quarter turn the other way.
+    ThreeQuarters,
+}
+
+impl TryFrom<u32> for Rotation {
+    type Error = &'static str;
+
+    fn try_from(degrees: u32) -> Result<Self, Self::Error> {
+        match degrees {
+            0 => Ok(Self::None),
+            90 => Ok(Self::Quarter),
+            180 => Ok(Self::Half),
+            270 => Ok(Self::ThreeQuarters),
+            _ => Err("rotation is 0, 90, 180 or 270 degrees"),
+        }
+    }
+}
+
+impl Rotation {
+    /// Width and height before or after the turn.
+    pub fn turn(self, (width, height): (u32, u32)) -> (u32, u32) {
+        match self {
+            Self::None | Self::Half => (width, height),
+            Self::Quarter | Self::ThreeQuarters => (height, width),
+        }
+    }
+
+    /// The nick of `GstVideoOrientationMethod`.
+    fn direction(self) -> &'static str {
+        match self {
+            Self::None => "identity",
+            Self::Quarter => "90r",
+            Self::Half => "180",
+            Self::ThreeQuarters => "90l",
+        }
+    }
+}
+
+impl VideoSource {
+    /// The device, for the status: its node, or `test`.
+    pub fn device(&self) -> String {
+        match self {
+            Self::Test { .. } => "test".into(),
+            Self::V4l2 { node, .. } => node.display().to_string(),
+        }
+    }
+
+    /// Its name for a person.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Test { pattern } => format!("test picture {pattern}"),
+            Self::V4l2 { name, .. } => name.clone(),
+        }
+    }
+
+    /// The picture it gives.
+    pub fn mode(&self, settings: &VideoSettings) -> String {
+        match self {
+            Self::Test { .. } => format!("{}x{} at {} fps", settings.width, settings.height, settings.frame_rate),
+            Self::V4l2 { choice, .. } => choice.mode.to_string(),
+        }
+    }
+
+    /// Its pictures come encoded.
+    pub fn is_h264(&self) -> bool {
+        matches!(self, Self::V4l2 { choice, .. } if choice.mode.format == PixelFormat::H264)
+    }
+}
+
+/// The elements from the camera to raw pictures as `profile` takes them, or, without a profile, to H.264 as it comes.
+/// The first is the camera.
+pub fn elements(
+    source: &VideoSource,
+    settings: &VideoSettings,
+    rotation: Rotation,
+    profile: Option<&Profile>,
+) -> Result<Vec<gst::Element>, Failure> {
+    let rate = delivered_rate(source, settings);
+    let mut elements = match source {
+        VideoSource::Test { pattern } => vec![test_picture(pattern)?],
+        VideoSource::V4l2 { node, choice, fit, zero_copy, .. } => {
+            let mut elements = vec![camera(node, *zero_copy)?, caps_filter(camera_caps(&choice.mode)?)?];
+            if profile.is_some() {
+                elements.extend(conversion(choice, *fit, settings)?);
+            }
+            elements
+        }
+    };
+    let Some(profile) = profile else { return Ok(elements) };
+    if rotation != Rotation::None {
+        // Turned when it is small already.
+        let (width, height) = rotation.turn((settings.width, settings.height));
+        let lying = VideoSettings { width, height, ..*settings };
+        elements.push(caps_filter(encoder::raw_caps(&profile.raw_formats, &lying, rate))?);
+        let flip = pipeline::element("videoflip", None)?;
+        flip.set_property_from_str("video-direction", rotation.direction());
+        elements.push(flip);
+    }
+    elements.push(caps_filter(encoder::raw_caps(&profile.raw_formats, settings, rate))?);
+    Ok(elements)
+}
+
+fn test_picture(pattern: &str) -> Result<gst::Element, Failure> {
+    let test = pipeline::element("videotestsrc", Some(element_name::CAMERA))?;
+    test.set_property("is-live", true);
+    pipeline::set_property(&test, "pattern", pattern)?;
+    Ok(test)
+}
+
+fn camera(node: &std::path::Path, zero_copy: bool) -> Result<gst::Element, Failure> {
+    let camera = pipeline::element("v4l2src", Some(element_name::CAMERA))?;
+    camera.set_property("device", node.to_string_lossy().as_ref());
+    if zero_copy {
+        camera.set_property_from_str("io-mode", "dmabuf");
+    }
+    Ok(camera)
+}
+
+/// From the camera's pictures to raw ones of the chosen size. Elements that find nothing to do pass buffers through.
+fn conversion(choice: &Choice, fit: Fit, settings: &VideoSettings) -> Result<Vec<gst::Element>, Failure> {
+    let mut elements = Vec::new();
+    if choice.mode.format == PixelFormat::Mjpeg {
+        elements.push(pipeline::element("jpegdec", None)?);
+    }
+    let asked = FrameRate::new(settings.frame_rate, 1);
+    if choice.mode.frame_rate.is_none() || choice.mode.frame_rate > asked {
+        let rate = pipeline::element("videorate", None)?;
+        rate.set_property("drop-only", choice.mode.frame_rate.is_some());
+        elements.push(rate);
+    }
+    if fit == Fit::Crop && choice.crop != Crop::default() {
+        let crop = pipeline::element("videocrop", None)?;
+        let Crop { left, right, top, bottom } = choice.crop;
+        for (edge, pixels) in [("left", left), ("right", right), ("top", top), ("bottom", bottom)] {
+            crop.set_property(edge, pixels as i32);
+        }
+        elements.push(crop);
+    }
+    let scale = pipeline::element("videoconvertscale", None)?;
+    scale.set_property("add-borders", fit == Fit::Letterbox);
+    elements.push(scale);
+    Ok(elements)
+}
+
+fn caps_filter(caps: gst::Caps) -> Result<gst::Element, Failure> {
+    let filter = pipeline::element("capsfilter", None)?;
+    filter.set_property("caps", caps);
+    Ok(filter)
+}
+
+fn camera_caps(mode: &Mode) -> Result<gst::Caps, Failure> {
+    let mut caps = match mode.format {
+        PixelFormat::Mjpeg => gst::Caps::builder("image/jpeg"),
+        PixelFormat::H264 => gst::Caps::builder("video/x-h264"),
+        format => {
+            let name = format.name().ok_or_else(|| {
+                Failure::new(Cause::CameraFailed, format!("the camera's format {format} is not supported"))
+            })?;
+            gst::Caps::builder("video/x-raw").field("format", name)
+        }
+    };
+    if let Some(rate) = mode.frame_rate {
+        caps = caps.field("framerate", fraction(rate));
+    }
+    Ok(caps.field("width", mode.width as i32).field("height", mode.height as i32).build())
+}
+
+fn fraction(rate: FrameRate) -> gst::Fraction {
+    let (numerator, denominator) = rate.fraction();
+    gst::Fraction::new(numerator as i32, denominator as i32)
+}
+
+/// A camera slower than asked is not helped by repeating its pictures.
+fn delivered_rate(source: &VideoSource, settings: &VideoSettings) -> gst::Fraction {
+    let asked = gst::Fraction::new(settings.frame_rate as i32, 1);
+    match source {
+        VideoSource::V4l2 { choice, .. } => choice.mode.frame_rate.map_or(asked, |rate| asked.min(fraction(rate))),
+        VideoSource::Test { .. } => asked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_turn_swaps_width_and_height() {
+        assert_eq!(Rotation::try_from(90).unwrap().turn((720, 1280)), (1280, 720));
+        assert_eq!(Rotation::try_from(180).unwrap().turn((720, 1280)), (720, 1280));
+        assert!(Rotation::try_from(45).is_err());
+    }
+}
