@@ -76,12 +76,15 @@ fn examine_encoders(encoders: &Encoders, lines: &mut Vec<DoctorLine>) {
                 hardware_works |= profile.hardware;
                 let (idc, level) = trial.profile_and_level;
                 let (measured, asked) = trial.bitrate;
+                let size = if profile.hardware { "1280x720" } else { "320x240" };
                 let text = format!(
-                    "{} ({kind}, {}): works; H.264 profile {idc}, level {}.{}; {} kbit/s of noise where {} were asked",
+                    "{} ({kind}, {}): works; H.264 profile {idc}, level {}.{}; {} pictures/s at {size}; {} kbit/s of noise \
+                     where {} were asked",
                     profile.name,
                     trial.element,
                     level / 10,
                     level % 10,
+                    trial.speed,
                     measured / 1000,
                     asked / 1000
                 );

@@ -89,7 +89,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
                 CloudEvent::Message(text) => Input::CloudMessage(text),
             },
             Ok(()) = changed(&mut events.hotplug) => {
-                task.encoders.forget();
+                task.encoders.forget_failures();
                 Input::DevicesChanged
             }
             _ = measuring.tick() => {

@@ -135,6 +135,7 @@ fn into_feed(feed: Arc<Feed>) -> AppSinkCallbacks {
             let mut config = config.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(unit) = pipeline::EncodedUnit::read(&sample, &mut config) {
                 feed.audio(Unit {
+                    opening: 0,
                     pts: unit.pts,
                     dts: unit.pts,
                     key: true,

@@ -30,6 +30,8 @@ pub struct Trial {
     pub profile_and_level: (u8, u8),
     /// Bit/s it gave for noise, and what was asked.
     pub bitrate: (u32, u32),
+    /// Pictures a second that it made when nothing held it back, its start included.
+    pub speed: u32,
 }
 
 /// The encoders of this board: their profiles, and what trials showed so far.
@@ -94,9 +96,9 @@ impl Encoders {
         }
     }
 
-    /// Forgets all trials: hardware came or went.
-    pub fn forget(&self) {
-        self.trials().clear();
+    /// Forgets what did not work: hardware came or went, and it may now.
+    pub fn forget_failures(&self) {
+        self.trials().retain(|_, trial| trial.is_ok());
         self.failed_in_use().clear();
     }
 
@@ -242,6 +244,7 @@ fn run_trial(elements: &gst::Pipeline, sink: &AppSink, name: &str, settings: &Vi
     let failed = |why: &str| Failure::new(Cause::EncoderFailed, format!("{name} {why}"));
     let _ = elements.set_state(gst::State::Playing); // why it fails is on the bus
     let limit = gst::ClockTime::from_mseconds(TRIAL_LIMIT.as_millis() as u64);
+    let start = std::time::Instant::now();
     let (mut pictures, mut bytes, mut profile_and_level) = (0_u32, 0_usize, None);
     while let Some(sample) = sink.try_pull_sample(limit) {
         let Some(unit) = pipeline::EncodedUnit::read(&sample, &mut None) else {
@@ -268,6 +271,7 @@ fn run_trial(elements: &gst::Pipeline, sink: &AppSink, name: &str, settings: &Vi
         element: name.to_owned(),
         profile_and_level: profile_and_level.ok_or_else(|| failed("gives no SPS"))?,
         bitrate: (measured as u32, settings.bitrate),
+        speed: (f64::from(pictures) / start.elapsed().as_secs_f64()) as u32,
     })
 }
 
@@ -320,7 +324,7 @@ mod tests {
         let encoders = encoders();
         encoders.distrust("x264", &settings(), &Failure::new(Cause::EncoderStalled, "hangs"));
         assert_ne!(encoders.choose("auto", &settings()).unwrap().name, "x264");
-        encoders.forget();
+        encoders.forget_failures();
         assert_eq!(encoders.choose("auto", &settings()).unwrap().name, "x264");
     }
 

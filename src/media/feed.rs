@@ -1,11 +1,14 @@
 //! Where encoded media goes from the capture to whoever publishes it. Knows no GStreamer.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// One encoded access unit, lent for the time of a call. Times are the capture clock's.
 #[derive(Clone, Copy, Debug)]
 pub struct Unit<'a> {
+    /// Which opening of the camera it comes from, see [`Feed::open`]; 0 for sound.
+    pub opening: u64,
     /// Presentation time.
     pub pts: Duration,
     /// Decoding time.
@@ -34,6 +37,7 @@ type KeyFrameRequest = Arc<dyn Fn() + Send + Sync>;
 #[derive(Default)]
 pub struct Feed {
     consumers: Mutex<Vec<Weak<dyn Consumer>>>,
+    openings: AtomicU64,
     key_frame_request: Mutex<Option<KeyFrameRequest>>,
 }
 
@@ -42,6 +46,11 @@ impl Feed {
     pub fn attach(&self, consumer: &Arc<impl Consumer + 'static>) {
         let consumer: Arc<dyn Consumer> = consumer.clone();
         self.consumers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&consumer));
+    }
+
+    /// A number for a new opening of the camera, from 1.
+    pub fn open(&self) -> u64 {
+        self.openings.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Hands a picture to everybody.

@@ -3,7 +3,8 @@
 //! `appsrc ! rtmp2sink`, thrown away after the attempt. That the server accepted the publication shows by an event
 //! that we send behind the metadata: it reaches rtmp2sink's pad only after the metadata was taken, which waits for the
 //! server. Then the gate opens with a fresh key frame. `Flowing` is said only when the server's kernel has
-//! acknowledged media and nothing speaks against its process reading; it is said again after each pause of the camera.
+//! acknowledged media and nothing speaks against its process reading; it is said again after each pause or reopening of
+//! the camera.
 //!
 //! rtmp2sink, not the older rtmpsink: that one is librtmp, which blocks in its own sockets without a deadline, shows
 //! no socket to watch and writes its own words to stderr, key included.
@@ -132,6 +133,8 @@ struct IntakeState {
     video_config: Option<Arc<[u8]>>,
     audio_config: Option<Arc<[u8]>>,
     last_picture: Option<Instant>,
+    /// Of the camera, from which the last picture came.
+    opening: u64,
 }
 
 impl std::fmt::Debug for Intake {
@@ -202,8 +205,10 @@ impl Intake {
         self.open.store(false, Ordering::Release);
     }
 
-    fn camera_paused(&self) -> bool {
-        self.state().last_picture.is_none_or(|last| last.elapsed() > CAMERA_PAUSE)
+    /// Which opening of the camera gives pictures, if any does.
+    fn camera(&self) -> Option<u64> {
+        let state = self.state();
+        state.last_picture.filter(|last| last.elapsed() <= CAMERA_PAUSE).map(|_| state.opening)
     }
 }
 
@@ -214,6 +219,7 @@ impl Consumer for Intake {
         }
         let mut state = self.state();
         state.last_picture = Some(Instant::now());
+        state.opening = unit.opening;
         let queued = self.queued(&state.gate);
         match state.gate.video(unit.pts, unit.dts, unit.key, queued) {
             Verdict::Pass { dts_ms, composition_ms } => {
@@ -418,8 +424,8 @@ impl Life<'_> {
         let start = Instant::now();
         let mut detector = StallDetector::new(start.elapsed(), true);
         let mut flowing = false;
-        let mut acked_when_paused =
-            self.connection.as_ref().and_then(Connection::tcp_info).map_or(0, |info| info.acked);
+        let mut camera = None;
+        let mut acked_before = self.connection.as_ref().and_then(Connection::tcp_info).map_or(0, |info| info.acked);
         loop {
             let pause = if flowing { SAMPLING } else { SAMPLING / 5 };
             if let Ok(Some(message)) = tokio::time::timeout(pause, self.errors.recv()).await {
@@ -433,10 +439,11 @@ impl Life<'_> {
             if let Some(cause) = detector.sample(start.elapsed(), sample) {
                 return Failure::new(cause, format!("{info:?}"));
             }
-            if self.intake.camera_paused() {
-                flowing = false;
-                acked_when_paused = info.acked;
-            } else if !flowing && info.acked > acked_when_paused && self.intake.state().gate.passed() > 0 {
+            let now_from = self.intake.camera();
+            if now_from.is_none() || now_from != camera {
+                // It paused, or was opened anew: what was acknowledged so far proves nothing of what comes.
+                (camera, flowing, acked_before) = (now_from, false, info.acked);
+            } else if !flowing && info.acked > acked_before && self.intake.state().gate.passed() > 0 {
                 flowing = true;
                 self.say(Event::Flowing).await;
             }

@@ -219,6 +219,7 @@ fn encoder_branch(
 
 fn into_feed(feed: Arc<Feed>, progress: Arc<Progress>, size: (u32, u32), stamp: bool) -> AppSinkCallbacks {
     let config: Mutex<Option<Arc<[u8]>>> = Mutex::new(None);
+    let opening = feed.open();
     AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
@@ -230,7 +231,15 @@ fn into_feed(feed: Arc<Feed>, progress: Arc<Progress>, size: (u32, u32), stamp: 
             if let Some(unit) = EncodedUnit::read(&sample, &mut config) {
                 let stamped = stamp.then(|| sequence::stamped(&unit.data, number, monotonic_us()));
                 let data = stamped.as_deref().unwrap_or(&unit.data);
-                feed.video(Unit { pts: unit.pts, dts: unit.dts, key: unit.key, data, config: &unit.config, size });
+                feed.video(Unit {
+                    opening,
+                    pts: unit.pts,
+                    dts: unit.dts,
+                    key: unit.key,
+                    data,
+                    config: &unit.config,
+                    size,
+                });
             }
             Ok(gst::FlowSuccess::Ok)
         })
