@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use super::audio::{AudioPipeline, AudioSource};
 use super::failure::{self, Failure};
 use super::feed::Feed;
+use super::memory;
 use super::video::{Progress, VideoPipeline, VideoPlan};
 use crate::protocol::{AudioSettings, Cause};
 
@@ -141,6 +142,7 @@ async fn run<P>(
         tracing::warn!(generation, %failure, "capture lost");
         let _ = events.send((generation, Event::Lost(failure))).await; // nobody listens while the daemon ends
     }
+    let _ = tokio::task::spawn_blocking(memory::give_back).await;
     let _ = events.send((generation, Event::Closed)).await;
 }
 

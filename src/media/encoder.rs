@@ -9,6 +9,7 @@ use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::AppSink;
 
 use super::failure::{Failure, element_name};
+use super::memory;
 use super::pipeline;
 use super::profile::{Bitrate, Profile, Setting, h264_level};
 use crate::camera::v4l2;
@@ -237,6 +238,7 @@ fn try_out(profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure
     let name = encoder.element.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
     let outcome = run_trial(&elements, &sink, &name, &settings);
     let _ = elements.set_state(gst::State::Null);
+    memory::give_back();
     outcome
 }
 

@@ -18,6 +18,7 @@ pub mod feed;
 pub mod flv;
 pub mod gate;
 mod log;
+mod memory;
 mod photo;
 mod pipeline;
 pub mod profile;
@@ -39,6 +40,7 @@ use gio::prelude::*;
 pub fn init() -> Result<(), String> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     DONE.get_or_init(|| {
+        memory::share();
         gstreamer::init().map_err(|error| error.to_string())?;
         log::take_over();
         Ok(())
