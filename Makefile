@@ -22,10 +22,10 @@ test-hw:
 	cargo build --locked
 	hw-fixtures/run.sh
 
-# Measurements beside gst-launch-1.0 and ffmpeg; writes benches/RESULTS.md.
+# Measurements beside gst-launch-1.0 and ffmpeg; writes benches/RESULTS.md. ARGS=--quick sees in two minutes that it works.
 bench:
 	scripts/install-dependencies.sh test
-	cargo bench --locked
+	cargo bench --locked --bench budgets -- $(ARGS)
 
 clean:
 	cargo clean

@@ -1,0 +1,156 @@
+//! `cargo bench`: the daemon's time and size budgets, measured on the release build beside gst-launch-1.0 and ffmpeg.
+//!
+//! Nothing here passes or fails: a budget that is missed is printed as missed. Every figure is taken from outside: from
+//! the server's recordings, the control socket and the kernel's accounts of a process, all times on `CLOCK_MONOTONIC`.
+//! The results of a whole run go to `benches/RESULTS.md`.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod beginning;
+mod cost;
+mod faults;
+mod figures;
+mod idle;
+mod machine;
+mod passthrough;
+mod photo;
+mod publishers;
+mod usage;
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use figures::Section;
+
+/// Measures lenscastd and writes benches/RESULTS.md.
+#[derive(Parser)]
+struct Arguments {
+    /// Runs of each measurement
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// One short run of each, to see that all of it works; writes no file
+    #[arg(long)]
+    quick: bool,
+    /// Measure these parts alone; writes no file
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[arg(long, hide = true, num_args = 2)]
+    pass_through: Option<Vec<String>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Encoding,
+    Passthrough,
+    Beginning,
+    Outage,
+    DeadServer,
+    Photo,
+    Idle,
+}
+
+impl Part {
+    fn measure(self, extent: &Extent) -> Section {
+        match self {
+            Self::Encoding => cost::encoding(extent),
+            Self::Passthrough => cost::passing_through(extent),
+            Self::Beginning => beginning::section(extent),
+            Self::Outage => faults::outage(extent),
+            Self::DeadServer => faults::dead_server(extent),
+            Self::Photo => photo::section(extent),
+            Self::Idle => idle::section(extent),
+        }
+    }
+}
+
+/// How much is measured.
+struct Extent {
+    runs: usize,
+    /// Over which CPU time is taken.
+    window: Duration,
+    kills: usize,
+    photos: usize,
+    /// Over which the idle daemon's CPU time is taken.
+    idle: Duration,
+}
+
+impl Extent {
+    fn new(arguments: &Arguments) -> Self {
+        let runs = usize::from(arguments.runs);
+        if arguments.quick {
+            let short = Duration::from_secs(3);
+            return Self { runs: 1, window: short, kills: 2, photos: 3, idle: short };
+        }
+        let (window, idle) = (Duration::from_secs(20), Duration::from_secs(30));
+        Self { runs, window, kills: runs * 4, photos: runs * 4, idle }
+    }
+}
+
+fn progress(text: &str) {
+    println!("{text}");
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    if let Some(pair) = &arguments.pass_through {
+        return passthrough::run(&pair[0], &pair[1]);
+    }
+    if !arguments.bench {
+        println!("measures for half an hour; run it by cargo bench");
+        return;
+    }
+    build_release();
+    let extent = Extent::new(&arguments);
+    let whole = arguments.parts.is_empty() && !arguments.quick;
+    let parts = if arguments.parts.is_empty() { Part::value_variants() } else { &arguments.parts };
+    let mut loads = vec![machine::load()];
+    let mut sections = Vec::new();
+    for part in parts {
+        let section = part.measure(&extent);
+        println!("\n{}", section.text());
+        loads.push(machine::load());
+        sections.push(section);
+    }
+    let results = results(&sections, &loads);
+    if whole {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/RESULTS.md");
+        fs::write(path, results).expect("benches/RESULTS.md can be written");
+        println!("written to {path}");
+    }
+    let missed = sections.iter().flat_map(|section| &section.rows).filter(|row| !row.keeps_budget()).count();
+    println!("{missed} budgets missed");
+}
+
+/// Puts the daemon as it is released where the benchmark's own build of it is: for benchmarks, cargo ignores the
+/// profile's `panic`, and a daemon that unwinds is half a megabyte larger.
+fn build_release() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--release", "--locked", "--bin", "lenscastd"]);
+    let built = command.status().expect("cargo can be started");
+    assert!(built.success(), "lenscastd does not build");
+}
+
+fn results(sections: &[Section], loads: &[f64]) -> String {
+    let loads: Vec<String> = loads.iter().map(|load| format!("{load:.1}")).collect();
+    let texts: Vec<String> = sections.iter().map(Section::text).collect();
+    format!(
+        "# Measurements\n\n\
+         Written by `make bench`; do not edit. The budgets are those of the design.\n\n\
+         {}- load average (1 min) before the first part and after each: {}; the benchmark itself is part of it\n\n{}",
+        machine::describe(),
+        loads.join(", "),
+        texts.join("\n")
+    )
+}

@@ -1,0 +1,56 @@
+//! What a process costs.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+
+use crate::support::monotonic;
+
+/// CPU time of a process over a window, and memory at its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// User and system time of all its threads, % of one core.
+    pub cpu: f64,
+    /// Resident set, MiB.
+    pub rss: f64,
+    /// The part of it that no file backs: heap, stacks.
+    pub anonymous: f64,
+    /// The largest resident set of its life, MiB.
+    pub peak_rss: f64,
+}
+
+impl Usage {
+    /// Of these processes side by side, over `window`.
+    pub fn over(window: Duration, pids: &[u32]) -> Vec<Self> {
+        let before: Vec<_> = pids.iter().map(|pid| (monotonic(), cpu_time(*pid))).collect();
+        sleep(window);
+        let of = |(pid, (then, cpu_then)): (&u32, (Duration, Duration))| {
+            let cpu = cpu_time(*pid).saturating_sub(cpu_then).as_secs_f64();
+            let wall = monotonic().saturating_sub(then).as_secs_f64();
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it still runs");
+            Self {
+                cpu: 100.0 * cpu / wall,
+                rss: mebibytes(&status, "VmRSS:"),
+                anonymous: mebibytes(&status, "RssAnon:"),
+                peak_rss: mebibytes(&status, "VmHWM:"),
+            }
+        };
+        pids.iter().zip(before).map(of).collect()
+    }
+}
+
+/// The kernel's own count, in nanoseconds; threads that have ended are in it.
+fn cpu_time(pid: u32) -> Duration {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid is a positive i32"));
+    let clock = clock_getcpuclockid(pid).expect("it still runs");
+    Duration::from(clock_gettime(clock).expect("it still runs"))
+}
+
+fn mebibytes(status: &str, name: &str) -> f64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux shows it of every process");
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+    kib / 1024.0
+}
