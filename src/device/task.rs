@@ -204,11 +204,10 @@ impl Task {
         Ok((task, Events { captures, publishers, inputs: inputs_receiver, control, cloud, hotplug }))
     }
 
-    /// Tries the encoders while nobody waits for them.
     fn warm_up(&self) {
         let (encoders, config) = (self.encoders.clone(), self.config.clone());
         tokio::task::spawn_blocking(move || {
-            let _ = encoders.choose(&config.encoder.profile, &VideoSettings::default()); // a failure is logged there
+            encoders.warm_up(&config.encoder.profile, &VideoSettings::default());
         });
     }
 

@@ -83,6 +83,16 @@ impl Encoders {
         Err(Failure::new(Cause::EncoderFailed, complaints.join("; ")))
     }
 
+    /// Tries the hardware encoders while nobody waits for them. Software is quick to try when it is needed, and brings
+    /// memory with it that an idle daemon should not hold.
+    pub fn warm_up(&self, wanted: &str, settings: &VideoSettings) {
+        for profile in self.profiles.iter().filter(|profile| profile.hardware) {
+            if (wanted == "auto" || profile.name == wanted) && self.trial(profile, settings).is_ok() {
+                return;
+            }
+        }
+    }
+
     /// What each profile's trial shows, for `doctor`.
     pub fn survey(&self, settings: &VideoSettings) -> Vec<(Profile, Result<Trial, Failure>)> {
         self.profiles.iter().map(|profile| (profile.clone(), self.trial(profile, settings))).collect()
