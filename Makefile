@@ -16,11 +16,10 @@ check:
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --quiet --lib --bins
 
-# The main job on real camera drivers, in the rig.
+# Only the tests on real camera, sound and encoder drivers, in the rig of hw-fixtures/.
 test-hw:
 	scripts/install-dependencies.sh test
-	cargo build --locked
-	hw-fixtures/run.sh
+	scripts/test.sh --test hardware
 
 # Measurements beside gst-launch-1.0 and ffmpeg; writes benches/RESULTS.md. ARGS=--quick sees in two minutes that it works.
 bench:

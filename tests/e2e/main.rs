@@ -13,7 +13,6 @@ mod cloud_link;
 mod harness;
 mod network_faults;
 mod publish;
-mod rig;
 mod server_faults;
 mod sharing;
 mod traffic;

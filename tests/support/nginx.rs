@@ -64,6 +64,14 @@ impl Nginx {
         }
     }
 
+    /// Starts it on another address of this machine.
+    pub fn start_at(host: IpAddr) -> Self {
+        let mut this = Self::absent();
+        this.host = host;
+        this.launch();
+        this
+    }
+
     /// Starts it in a namespace.
     pub fn start_in(namespace: &Namespace) -> Self {
         let mut this = Self::absent();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -21,6 +21,13 @@ impl Process {
         die_with_parent(command);
         let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {name}: {e}"));
         Self { child, name }
+    }
+
+    /// Its standard input and output, which were asked to be pipes.
+    pub fn take_pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        let pipes = (self.child.stdin.take(), self.child.stdout.take());
+        let (Some(stdin), Some(stdout)) = pipes else { panic!("{} was not given pipes", self.name) };
+        (stdin, stdout)
     }
 
     /// Its process id.

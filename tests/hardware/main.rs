@@ -1,0 +1,11 @@
+//! Tests on real camera, USB, sound and encoder drivers, in the rig of `hw-fixtures/`: the built daemon in a guest, real
+//! servers on the host.
+//!
+//! One CPU is emulated, on a machine that may be busy: frames are asked for at 80 % of their rate, and times are three
+//! times what is promised.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod rig;
+mod webcam;
