@@ -80,7 +80,7 @@ fn capture(file: &str, feed: Arc<Feed>) -> gst::Pipeline {
         let dts = buffer.dts().map_or(pts, |dts| Duration::from_nanos(dts.nseconds()));
         let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let data = buffer.map_readable().expect("memory can be read");
-        feed.video(Unit { pts, dts, key, data: &data, config, size: HD.size });
+        feed.video(Unit { opening: 1, pts, dts, key, data: &data, config, size: HD.size });
         Ok(gst::FlowSuccess::Ok)
     };
     sink.set_callbacks(AppSinkCallbacks::builder().new_sample(take).build());

@@ -7,5 +7,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod camera;
+mod encoder;
+mod endurance;
+mod live;
+mod network;
 mod rig;
+mod sound;
 mod webcam;

@@ -1,0 +1,67 @@
+//! The same again and again: nothing may grow.
+
+use serde_json::json;
+
+use crate::live::{LIVE, Live, SIZE};
+use crate::support::{Guest, poll_until};
+
+const CYCLES: usize = 20;
+
+/// Open files, threads, open video devices, and resident kilobytes of the daemon.
+fn resources(guest: &Guest, pid: u32) -> [u64; 4] {
+    let read = guest.shell(&format!(
+        "ls /proc/{pid}/fd | wc -l; ls /proc/{pid}/task | wc -l; \
+         ls -l /proc/{pid}/fd | grep -c '/dev/video' || true; awk '/VmRSS/ {{ print $2 }}' /proc/{pid}/status"
+    ));
+    let numbers: Vec<u64> = read.split_whitespace().map(|word| word.parse().expect("a number")).collect();
+    numbers.try_into().expect("four of them")
+}
+
+/// Runs the cycles; files, threads and devices must be as after the first again, and memory must not climb.
+fn nothing_grows(guest: &Guest, live: &mut Live, mut cycle: impl FnMut(&mut Live)) {
+    let pid = live.daemon.program().pid();
+    cycle(live);
+    let first = resources(guest, pid);
+    let mut memory = Vec::new();
+    for _ in 1..CYCLES {
+        cycle(live);
+        memory.push(resources(guest, pid)[3]);
+    }
+    poll_until("files, threads and devices to be as after the first cycle", LIVE, || {
+        let now = resources(guest, pid);
+        (0..3).all(|kind| now[kind] <= first[kind]).then_some(())
+    });
+    // Kilobytes a cycle after the tenth; an allocator's steps make single values worthless.
+    let late = &memory[memory.len() - 10..];
+    let slope = (late[late.len() - 1] as f64 - late[0] as f64) / (late.len() - 1) as f64;
+    assert!(slope < 50.0, "memory grows by {slope:.0} kB a cycle: {memory:?}");
+}
+
+#[test]
+fn twenty_unplugs_leave_nothing_behind() {
+    let guest = Guest::boot();
+    let webcam = guest.webcam("0001", "--mode yuyv:320x240@30");
+    let mut live = Live::begin(&guest, "", SIZE, 300_000);
+    nothing_grows(&guest, &mut live, |live| {
+        webcam.unplug();
+        live.watch.wait_state("reconnecting", LIVE);
+        webcam.plug();
+        live.watch.wait_state("streaming", LIVE);
+    });
+    live.finish();
+}
+
+#[test]
+fn twenty_streams_leave_nothing_behind() {
+    let guest = Guest::boot();
+    guest.hardware("encoder");
+    guest.webcam("0001", "--mode yuyv:320x240@30");
+    let mut live = Live::prepare(&guest, "");
+    nothing_grows(&guest, &mut live, |live| {
+        live.daemon.control().granted(&live.request(SIZE, 300_000));
+        live.watch.wait_state("streaming", LIVE);
+        live.daemon.control().granted(&json!({"cmd": "stop"}));
+        live.watch.wait_state("stopped", LIVE);
+    });
+    live.daemon.finish();
+}

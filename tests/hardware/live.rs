@@ -1,0 +1,86 @@
+//! A stream from a guest's camera to a server on the host.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::control::start;
+use crate::support::recordings::Recordings;
+use crate::support::watch::{Event, Watch};
+use crate::support::{Guest, GuestDaemon, Nginx};
+
+/// One emulated CPU on a busy machine, and a trial of each encoder before the first frame.
+pub const LIVE: Duration = Duration::from_secs(40);
+/// Three times what is promised for coming back, 2 s.
+pub const BACK: Duration = Duration::from_secs(6);
+/// Three times what is promised for noticing, 3 s at most.
+pub const NOTICED: Duration = Duration::from_secs(9);
+/// What the tests of faults stream: small, since many run on one CPU.
+pub const SIZE: (u32, u32) = (320, 240);
+
+/// Everything that a stream needs, around a guest whose hardware is the test's business.
+pub struct Live {
+    pub nginx: Nginx,
+    pub recordings: Recordings,
+    pub daemon: GuestDaemon,
+    pub watch: Watch,
+}
+
+impl Live {
+    /// Starts server and daemon, with the TOML tables in `more`; nothing streams yet.
+    pub fn prepare(guest: &Guest, more: &str) -> Self {
+        let nginx = Nginx::start_at(guest.host());
+        let recordings = nginx.recordings();
+        let daemon = GuestDaemon::start(guest, more);
+        let watch = daemon.watch();
+        Self { nginx, recordings, daemon, watch }
+    }
+
+    /// Goes live and waits until it is.
+    pub fn begin(guest: &Guest, more: &str, size: (u32, u32), bitrate: u32) -> Self {
+        let mut live = Self::prepare(guest, more);
+        live.daemon.control().granted(&live.request(size, bitrate));
+        live.watch.wait_state("streaming", LIVE);
+        live.recordings.wait_frames(0, 30, LIVE);
+        live
+    }
+
+    /// The request for a stream at 30 frames a second.
+    pub fn request(&self, size: (u32, u32), bitrate: u32) -> Value {
+        start(&self.nginx.url("live", "key"), "org.example", "s-1", size, 30, bitrate)
+    }
+
+    /// Waits to be told of an outage, and gives that report.
+    pub fn wait_outage(&mut self, cause: &str, within: Duration) -> Event {
+        let outage =
+            self.watch.wait(&format!("an outage by {cause}"), within, |event| event.report() == Some("reconnecting"));
+        assert_eq!(outage.cause(), cause);
+        outage
+    }
+
+    /// The camera's part of the daemon's state.
+    pub fn camera(&self) -> Value {
+        self.daemon.control().status()["camera"].clone()
+    }
+
+    /// Waits for `count` more frames than there are in the last recording.
+    pub fn wait_more_frames(&self, count: usize) {
+        let index = self.recordings.count() - 1;
+        let now = self.recordings.wait("the last recording", LIVE, |all| all.get(index).map(|r| r.frames().len()));
+        self.recordings.wait_frames(index, now + count, LIVE);
+    }
+
+    /// Ends stream and daemon, and checks what is true of every recording: key frame first, times that never step back,
+    /// nothing that a decoder complains of.
+    pub fn finish(self) -> Vec<crate::support::recordings::Recording> {
+        self.daemon.control().granted(&json!({"cmd": "stop"}));
+        self.daemon.finish();
+        let all = self.recordings.finish();
+        for recording in all.iter().filter(|recording| !recording.frames().is_empty()) {
+            let frames = recording.frames();
+            assert!(frames[0].key, "{} begins with a key frame", recording.path.display());
+            assert!(frames.is_sorted_by(|a, b| a.dts_ms < b.dts_ms), "decoding times rise strictly");
+        }
+        all
+    }
+}
