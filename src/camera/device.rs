@@ -388,4 +388,6 @@ impl Device {
 }
 
 #[cfg(test)]
+mod boards;
+#[cfg(test)]
 mod tests;

@@ -8,8 +8,12 @@ use std::path::Path;
 use serde::Deserialize;
 
 /// The profiles that come with the program.
-const BUILT_IN: [&str; 3] = [
+const BUILT_IN: [&str; 7] = [
     include_str!("../../pipelines/v4l2.toml"),
+    include_str!("../../pipelines/rockchip-mpp.toml"),
+    include_str!("../../pipelines/jetson.toml"),
+    include_str!("../../pipelines/imx-vpu.toml"),
+    include_str!("../../pipelines/va-api.toml"),
     include_str!("../../pipelines/x264.toml"),
     include_str!("../../pipelines/openh264.toml"),
 ];
@@ -190,8 +194,62 @@ mod tests {
     #[test]
     fn hardware_is_tried_before_software() {
         let profiles = load(None).unwrap();
-        assert_eq!(profiles.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["v4l2", "x264", "openh264"]);
-        assert!(profiles[0].hardware && !profiles[1].hardware);
+        let names: Vec<_> = profiles.iter().map(|profile| profile.name.as_str()).collect();
+        assert_eq!(names, ["v4l2", "rockchip-mpp", "jetson", "imx-vpu", "va-api", "x264", "openh264"]);
+        assert!(profiles.is_sorted_by_key(|profile| !profile.hardware));
+    }
+
+    /// What a board's file in `hw-fixtures/boards/` says of its encoder.
+    #[derive(Deserialize)]
+    struct Board {
+        encoder: BoardEncoder,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct BoardEncoder {
+        elements: Vec<String>,
+        profile: String,
+        controls: Option<Vec<String>>,
+        #[serde(default)]
+        lacks: Vec<String>,
+    }
+
+    impl BoardEncoder {
+        /// Its vendor's system has an element of this profile; software is everywhere.
+        fn suits(&self, profile: &Profile) -> bool {
+            let is = |name: &String, pattern: &String| match pattern.split_once('*') {
+                None => name == pattern,
+                Some((start, end)) => name.starts_with(start) && name.ends_with(end),
+            };
+            !profile.hardware
+                || profile.elements.iter().any(|pattern| self.elements.iter().any(|name| is(name, pattern)))
+        }
+    }
+
+    #[test]
+    fn each_board_gets_its_own_encoder_first() {
+        let profiles = load(None).unwrap();
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/hw-fixtures/boards");
+        let files = toml_files(Path::new(folder)).unwrap();
+        assert!(files.len() >= 10, "{files:?}");
+        for file in files {
+            let shown = file.display();
+            let Board { encoder } = toml::from_str(&std::fs::read_to_string(&file).unwrap())
+                .unwrap_or_else(|error| panic!("{shown}: {error}"));
+            let first = profiles.iter().find(|profile| encoder.suits(profile)).unwrap();
+            assert_eq!(first.name, encoder.profile, "{shown}");
+            let Some(known) = &encoder.controls else { continue };
+            let mut set: Vec<&String> = first.v4l2_controls.keys().collect();
+            if let Bitrate::V4l2Control { v4l2_control } = &first.bitrate {
+                set.push(v4l2_control);
+            }
+            if let Setting::V4l2Control { v4l2_control } = &first.key_frame_interval {
+                set.push(v4l2_control);
+            }
+            set.retain(|control| !known.contains(control));
+            assert_eq!(set, encoder.lacks.iter().collect::<Vec<_>>(), "{shown}: controls set in vain");
+        }
     }
 
     #[test]
