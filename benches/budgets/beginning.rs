@@ -81,9 +81,9 @@ pub fn section(extent: &Extent) -> Section {
     Section {
         title: "From the command to the first picture at the server",
         method: "From the start request on the control socket (for the others: from the start of the process) to the \
-                 first H.264 picture in nginx's recording, sound included. The daemon is a new one in each run and has \
-                 tried its encoder; its camera is the test picture, which unlike a real one is awake at once, as the \
-                 others' is. 1280x720 at 30 fps; where the camera is open already, that is after a photo, so \
+                 first H.264 picture in nginx's recording, sound included. The daemon is a new one in each run; its \
+                 first stream tries the encoder. All have the test picture for a camera, which unlike a real one is \
+                 awake at once. 1280x720 at 30 fps; where the camera is open already, that is after a photo, so \
                  960x540 at 15 fps, as photos open it: a picture every 67 ms."
             .to_owned(),
         rows: vec![

@@ -105,7 +105,7 @@ pub fn encoding(extent: &Extent) -> Section {
             "1280x720 at 30 fps, x264 ultrafast zerolatency at 2 Mbit/s, AAC at 64 kbit/s, to nginx-rtmp on loopback. \
              gst-launch-1.0 has the same elements with the same properties; ffmpeg encodes another picture (testsrc2), \
              by its own AAC encoder. CPU is user and system time over {} s, {} s after the first picture arrived; peak \
-             RSS is that of the process's whole life, for lenscastd with the trial of its encoder. By turns, and \
+             RSS is that of the process's whole life. By turns, and \
              compared round by round.",
             extent.window.as_secs(),
             SETTLE.as_secs()

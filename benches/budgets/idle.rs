@@ -70,8 +70,7 @@ pub fn section(extent: &Extent) -> Section {
         title: "Idle, and on disk",
         method: format!(
             "The control socket is open and nobody uses the camera, for {} s; {} daemons side by side, before and after \
-             ten streams of {} s of 1280x720 at 30 fps each. The encoder has been tried, so x264 is in memory. GStreamer's \
-             registry holds all plugins of Debian's packages.",
+             ten streams of {} s of 1280x720 at 30 fps each. GStreamer's registry holds all plugins of Debian's packages.",
             extent.idle.as_secs(),
             extent.runs,
             STREAM.as_secs()

@@ -20,7 +20,7 @@ mod usage;
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Parser, ValueEnum};
 
@@ -111,6 +111,7 @@ fn main() {
         return;
     }
     build_release();
+    let daemon = daemon();
     let extent = Extent::new(&arguments);
     let whole = arguments.parts.is_empty() && !arguments.quick;
     let parts = if arguments.parts.is_empty() { Part::value_variants() } else { &arguments.parts };
@@ -118,6 +119,7 @@ fn main() {
     let mut sections = Vec::new();
     for part in parts {
         let section = part.measure(&extent);
+        assert_eq!(daemon, self::daemon(), "lenscastd was built anew while it was measured");
         println!("\n{}", section.text());
         loads.push(machine::load());
         sections.push(section);
@@ -140,6 +142,12 @@ fn build_release() {
     command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--release", "--locked", "--bin", "lenscastd"]);
     let built = command.status().expect("cargo can be started");
     assert!(built.success(), "lenscastd does not build");
+}
+
+/// Which build of the daemon it is.
+fn daemon() -> (u64, SystemTime) {
+    let file = fs::metadata(env!("CARGO_BIN_EXE_lenscastd")).expect("the daemon is built");
+    (file.len(), file.modified().expect("Linux knows when a file was written"))
 }
 
 fn results(sections: &[Section], loads: &[f64]) -> String {
