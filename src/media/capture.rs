@@ -23,6 +23,8 @@ use crate::protocol::{AudioSettings, Cause};
 const FIRST_PICTURE_LIMIT: Duration = Duration::from_secs(3);
 /// A running camera gives pictures; ten a second is the least that can be asked of it.
 const NEXT_PICTURE_LIMIT: Duration = Duration::from_secs(1);
+/// By so much longer is an encoder silent that gave up by itself than the camera behind which it stopped.
+const ONE_AFTER_THE_OTHER: Duration = Duration::from_millis(20);
 /// Encoders hold a few pictures back at first.
 const FIRST_ENCODED_LIMIT: Duration = Duration::from_secs(3);
 /// Behind a running camera.
@@ -218,7 +220,15 @@ async fn watch(
 
 fn check_deadlines(progress: &Progress) -> Result<(), Failure> {
     let camera_limit = if progress.captured() == 0 { FIRST_PICTURE_LIMIT } else { NEXT_PICTURE_LIMIT };
-    if progress.camera_silent() > camera_limit {
+    let camera_silent = progress.camera_silent();
+    // An encoder that gives up refuses the camera's next pictures, and so silences it, after itself.
+    if camera_silent > camera_limit
+        && progress.encoded() > 0
+        && progress.encoder_silent() > camera_silent + ONE_AFTER_THE_OTHER
+    {
+        return Err(Failure::new(Cause::EncoderStalled, "the encoder gave up"));
+    }
+    if camera_silent > camera_limit {
         return Err(Failure::new(Cause::CameraStalled, format!("no picture for {camera_limit:?}")));
     }
     let encoder_limit = if progress.encoded() == 0 { FIRST_ENCODED_LIMIT } else { NEXT_ENCODED_LIMIT };

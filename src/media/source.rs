@@ -141,6 +141,9 @@ pub fn elements(
             let mut elements = vec![camera(node, *zero_copy)?, caps_filter(camera_caps(&choice.mode)?)?];
             if profile.is_some() {
                 elements.extend(conversion(choice, *fit, settings)?);
+            } else {
+                // Drivers seldom mark key frames; the parser sees them.
+                elements.push(pipeline::element("h264parse", None)?);
             }
             elements
         }

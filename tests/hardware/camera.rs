@@ -107,7 +107,8 @@ fn pictures_in_jpeg_are_decoded_where_there_are_no_others_so_large() {
     let live = Live::begin(&guest, "", (640, 480), 800_000);
     let camera = live.camera();
     assert!(camera["mode"].as_str().is_some_and(|mode| mode.contains("640x480")), "{camera}");
-    let all = live.finish();
+    let ended = live.finish();
+    let all = &ended.recordings;
     assert_eq!(crate::support::probe::probe(&all[0].path).size, (640, 480));
 }
 
@@ -119,7 +120,8 @@ fn a_camera_that_delivers_h264_is_passed_through_and_can_be_photographed() {
     assert_eq!(live.camera()["encoder"], "camera");
     let photo = live.daemon.control().photo("org.example").expect("the owner may");
     assert!(photo.starts_with(&[0xff, 0xd8, 0xff]));
-    let all = live.finish();
+    let ended = live.finish();
+    let all = &ended.recordings;
     assert_eq!(crate::support::probe::probe(&all[0].path).complaints, "");
 }
 
@@ -130,7 +132,8 @@ fn a_sensor_on_its_side_gives_an_upright_picture_of_the_asked_shape() {
     let more = "[camera]\ndevice = \"auto\"\nrotation = 90\n";
     let live = Live::begin(&guest, more, (240, 320), 500_000);
     // The smallest width that may be asked for is 320: the picture is as near to the asked shape as that allows.
-    let all = live.finish();
+    let ended = live.finish();
+    let all = &ended.recordings;
     let probe = crate::support::probe::probe(&all[0].path);
     assert!(probe.size.0 <= 480 && probe.size.1 <= 640, "turned: {:?}", probe.size);
     assert_eq!(probe.complaints, "");
@@ -175,7 +178,8 @@ fn hdmi_at_720p_streams_through_software() {
     live.recordings.wait("10 s of media", 2 * LIVE, |all| {
         all[0].frames().last().is_some_and(|frame| frame.dts_ms > 10_000).then_some(())
     });
-    let all = live.finish();
+    let ended = live.finish();
+    let all = &ended.recordings;
     let frames = all[0].frames();
     let seconds = f64::from(frames[frames.len() - 1].dts_ms) / 1000.0;
     assert!(frames.len() as f64 >= 0.8 * 30.0 * seconds, "only {} frames in {seconds} s", frames.len());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::control::start;
-use crate::support::recordings::Recordings;
+use crate::support::recordings::{Recording, Recordings};
 use crate::support::watch::{Event, Watch};
 use crate::support::{Guest, GuestDaemon, Nginx};
 
@@ -72,7 +72,7 @@ impl Live {
 
     /// Ends stream and daemon, and checks what is true of every recording: key frame first, times that never step back,
     /// nothing that a decoder complains of.
-    pub fn finish(self) -> Vec<crate::support::recordings::Recording> {
+    pub fn finish(self) -> Ended {
         self.daemon.control().granted(&json!({"cmd": "stop"}));
         self.daemon.finish();
         let all = self.recordings.finish();
@@ -81,6 +81,13 @@ impl Live {
             assert!(frames[0].key, "{} begins with a key frame", recording.path.display());
             assert!(frames.is_sorted_by(|a, b| a.dts_ms < b.dts_ms), "decoding times rise strictly");
         }
-        all
+        Ended { recordings: all, _nginx: self.nginx }
     }
+}
+
+/// What is left of it.
+pub struct Ended {
+    pub recordings: Vec<Recording>,
+    /// Keeps their files.
+    _nginx: Nginx,
 }

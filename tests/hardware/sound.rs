@@ -19,7 +19,8 @@ fn a_tone_arrives_with_its_pitch_and_in_step_with_the_picture() {
     live.recordings
         .wait("8 s of sound", 2 * LIVE, |all| all[0].sound_ms().last().is_some_and(|last| *last > 8_000).then_some(()));
     tone.signal(nix::sys::signal::Signal::SIGTERM);
-    let all = live.finish();
+    let ended = live.finish();
+    let all = &ended.recordings;
     let (sound, frames) = (all[0].sound_ms(), all[0].frames());
     let apart = i64::from(sound[sound.len() - 1]) - i64::from(frames[frames.len() - 1].dts_ms);
     assert!(apart.abs() <= 150, "sound and picture end {apart} ms apart");
