@@ -1,4 +1,4 @@
-.PHONY: run test check test-hw bench clean
+.PHONY: run test check test-hw soak-hw bench clean
 
 # The main job: installs what is missing, builds, starts a local RTMP server and goes live.
 run:
@@ -20,6 +20,11 @@ check:
 test-hw:
 	scripts/install-dependencies.sh test
 	scripts/test.sh --test hardware
+
+# The endurance tests on real drivers with more cycles: 200 unplugs and as many streams, about ten minutes.
+soak-hw:
+	scripts/install-dependencies.sh test
+	LENSCAST_CYCLES=200 scripts/test.sh --test hardware endurance
 
 # Measurements beside gst-launch-1.0 and ffmpeg; writes benches/RESULTS.md. ARGS=--quick sees in two minutes that it works.
 bench:

@@ -172,7 +172,6 @@ fn hdmi_at_720p_streams_through_software() {
          vfp=5,vs=5,vbp=20,polarities=3",
         nodes[0]
     ));
-    let _turn = crate::support::heavy::turn();
     let live = Live::begin(&guest, "", (1280, 720), 1_500_000);
     assert_eq!(live.camera()["encoder"], "x264");
     live.recordings.wait("10 s of media", 2 * LIVE, |all| {
