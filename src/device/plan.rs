@@ -24,7 +24,7 @@ pub fn make(config: &Config, encoders: &Arc<Encoders>, wanted: &CaptureSettings)
     let is_test = matches!(source, VideoSource::Test { .. });
     let audio = AudioSource::select(&config.audio.device, is_test).map(|source| (source, wanted.audio));
     let mut video = VideoPlan { source, settings, rotation: config.camera.rotation, profile };
-    let skip_copies = config.camera.zero_copy && can_skip_copies(&video);
+    let skip_copies = config.camera.zero_copy && VideoSource::sharing_may_work() && can_skip_copies(&video);
     if let VideoSource::V4l2 { zero_copy, .. } = &mut video.source {
         *zero_copy = skip_copies;
     }

@@ -159,7 +159,28 @@ async fn capture<P>(
 where
     P: Future<Output = Result<Plan, Failure>>,
 {
-    let plan = plan.await?;
+    let mut plan = plan.await?;
+    loop {
+        let outcome = opening(generation, &plan, feed, events, commands, shown).await;
+        let nothing_came = shown.lock().unwrap_or_else(PoisonError::into_inner).pictures() == 0;
+        match outcome {
+            Err(failure) if nothing_came && plan.video.source.is_zero_copy() => {
+                tracing::warn!(generation, %failure, "camera and encoder do not share buffers here; copying from now on");
+                plan.video.source.copy_from_now_on();
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn opening(
+    generation: u64,
+    plan: &Plan,
+    feed: &Arc<Feed>,
+    events: &mpsc::Sender<(u64, Event)>,
+    commands: &mut mpsc::Receiver<Command>,
+    shown: &Arc<Mutex<Shown>>,
+) -> Result<(), Failure> {
     tracing::info!(generation, source = ?plan.video.source, encoder = plan.video.encoder(), "opening camera");
     let mut video = VideoPipeline::start(&plan.video, feed.clone()).await?;
     {
@@ -170,6 +191,7 @@ where
     let (stop_sound, stopped) = oneshot::channel();
     let sound = plan
         .audio
+        .clone()
         .map(|(source, settings)| tokio::spawn(keep_sound(source, settings, feed.clone(), shown.clone(), stopped)));
     let can_be_slow = plan.video.profile.as_ref().is_some_and(|profile| profile.hardware);
     let outcome = watch(generation, &mut video, can_be_slow, events, commands).await;

@@ -41,6 +41,8 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 const FAREWELL_QUIET: Duration = Duration::from_millis(20);
 /// No picture for so long means that the camera paused; `Flowing` must then be earned again.
 const CAMERA_PAUSE: Duration = Duration::from_millis(700);
+/// Key frames come every second; when one is so late it is asked for.
+const KEY_FRAME_OVERDUE: Duration = Duration::from_millis(1050);
 /// Behind the metadata; its arrival at the sink means that the metadata was taken.
 const ACCEPTED_EVENT: &str = "lenscast-publish-accepted";
 
@@ -135,6 +137,8 @@ struct IntakeState {
     last_picture: Option<Instant>,
     /// Of the camera, from which the last picture came.
     opening: u64,
+    /// The capture's time of the last key frame, or of our last asking for one.
+    key_frame_at: Duration,
 }
 
 impl std::fmt::Debug for Intake {
@@ -221,6 +225,14 @@ impl Consumer for Intake {
         state.last_picture = Some(Instant::now());
         state.opening = unit.opening;
         let queued = self.queued(&state.gate);
+        if unit.key {
+            state.key_frame_at = unit.dts;
+        }
+        // Some encoders know no interval in frames (the Raspberry Pi's keeps to 60 pictures whatever it is told).
+        let overdue = unit.dts.saturating_sub(state.key_frame_at) > KEY_FRAME_OVERDUE;
+        if overdue {
+            state.key_frame_at = unit.dts;
+        }
         match state.gate.video(unit.pts, unit.dts, unit.key, queued) {
             Verdict::Pass { dts_ms, composition_ms } => {
                 if state.video_config.as_ref() != Some(unit.config) {
@@ -228,6 +240,10 @@ impl Consumer for Intake {
                     self.push_media(dts_ms, flv::video_configuration(dts_ms, unit.config));
                 }
                 self.push_media(dts_ms, flv::video_frame(dts_ms, composition_ms, unit.key, unit.data));
+                drop(state);
+                if overdue {
+                    self.feed.ask_for_key_frame();
+                }
             }
             Verdict::AskForKeyFrame => {
                 drop(state);

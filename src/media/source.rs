@@ -2,6 +2,7 @@
 //! turned. Never stretched. Nothing is put in the way of a camera that gives just what the encoder takes.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gstreamer::{self as gst, prelude::*};
 
@@ -34,6 +35,9 @@ pub enum VideoSource {
         zero_copy: bool,
     },
 }
+
+/// Drivers say that they can share buffers (dmabuf) and then cannot; trying it anew costs each opening its deadline.
+static SHARING_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// What becomes of a picture of another shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -118,6 +122,24 @@ impl VideoSource {
             Self::Test { .. } => format!("{}x{} at {} fps", settings.width, settings.height, settings.frame_rate),
             Self::V4l2 { choice, .. } => choice.mode.to_string(),
         }
+    }
+
+    /// Its buffers are to go to the encoder without a copy.
+    pub fn is_zero_copy(&self) -> bool {
+        matches!(self, Self::V4l2 { zero_copy: true, .. })
+    }
+
+    /// Sharing buffers failed: neither this opening nor a later one of the process tries it again.
+    pub fn copy_from_now_on(&mut self) {
+        SHARING_FAILED.store(true, Ordering::Relaxed);
+        if let Self::V4l2 { zero_copy, .. } = self {
+            *zero_copy = false;
+        }
+    }
+
+    /// Whether sharing buffers is worth a try.
+    pub fn sharing_may_work() -> bool {
+        !SHARING_FAILED.load(Ordering::Relaxed)
     }
 
     /// Its pictures come encoded.
