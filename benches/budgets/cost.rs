@@ -1,6 +1,5 @@
 //! CPU and memory of a stream beside gst-launch-1.0 and ffmpeg.
 
-use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -25,14 +24,53 @@ struct Measured {
     frames_per_second: f64,
 }
 
-/// Each of the three by turns, in every round another one first: what else the machine does hits all alike.
-fn rounds(extent: &Extent, what: &str, measure: impl Fn(usize) -> Measured) -> [Vec<Measured>; 3] {
+/// A server of its own for each of the three, and what it records.
+struct Ground {
+    // Dropped before the server, in whose folder they are.
+    recordings: Recordings,
+    nginx: Nginx,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let nginx = Nginx::start();
+        Self { recordings: nginx.recordings(), nginx }
+    }
+
+    fn url(&self) -> String {
+        self.nginx.url("live", "key")
+    }
+
+    fn frames_between(&self, from: Duration, to: Duration) -> usize {
+        self.recordings.wait("the recording", SOON, |all| {
+            Some(all.first()?.frames().iter().filter(|frame| frame.at > from && frame.at <= to).count())
+        })
+    }
+}
+
+/// Measures the three at the same time, once they all run steadily: what else the machine does, and how fast its cores
+/// run at the moment, hits them alike.
+fn side_by_side(extent: &Extent, grounds: &[Ground; 3], pids: [u32; 3]) -> [Measured; 3] {
+    for ground in grounds {
+        ground.recordings.wait_first_frame(0, SOON);
+    }
+    sleep(SETTLE);
+    let from = monotonic();
+    let usage = Usage::over(extent.window, &pids);
+    let to = monotonic();
+    let seconds = to.saturating_sub(from).as_secs_f64();
+    std::array::from_fn(|who| {
+        let frames_per_second = grounds[who].frames_between(from, to) as f64 / seconds;
+        Measured { usage: usage[who], frames_per_second }
+    })
+}
+
+fn rounds(extent: &Extent, what: &str, measure: impl Fn(&[Ground; 3]) -> [Measured; 3]) -> [Vec<Measured>; 3] {
     let mut all = [const { Vec::new() }; 3];
     for round in 0..extent.runs {
-        for turn in 0..3 {
-            let who = (round + turn) % 3;
-            let measured = measure(who);
-            let Measured { usage, frames_per_second } = measured;
+        let measured = measure(&std::array::from_fn(|_| Ground::new()));
+        for (who, one) in measured.into_iter().enumerate() {
+            let Measured { usage, frames_per_second } = one;
             progress(&format!(
                 "{what}, round {}: {}: {:.2} % of a core, peak RSS {:.1} MiB, {frames_per_second:.1} fps",
                 round + 1,
@@ -40,23 +78,10 @@ fn rounds(extent: &Extent, what: &str, measure: impl Fn(usize) -> Measured) -> [
                 usage.cpu,
                 usage.peak_rss
             ));
-            all[who].push(measured);
+            all[who].push(one);
         }
     }
     all
-}
-
-/// Measures whoever publishes to a server of its own, once it runs steadily.
-fn steady(extent: &Extent, recordings: &Recordings, pid: u32) -> Measured {
-    recordings.wait_first_frame(0, SOON);
-    sleep(SETTLE);
-    let from = monotonic();
-    let usage = Usage::over(extent.window, &[pid])[0];
-    let to = monotonic();
-    let frames = recordings.wait("the recording", SOON, |all| {
-        Some(all.first()?.frames().iter().filter(|frame| frame.at > from && frame.at <= to).count())
-    });
-    Measured { usage, frames_per_second: frames as f64 / to.saturating_sub(from).as_secs_f64() }
 }
 
 fn rows(measured: &[Vec<Measured>; 3], what: &str) -> Vec<Row> {
@@ -82,18 +107,14 @@ fn more_memory(measured: &[Vec<Measured>; 3], what: &str) -> Row {
 
 /// A test picture, encoded by x264.
 pub fn encoding(extent: &Extent) -> Section {
-    let measured = rounds(extent, "x264", |who| {
-        let nginx = Nginx::start();
-        let (recordings, url) = (nginx.recordings(), nginx.url("live", "key"));
-        if who == 0 {
-            let mut daemon = warm_daemon();
-            daemon.control().granted(&HD.request(&url, "stream-1"));
-            let measured = steady(extent, &recordings, daemon.process().pid());
-            daemon.finish();
-            return measured;
-        }
-        let peer = [Peer::GstLaunch, Peer::Ffmpeg][who - 1].encode(&url);
-        steady(extent, &recordings, peer.pid())
+    let measured = rounds(extent, "x264", |grounds| {
+        let mut daemon = warm_daemon();
+        daemon.control().granted(&HD.request(&grounds[0].url(), "stream-1"));
+        let gst_launch = Peer::GstLaunch.encode(&grounds[1].url());
+        let ffmpeg = Peer::Ffmpeg.encode(&grounds[2].url());
+        let measured = side_by_side(extent, grounds, [daemon.process().pid(), gst_launch.pid(), ffmpeg.pid()]);
+        daemon.finish();
+        measured
     });
     let mut rows = rows(&measured, "x264");
     let ratio = compared(&measured, |ours, theirs| ours.cpu / theirs.cpu);
@@ -105,8 +126,7 @@ pub fn encoding(extent: &Extent) -> Section {
             "1280x720 at 30 fps, x264 ultrafast zerolatency at 2 Mbit/s, AAC at 64 kbit/s, to nginx-rtmp on loopback. \
              gst-launch-1.0 has the same elements with the same properties; ffmpeg encodes another picture (testsrc2), \
              by its own AAC encoder. CPU is user and system time over {} s, {} s after the first picture arrived; peak \
-             RSS is that of the process's whole life. By turns, and \
-             compared round by round.",
+             RSS is that of the process's whole life. All three at the same time, compared round by round.",
             extent.window.as_secs(),
             SETTLE.as_secs()
         ),
@@ -119,15 +139,11 @@ pub fn passing_through(extent: &Extent) -> Section {
     let dir = TempDir::new().expect("a folder for the file");
     let file = dir.path().join("h264.mp4");
     prepare_file(&file, SETTLE + extent.window + Duration::from_secs(10));
-    let publish = |who: usize, file: &Path, url: &str| match who {
-        0 => passthrough::spawn(file, url),
-        _ => [Peer::GstLaunch, Peer::Ffmpeg][who - 1].pass_through(file, url),
-    };
-    let measured = rounds(extent, "passthrough", |who| {
-        let nginx = Nginx::start();
-        let recordings = nginx.recordings();
-        let publisher = publish(who, &file, &nginx.url("live", "key"));
-        steady(extent, &recordings, publisher.pid())
+    let measured = rounds(extent, "passthrough", |grounds| {
+        let ours = passthrough::spawn(&file, &grounds[0].url());
+        let gst_launch = Peer::GstLaunch.pass_through(&file, &grounds[1].url());
+        let ffmpeg = Peer::Ffmpeg.pass_through(&file, &grounds[2].url());
+        side_by_side(extent, grounds, [ours.pid(), gst_launch.pid(), ffmpeg.pid()])
     });
     let mut rows = rows(&measured, "passthrough");
     let more = compared(&measured, |ours, theirs| ours.cpu - theirs.cpu);
@@ -140,7 +156,7 @@ pub fn passing_through(extent: &Extent) -> Section {
             "1280x720 at 30 fps, 2 Mbit/s of H.264 from an MP4 file, no sound, at its own pace to nginx-rtmp on \
              loopback, over {} s. The daemon has no file source: \"lenscastd\" is here its feed, gate, FLV writer and \
              publisher in a process of their own, behind the same filesrc, qtdemux and h264parse as gst-launch-1.0's. \
-             ffmpeg copies (-re -c copy).",
+             ffmpeg copies (-re -c copy). All three at the same time, compared round by round.",
             extent.window.as_secs()
         ),
         rows,
