@@ -31,15 +31,17 @@ pub fn load() -> f64 {
     read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
 }
 
+/// The last one that changed the daemon.
 fn commit() -> String {
     let git = |arguments: &[&str]| {
         let mut command = std::process::Command::new("git");
         let output = command.arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(arguments).output().ok()?;
         output.status.success().then(|| first_line(&output.stdout))
     };
-    let changed = git(&["status", "--porcelain", "--untracked-files=no", "src", "Cargo.lock"]);
+    let daemon = ["--", "src", "pipelines", "Cargo.lock"];
+    let changed = git(&[&["status", "--porcelain", "--untracked-files=no"], &daemon[..]].concat());
     let changed = if changed.is_some_and(|lines| !lines.is_empty()) { ", with changes" } else { "" };
-    git(&["rev-parse", "--short", "HEAD"]).unwrap_or_else(|| "unknown".to_owned()) + changed
+    git(&[&["log", "-1", "--format=%h"], &daemon[..]].concat()).unwrap_or_else(|| "unknown".to_owned()) + changed
 }
 
 fn read(path: &str) -> String {
