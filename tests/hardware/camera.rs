@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::live::{BACK, LIVE, Live, NOTICED, SIZE};
-use crate::support::{Guest, poll_until};
+use crate::support::{Guest, poll_until, process};
 
 const WEBCAM: &str = "--mode yuyv:320x240@30 --mode yuyv:640x480@30";
 
@@ -151,27 +151,144 @@ fn faults_of_the_driver_end_in_pictures_or_in_a_cause() {
         for outage in meanwhile.iter().filter(|event| event.report() == Some("reconnecting")) {
             assert_ne!(outage.cause(), "none", "{fault}");
         }
-        poll_until(&format!("frames after {fault}"), LIVE, || {
-            let before = live.camera()["frames"].as_u64()?;
-            std::thread::sleep(Duration::from_millis(500));
-            let state = live.daemon.control().status();
-            let (now, streaming) = (state["camera"]["frames"].as_u64()?, state["stream"]["state"] == "streaming");
-            (now > before && streaming).then_some(())
-        });
-        live.wait_more_frames(15);
+        wait_fresh_frames(&live, fault);
+    }
+    live.finish();
+}
+
+/// Waits until the camera gives pictures again, and the stream carries them.
+fn wait_fresh_frames(live: &Live, after: &str) {
+    poll_until(&format!("frames after {after}"), LIVE, || {
+        let before = live.camera()["frames"].as_u64()?;
+        std::thread::sleep(Duration::from_millis(500));
+        let state = live.daemon.control().status();
+        let (now, streaming) = (state["camera"]["frames"].as_u64()?, state["stream"]["state"] == "streaming");
+        (now > before && streaming).then_some(())
+    });
+    live.wait_more_frames(15);
+}
+
+#[test]
+fn a_driver_that_drops_buffers_costs_frames_and_not_the_stream() {
+    let guest = Guest::boot();
+    let nodes = guest.hardware("vivid n_devs=1 node_types=0x1 input_types=0x0");
+    let mut live = Live::begin(&guest, "", SIZE, 500_000);
+    let rate = |live: &mut Live| {
+        let over = Duration::from_secs(5);
+        let before = live.camera()["frames"].as_u64().expect("a running camera counts its frames");
+        let told = live.watch.listen(over);
+        assert!(told.iter().all(|event| event.report().is_none()), "the stream was not touched: {told:?}");
+        let after = live.camera()["frames"].as_u64().expect("a running camera counts its frames");
+        (after - before) as f64 / over.as_secs_f64()
+    };
+    let whole = rate(&mut live);
+    guest.shell(&format!("v4l2-ctl -d {} --set-ctrl=percentage_of_dropped_buffers=30", nodes[0]));
+    let thinned = rate(&mut live);
+    // Seven tenths are left; a busy machine drops more.
+    assert!(thinned < 0.9 * whole && thinned > 0.4 * whole, "{thinned:.1} of {whole:.1} frames a second");
+    assert_eq!(live.daemon.control().status()["stream"]["state"], "streaming");
+    assert_eq!(live.recordings.count(), 1, "the server saw one publication");
+    live.finish();
+}
+
+/// An HDMI input at 720p; gives its node.
+fn hdmi(guest: &Guest) -> String {
+    let node = guest.hardware("vivid n_devs=1 node_types=0x1 input_types=0x3").remove(0);
+    guest.shell(&format!(
+        "v4l2-ctl -d {node} --set-dv-bt-timings width=1280,height=720,interlaced=0,pixelclock=74250000,hfp=110,hs=40,\
+         hbp=220,vfp=5,vs=5,vbp=20,polarities=3"
+    ));
+    node
+}
+
+/// What an HDMI input is given: `dv_timings_signal_mode` of vivid.
+fn set_signal(guest: &Guest, node: &str, mode: u32) {
+    guest.shell(&format!("v4l2-ctl -d {node} --set-ctrl=dv_timings_signal_mode={mode}"));
+}
+
+/// Listens for as long as a frozen picture may go unnoticed, three times: whenever the stream says `streaming` the camera's
+/// pictures are new ones, and an outage is blamed on the camera.
+fn never_frozen(live: &mut Live, fault: &str) {
+    for _ in 0..3 {
+        let before = live.camera()["frames"].clone();
+        let told = live.watch.listen(NOTICED / 3);
+        for outage in told.iter().filter(|event| event.report() == Some("reconnecting")) {
+            assert!(outage.cause().contains("camera"), "{fault}: {outage:?}");
+        }
+        let state = live.daemon.control().status();
+        assert!(
+            state["stream"]["state"] != "streaming" || state["camera"]["frames"] != before,
+            "{fault}: streaming over a frozen picture: {state}"
+        );
+    }
+}
+
+#[test]
+fn hdmi_that_loses_its_signal_is_never_streaming_over_a_frozen_picture() {
+    let guest = Guest::boot();
+    let node = hdmi(&guest);
+    let mut live = Live::begin(&guest, "", (640, 360), 800_000);
+    for (fault, mode) in [("no signal", 1), ("no lock", 2)] {
+        set_signal(&guest, &node, mode);
+        never_frozen(&mut live, fault);
+        set_signal(&guest, &node, 0);
+        wait_fresh_frames(&live, fault);
     }
     live.finish();
 }
 
 #[test]
+fn hdmi_whose_signal_comes_later_is_streamed_then() {
+    let guest = Guest::boot();
+    let node = hdmi(&guest);
+    set_signal(&guest, &node, 1);
+    let mut live = Live::prepare(&guest, "");
+    live.daemon.control().granted(&live.request((640, 360), 800_000));
+    never_frozen(&mut live, "no signal yet");
+    set_signal(&guest, &node, 0);
+    wait_fresh_frames(&live, "the signal came");
+    live.finish();
+}
+
+/// The first picture of a recording, 640x360, as the mean grey of each column.
+fn columns(recording: &std::path::Path) -> Vec<u32> {
+    const WIDTH: usize = 640;
+    let path = recording.to_str().expect("a path in UTF-8");
+    let arguments = ["-v", "error", "-i", path, "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "gray", "-"];
+    let picture = process::run("ffmpeg", &arguments).stdout;
+    assert_eq!(picture.len(), WIDTH * 360, "one picture of the asked size");
+    let column = |x| picture.iter().skip(x).step_by(WIDTH).map(|grey| u32::from(*grey)).sum::<u32>() / 360;
+    (0..WIDTH).map(column).collect()
+}
+
+/// Streams a 4:3 webcam as 16:9.
+fn wide(fit: &str) -> Vec<u32> {
+    let guest = Guest::boot();
+    guest.webcam("0001", "--mode yuyv:640x480@30");
+    let live = Live::begin(&guest, &format!("[camera]\ndevice = \"auto\"\n{fit}"), (640, 360), 800_000);
+    let ended = live.finish();
+    columns(&ended.recordings[0].path)
+}
+
+#[test]
+fn a_letterboxed_picture_of_another_shape_has_black_bars_beside_it() {
+    let columns = wide("fit = \"letterbox\"\n");
+    // 640x480 in 640x360 is 480x360, with 80 columns left and right; edges of the encoder's blocks aside.
+    let black = |columns: &[u32]| columns.iter().all(|grey| *grey < 24);
+    assert!(black(&columns[..76]) && black(&columns[564..]), "bars: {columns:?}");
+    assert!(columns[84..556].iter().all(|grey| *grey > 48), "the picture between them: {columns:?}");
+}
+
+#[test]
+fn a_cropped_picture_of_another_shape_fills_the_width() {
+    let columns = wide("");
+    assert!(columns.iter().all(|grey| *grey > 48), "{columns:?}");
+}
+
+#[test]
 fn hdmi_at_720p_streams_through_software() {
     let guest = Guest::boot();
-    let nodes = guest.hardware("vivid n_devs=1 node_types=0x1 input_types=0x3");
-    guest.shell(&format!(
-        "v4l2-ctl -d {} --set-dv-bt-timings width=1280,height=720,interlaced=0,pixelclock=74250000,hfp=110,hs=40,hbp=220,\
-         vfp=5,vs=5,vbp=20,polarities=3",
-        nodes[0]
-    ));
+    hdmi(&guest);
     let live = Live::begin(&guest, "", (1280, 720), 1_500_000);
     assert_eq!(live.camera()["encoder"], "x264");
     live.recordings.wait("10 s of media", 2 * LIVE, |all| {
