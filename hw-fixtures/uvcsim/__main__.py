@@ -1,7 +1,8 @@
 """A USB webcam without a webcam: `python3 uvcsim [options]` beside the module's folder, as root, where vhci-hcd is loaded.
 
 The stock uvcvideo driver binds to it. SIGUSR1 pulls the plug (a true USB disconnect), SIGUSR2 plugs it in again; the same by words in
-the FIFO of --control: unplug, plug, stall (stays there without frames), resume. What happens is told on standard output, a line each.
+the FIFO of --control: unplug, plug, stall (stays there without frames), resume, flash (one
+white frame, whose time on CLOCK_MONOTONIC is told; none in H.264). What happens is told on standard output, a line each.
 """
 import argparse
 import os
@@ -40,7 +41,7 @@ def arguments():
     add("--unplug-after", type=float, metavar="SECONDS", help="pull the plug so long after it went in, once")
     add("--replug-after", type=float, metavar="SECONDS", help="plug it in again so long after that")
     add("--stall-after", type=float, metavar="SECONDS", help="no more frames so long after it was plugged in, once")
-    add("--control", metavar="FIFO", help="take words from here: unplug, plug, stall, resume")
+    add("--control", metavar="FIFO", help="take words from here: unplug, plug, stall, resume, flash")
     options = parser.parse_args()
     options.modes = options.modes or [mode(text) for text in DEFAULT_MODES]
     return options
@@ -95,6 +96,10 @@ class Simulator:
             self.camera.stalled = False
             say("resumed")
 
+    def flash(self):
+        if self.camera:
+            self.camera.flash_due = True
+
     def serve(self):
         requests = self.camera.plug.requests()
         if requests is None:
@@ -148,7 +153,7 @@ def main():
 
         def on_words():
             for word in os.read(words, 4096).decode().split():
-                if word in ("plug", "unplug", "stall", "resume"):
+                if word in ("plug", "unplug", "stall", "resume", "flash"):
                     getattr(simulator, word)()
                 else:
                     say(f"no such word: {word}")

@@ -7,6 +7,7 @@ import struct
 import time
 
 from . import descriptors
+from .pictures import white
 from .usbip import Submit
 
 LATE_AT_MOST = 0.2
@@ -26,6 +27,7 @@ class Camera:
         self.selected = (1, 1, descriptors.interval(formats[0][1][0][2][0]))
         self.frames = None
         self.stalled = False
+        self.flash, self.flash_due = None, False
         self.sent = 0
         self.rest, self.toggle, self.due = memoryview(b""), 0, 0.0
 
@@ -113,6 +115,7 @@ class Camera:
     def start(self):
         pixel_format, width, height, rate = self.mode()
         self.frames = self.pictures(pixel_format, width, height, rate)
+        self.flash = white(pixel_format, width, height)
         self.rest, self.due = memoryview(b""), time.monotonic()
         self.say(f"streaming {pixel_format} {width}x{height} at {rate:.4g}")
 
@@ -121,13 +124,22 @@ class Camera:
             self.say(f"stopped after {self.sent} frames")
         self.frames, self.rest = None, memoryview(b"")
 
+    def next_frame(self, now):
+        """The frame to send; a flash if one is due, whose time is told."""
+        if not self.flash_due or self.flash is None:
+            return next(self.frames)
+        self.flash_due = False
+        next(self.frames)
+        self.say(f"flash at {now:.6f}")
+        return self.flash
+
     def pump(self):
         """Sends what is due. Gives the seconds until something is again, or None."""
         now = time.monotonic()
         if not self.frames:
             return None
         if not self.rest and not self.stalled and now >= self.due and self.waiting:
-            self.rest, self.toggle = memoryview(next(self.frames)), self.toggle ^ 1
+            self.rest, self.toggle = memoryview(self.next_frame(now)), self.toggle ^ 1
             self.due = max(self.due + self.selected[2] / 1e7, now - LATE_AT_MOST)
             self.sent += 1
         while self.rest and self.waiting:

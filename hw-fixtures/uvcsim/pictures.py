@@ -65,6 +65,15 @@ def mjpeg(pattern, width, height):
         yield jpeg.picture(head, map(encoded.__getitem__, rows))
 
 
+def white(pixel_format, width, height):
+    """One white picture; None in H.264, where no picture stands alone."""
+    if pixel_format == "mjpeg":
+        return jpeg.picture(jpeg.header(width, height), [jpeg.row([(WHITE, 128, 128)] * -(-width // ROW))] * -(-height // ROW))
+    if pixel_format == "yuyv":
+        return bytes([WHITE, 128]) * (width * height)
+    return bytes([WHITE]) * (width * height) + bytes([128]) * (width * height // 2) if pixel_format == "nv12" else None
+
+
 def h264(path, width, height, rate):
     if path:
         with open(path, "rb") as file:

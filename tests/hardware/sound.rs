@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::live::{LIVE, Live, SIZE};
-use crate::support::{Guest, process};
+use crate::support::recordings::Recording;
+use crate::support::{Guest, poll_until, process};
 
 const TONE: &str = "gst-launch-1.0 -q audiotestsrc is-live=true freq=1000 ! audio/x-raw,rate=48000,channels=2 ! \
                     alsasink device=hw:0,0 buffer-time=200000";
@@ -53,4 +54,86 @@ fn a_card_that_vanishes_takes_the_sound_and_not_the_picture() {
     assert!(told.iter().all(|event| event.report().is_none()), "the stream was not touched: {told:?}");
     assert_eq!(live.daemon.control().status()["stream"]["state"], "streaming");
     live.finish();
+}
+
+/// Seconds from beep to beep of the rig's `beeper`.
+const BEAT: f64 = 1.5;
+
+#[test]
+fn what_happens_at_once_is_heard_as_it_is_seen() {
+    let guest = Guest::boot();
+    guest.hardware("sound pcm_substreams=1");
+    let webcam = guest.webcam("0001", "--mode yuyv:320x240@30");
+    let beeper = guest.start(&["beeper", "hw:0,0"], &[]);
+    let began = poll_until("the beeper", LIVE, || numbers_after("began at ", &beeper.output()).first().copied());
+    let live = Live::begin(&guest, SOUND, SIZE, 500_000);
+    live.recordings.wait("sound", LIVE, |all| all[0].sound_ms().last().is_some_and(|last| *last > 1000).then_some(()));
+    for count in 1..=9 {
+        webcam.flash();
+        poll_until("the flash", LIVE, || (numbers_after("flash at ", &webcam.log()).len() == count).then_some(()));
+        live.wait_more_frames(25);
+    }
+    assert_eq!(beeper.exited(), None, "it kept up: {}", beeper.output());
+    let flashed = numbers_after("flash at ", &webcam.log());
+    let ended = live.finish();
+    let recording = &ended.recordings[0];
+    let (seen, heard) = (flashes(recording), beeps(recording));
+    assert_eq!(seen.len(), flashed.len(), "every flash is in the recording: {seen:?}");
+    assert!(heard.len() >= 4, "beeps are in the recording: {heard:?}");
+    // From the clock of the camera and the card to the recording's.
+    let shift = median(seen.iter().zip(&flashed).map(|(seen, flashed)| seen - flashed).collect());
+    let late = heard.iter().map(|heard| {
+        let since = (heard - shift - began) / BEAT;
+        (since - since.round()) * BEAT * 1000.0
+    });
+    let late: Vec<f64> = late.collect();
+    let offset = median(late.clone());
+    println!("sound is {offset:.0} ms later than the picture; beep by beep: {late:.0?}");
+    assert!(offset.abs() <= 50.0, "sound is {offset:.0} ms later than the picture; beep by beep: {late:?}");
+}
+
+/// The numbers after `word` in `text`.
+fn numbers_after(word: &str, text: &str) -> Vec<f64> {
+    let number = |line: &str| line.split(word).nth(1)?.trim().parse().ok();
+    text.lines().filter_map(number).collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// When white pictures begin in it, seconds.
+fn flashes(recording: &Recording) -> Vec<f64> {
+    let path = recording.path.to_str().expect("a path in UTF-8");
+    let one_pixel = ["-v", "error", "-i", path, "-vf", "scale=1:1:flags=area", "-fps_mode", "passthrough"];
+    let pictures =
+        process::run("ffmpeg", &[&one_pixel[..], &["-f", "rawvideo", "-pix_fmt", "gray", "-"]].concat()).stdout;
+    let frames = recording.frames();
+    assert_eq!(pictures.len(), frames.len(), "every frame can be decoded");
+    let white = pictures.iter().zip(frames).filter(|(grey, _)| **grey > 200);
+    white.map(|(_, frame)| f64::from(frame.dts_ms) / 1000.0).collect()
+}
+
+/// When sound begins after silence in it, seconds, by the times of its packets, each of which holds 1024 samples.
+fn beeps(recording: &Recording) -> Vec<f64> {
+    const PACKET: usize = 1024;
+    let path = recording.path.to_str().expect("a path in UTF-8");
+    let samples = process::run("ffmpeg", &["-v", "error", "-i", path, "-vn", "-f", "s16le", "-ac", "1", "-"]).stdout;
+    let samples: Vec<i16> = samples.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])).collect();
+    let times = recording.sound_ms();
+    assert!(samples.len().div_ceil(PACKET) <= times.len(), "no packet holds more than was thought");
+    let mut quiet = 0;
+    let mut beeps = Vec::new();
+    for (index, sample) in samples.iter().enumerate() {
+        if sample.unsigned_abs() < 3000 {
+            quiet += 1;
+            continue;
+        }
+        if quiet > 20_000 {
+            beeps.push(f64::from(times[index / PACKET]) / 1000.0 + (index % PACKET) as f64 / 44_100.0);
+        }
+        quiet = 0;
+    }
+    beeps
 }

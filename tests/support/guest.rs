@@ -240,6 +240,11 @@ impl Webcam<'_> {
         self.tell("resume");
     }
 
+    /// One frame is white; its log has the time.
+    pub fn flash(&self) {
+        self.tell("flash");
+    }
+
     /// What happened to it, a line each.
     pub fn log(&self) -> String {
         self.guest.read(&format!("/run/webcam-{}.log", self.serial))
