@@ -101,6 +101,8 @@ class Simulator:
             self.camera.flash_due = True
 
     def serve(self):
+        if not self.camera:
+            return  # a word that came in the same turn pulled the plug
         requests = self.camera.plug.requests()
         if requests is None:
             self.unplug()
