@@ -8,6 +8,7 @@
 mod support;
 
 mod beginning;
+mod camera;
 mod cost;
 mod faults;
 mod figures;
@@ -49,6 +50,7 @@ struct Arguments {
 enum Part {
     Encoding,
     Passthrough,
+    Camera,
     Beginning,
     Outage,
     DeadServer,
@@ -61,6 +63,7 @@ impl Part {
         match self {
             Self::Encoding => cost::encoding(extent),
             Self::Passthrough => cost::passing_through(extent),
+            Self::Camera => camera::section(extent),
             Self::Beginning => beginning::section(extent),
             Self::Outage => faults::outage(extent),
             Self::DeadServer => faults::dead_server(extent),
