@@ -49,6 +49,25 @@ fn cpu_time(pid: u32) -> Duration {
     Duration::from(clock_gettime(clock).expect("it still runs"))
 }
 
+/// User and system time of a process and its living descendants.
+pub fn family_cpu_time(ancestor: u32) -> Duration {
+    let parent_of = |pid: u32| -> Option<u32> {
+        // Its name, in parentheses, may hold spaces; the parent comes after the state (proc(5)).
+        fs::read_to_string(format!("/proc/{pid}/stat"))
+            .ok()?
+            .rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .nth(1)?
+            .parse()
+            .ok()
+    };
+    let all = fs::read_dir("/proc").expect("Linux has /proc").flatten();
+    let pids: Vec<u32> = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let descends = |pid: &u32| std::iter::successors(Some(*pid), |pid| parent_of(*pid)).any(|pid| pid == ancestor);
+    pids.iter().filter(|pid| descends(pid)).map(|pid| cpu_time(*pid)).sum()
+}
+
 fn mebibytes(status: &str, name: &str) -> f64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux shows it of every process");
     let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");

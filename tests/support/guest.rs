@@ -41,7 +41,7 @@ pub struct Guest {
     host: IpAddr,
     shared: TempDir,
     _lifeline: ChildStdin,
-    _runner: Process,
+    runner: Process,
     _turn: Turn,
 }
 
@@ -68,12 +68,17 @@ impl Guest {
             |name: &str| place[name].as_str().and_then(|text| text.parse().ok()).expect("the runner gives addresses");
         let port = place["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("the runner gives a port");
         let agent = SocketAddr::new(ip("guest"), port);
-        Self { agent, host: ip("host"), shared, _lifeline: lifeline, _runner: runner, _turn: turn }
+        Self { agent, host: ip("host"), shared, _lifeline: lifeline, runner, _turn: turn }
     }
 
     /// The host's address as the guest sees it, for servers.
     pub fn host(&self) -> IpAddr {
         self.host
+    }
+
+    /// The process here in which, and in whose descendants, all of the guest runs.
+    pub fn runner(&self) -> u32 {
+        self.runner.pid()
     }
 
     /// The folder that is `/host` in the guest.
