@@ -195,7 +195,7 @@ fn a_driver_that_drops_buffers_costs_frames_and_not_the_stream() {
 fn hdmi(guest: &Guest) -> String {
     let node = guest.hardware("vivid n_devs=1 node_types=0x1 input_types=0x3").remove(0);
     guest.shell(&format!(
-        "v4l2-ctl -d {node} --set-dv-bt-timings width=1280,height=720,interlaced=0,pixelclock=74250000,hfp=110,hs=40,\
+        "v4l2-ctl -d {node} --set-dv-bt-timings width=1280,height=720,interlaced=0,pixelclock=74250000,hfp=1760,hs=40,\
          hbp=220,vfp=5,vs=5,vbp=20,polarities=3"
     ));
     node
@@ -287,7 +287,7 @@ fn a_cropped_picture_of_another_shape_fills_the_width() {
 
 #[test]
 fn hdmi_at_720p_streams_through_software() {
-    let guest = Guest::boot();
+    let guest = Guest::boot_alone();
     hdmi(&guest);
     let live = Live::begin(&guest, "", (1280, 720), 1_500_000);
     assert_eq!(live.camera()["encoder"], "x264");

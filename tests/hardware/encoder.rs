@@ -60,7 +60,7 @@ fn one_that_is_too_slow_gives_way_to_the_next() {
 
 #[test]
 fn the_bitrate_is_what_was_asked_also_after_a_change() {
-    let guest = Guest::boot();
+    let guest = Guest::boot_alone();
     guest.hardware("encoder");
     guest.webcam("0001", WEBCAM);
     let live = Live::begin(&guest, "", (640, 480), 1_000_000);

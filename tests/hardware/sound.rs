@@ -61,7 +61,7 @@ const BEAT: f64 = 1.5;
 
 #[test]
 fn what_happens_at_once_is_heard_as_it_is_seen() {
-    let guest = Guest::boot();
+    let guest = Guest::boot_alone();
     guest.hardware("sound pcm_substreams=1");
     let webcam = guest.webcam("0001", "--mode yuyv:320x240@30");
     let beeper = guest.start(&["beeper", "hw:0,0"], &[]);

@@ -11,7 +11,7 @@ const LIVE: Duration = Duration::from_secs(40);
 #[test]
 fn a_usb_webcam_goes_live_through_the_hardware_encoder_and_is_unplugged() {
     const SECONDS: u64 = 10;
-    let guest = Guest::boot();
+    let guest = Guest::boot_alone();
     guest.hardware("encoder");
     let webcam = guest.webcam("0001", "--name TestCam");
     let nginx = Nginx::start_at(guest.host());

@@ -49,7 +49,16 @@ impl Guest {
     /// Boots one, without any hardware so far.
     pub fn boot() -> Self {
         prepare();
-        let turn = heavy::turn();
+        Self::boot_in(heavy::turn())
+    }
+
+    /// Boots one that has the machine to itself, for what is measured rather than only seen to work.
+    pub fn boot_alone() -> Self {
+        prepare();
+        Self::boot_in(heavy::alone())
+    }
+
+    fn boot_in(turn: Turn) -> Self {
         let shared = TempDir::with_prefix("guest-").expect("a folder to share with the guest");
         let complaints = shared.path().join("runner.log");
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/hw-fixtures/run-guest.py"));
