@@ -59,11 +59,6 @@ enum Part {
 }
 
 impl Part {
-    /// All but [`Part::Camera`]: the rig's emulated system calls cost more than the work that is compared there, so that
-    /// its figures say little. It is measured when named.
-    const WHOLE: &'static [Self] =
-        &[Self::Encoding, Self::Passthrough, Self::Beginning, Self::Outage, Self::DeadServer, Self::Photo, Self::Idle];
-
     fn measure(self, extent: &Extent) -> Section {
         match self {
             Self::Encoding => cost::encoding(extent),
@@ -122,7 +117,7 @@ fn main() {
     let daemon = daemon();
     let extent = Extent::new(&arguments);
     let whole = arguments.parts.is_empty() && !arguments.quick;
-    let parts = if arguments.parts.is_empty() { Part::WHOLE } else { &arguments.parts };
+    let parts = if arguments.parts.is_empty() { Part::value_variants() } else { &arguments.parts };
     let mut loads = vec![machine::load()];
     let mut sections = Vec::new();
     for part in parts {

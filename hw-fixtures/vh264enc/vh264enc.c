@@ -36,6 +36,9 @@ module_param(max_width, uint, 0444);
 module_param(max_height, uint, 0444);
 static unsigned int max_instances = 1000;
 module_param(max_instances, uint, 0644);
+static unsigned int no_import;
+module_param(no_import, uint, 0644);
+MODULE_PARM_DESC(no_import, "1: buffers of other devices (dmabuf) are not taken; 2: nor then, but it says that they would be");
 
 struct venc_dev {
 	struct v4l2_device v4l2_dev;
@@ -368,6 +371,8 @@ static int b_prepare(struct vb2_buffer *vb)
 {
 	struct venc_ctx *c = vb2_get_drv_priv(vb->vb2_queue);
 
+	if (no_import == 2 && vb->memory == VB2_MEMORY_DMABUF)
+		return -EINVAL;
 	if (V4L2_TYPE_IS_OUTPUT(vb->type) && vb2_plane_size(vb, 0) < c->stride * c->height * 3 / 2)
 		return -EINVAL;
 	return 0;
@@ -433,7 +438,7 @@ static int queue_init(void *priv, struct vb2_queue *src, struct vb2_queue *dst)
 
 	for (i = 0; i < 2; i++) {
 		q[i]->type = i ? V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE : V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE;
-		q[i]->io_modes = VB2_MMAP | VB2_DMABUF;
+		q[i]->io_modes = no_import == 1 ? VB2_MMAP : VB2_MMAP | VB2_DMABUF;
 		q[i]->drv_priv = c;
 		q[i]->buf_struct_size = sizeof(struct v4l2_m2m_buffer);
 		q[i]->ops = &qops;

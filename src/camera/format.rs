@@ -53,6 +53,11 @@ impl PixelFormat {
             .map_or(Self::Other(fourcc), |(format, _)| *format)
     }
 
+    /// Its four-character code where its planes lie in one buffer.
+    pub fn fourcc(self) -> Option<u32> {
+        CODES.iter().find(|(format, _)| *format == self).map(|(_, codes)| u32::from_le_bytes(*codes[0]))
+    }
+
     /// The name that media software uses: `YUY2`, `NV12`, `I420`; `JPEG` and `H264` for the compressed ones. `None` for
     /// [`Self::Other`].
     pub fn name(self) -> Option<&'static str> {

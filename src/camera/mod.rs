@@ -12,6 +12,7 @@ mod holders;
 mod hotplug;
 mod mode;
 mod select;
+mod signal;
 pub mod v4l2;
 
 pub use device::{Device, Kind, list, list_in};
@@ -21,3 +22,4 @@ pub use holders::{Holder, holders};
 pub use hotplug::Hotplug;
 pub use mode::{Choice, Crop, FrameRate, Mode, ModeRange, Rates, Sizes, Wanted, choose};
 pub use select::{InvalidSelector, Selector, find, find_in};
+pub use signal::Signal;

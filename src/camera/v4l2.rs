@@ -16,6 +16,10 @@ use nix::libc::{self, c_int};
 
 use super::mode::Sizes;
 
+mod sharing;
+
+pub use sharing::try_sharing;
+
 /// `V4L2_CID_MPEG_VIDEO_BITRATE`: an encoder's target bitrate, in bit/s.
 pub const CID_VIDEO_BITRATE: u32 = 0x0099_09cf;
 /// `V4L2_CID_MPEG_VIDEO_GOP_SIZE`: frames from one key frame to the next.
@@ -65,8 +69,10 @@ pub enum Queue {
 const FORMAT_COMPRESSED: u32 = 1;
 /// `V4L2_FRMSIZE_TYPE_DISCRETE`, `V4L2_FRMIVAL_TYPE_DISCRETE`
 const DISCRETE: u32 = 1;
-/// `V4L2_IN_ST_NO_POWER | V4L2_IN_ST_NO_SIGNAL`
-const INPUT_DEAD: u32 = 0x3;
+/// `V4L2_IN_ST_NO_POWER | V4L2_IN_ST_NO_SIGNAL | V4L2_IN_ST_NO_H_LOCK | V4L2_IN_ST_NO_SYNC`
+const INPUT_DEAD: u32 = 0x0001_0103;
+/// `V4L2_IN_CAP_DV_TIMINGS | V4L2_IN_CAP_STD`: digital or analog video comes in from outside.
+const INPUT_RECEIVES: u32 = 0x6;
 
 // A driver that never ends an enumeration must not hang us. Webcams have tens of entries.
 const MAX_ENTRIES: u32 = 256;
@@ -203,8 +209,8 @@ type Ioctl<T> = unsafe fn(c_int, *mut T) -> nix::Result<c_int>;
 fn call<T>(fd: BorrowedFd<'_>, ioctl: Ioctl<T>, argument: &mut T) -> nix::Result<()> {
     loop {
         // SAFETY: `fd` is open for the call, and every `ioctl` passed here was generated in `raw` for exactly this `T`:
-        // its number carries T's size, so the kernel reads and writes that many bytes and no more. None of the
-        // structures holds a pointer, and all bit patterns are valid for their fields.
+        // its number carries T's size, so the kernel reads and writes that many bytes and no more. Only
+        // `sharing` has structures with a pointer, to what outlives the call; all bit patterns are valid for their fields.
         match unsafe { ioctl(fd.as_raw_fd(), argument) } {
             Err(Errno::EINTR) => {}
             result => return result.map(drop),
@@ -354,9 +360,11 @@ fn raw_format(queue: Queue) -> RawFormat {
 pub enum Input {
     /// The device has no inputs at all.
     Missing,
-    /// An input, with no known trouble.
+    /// An input with nothing behind it that could fall silent: a sensor's.
+    Sensor,
+    /// An input that receives a signal.
     Ready,
-    /// An input without power or signal, such as an HDMI socket with nothing plugged in.
+    /// An input without power or signal, or not locked to it, such as an HDMI socket with nothing plugged in.
     NoSignal,
 }
 
@@ -371,7 +379,8 @@ pub fn input(fd: BorrowedFd<'_>) -> Input {
     match call(fd, raw::enuminput, &mut raw) {
         Err(_) => Input::Missing,
         Ok(()) if raw.status & INPUT_DEAD != 0 => Input::NoSignal,
-        Ok(()) => Input::Ready,
+        Ok(()) if raw.capabilities & INPUT_RECEIVES != 0 => Input::Ready,
+        Ok(()) => Input::Sensor,
     }
 }
 

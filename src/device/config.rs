@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::configuration;
+pub use crate::configuration::ConfigError;
 use crate::media::source::{Fit, Rotation};
 use crate::protocol::Secret;
 
@@ -181,44 +183,11 @@ pub struct State {
     pub directory: Option<PathBuf>,
 }
 
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file is not readable.
-    #[error("cannot read {path}: {source}")]
-    Unreadable {
-        /// The file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file is not what it should be.
-    #[error("{path}: {source}")]
-    Malformed {
-        /// The file.
-        path: String,
-        /// Why, with the line.
-        source: Box<toml::de::Error>,
-    },
-    /// Two keys contradict each other, or a value makes no sense.
-    #[error("{0}")]
-    Contradiction(String),
-}
-
 impl Config {
     /// Reads `path` and the drop-ins beside it. Without a file at [`DEFAULT_PATH`] all defaults hold; a path that was
     /// asked for must exist.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let main = path.unwrap_or(Path::new(DEFAULT_PATH));
-        let mut merged = toml::Table::new();
-        let mut files = if path.is_none() && !main.exists() { vec![] } else { vec![main.to_owned()] };
-        files.extend(drop_ins(main)?);
-        for file in files {
-            merge(&mut merged, read(&file)?);
-        }
-        let shown = main.display().to_string();
-        let mut config: Self =
-            merged.try_into().map_err(|source| ConfigError::Malformed { path: shown, source: Box::new(source) })?;
+        let mut config: Self = configuration::load(path, Path::new(DEFAULT_PATH))?;
         config.settle()?;
         Ok(config)
     }
@@ -241,16 +210,11 @@ impl Config {
         }
         match (&self.cloud.token, &self.cloud.token_file) {
             (Some(_), Some(_)) => return contradiction("give either cloud.token or cloud.token_file, not both"),
-            (None, Some(file)) => {
-                let text = std::fs::read_to_string(file)
-                    .map_err(|source| ConfigError::Unreadable { path: file.display().to_string(), source })?;
-                self.cloud.token = Some(Secret::new(text.trim()));
-            }
+            (None, Some(file)) => self.cloud.token = Some(configuration::read_secret(file)?),
             _ => {}
         }
         if let Some(file) = &self.tls.ca_file {
-            std::fs::metadata(file)
-                .map_err(|source| ConfigError::Unreadable { path: file.display().to_string(), source })?;
+            configuration::must_exist(file)?;
         }
         if self.state.directory.is_none() {
             self.state.directory = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
@@ -277,40 +241,6 @@ impl Stream {
 /// Says whether a configuration file, with its drop-ins, can be used.
 pub fn check(path: &Path) -> Result<(), ConfigError> {
     Config::load(Some(path)).map(|_| ())
-}
-
-/// `lenscastd.d/*.toml` beside `lenscastd.toml`, in the order of their names.
-fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let folder = main.with_extension("d");
-    let entries = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(source) => return Err(ConfigError::Unreadable { path: folder.display().to_string(), source }),
-    };
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .collect();
-    files.sort();
-    Ok(files)
-}
-
-fn read(path: &Path) -> Result<toml::Table, ConfigError> {
-    let shown = || path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: shown(), source })?;
-    let malformed = |source: toml::de::Error| ConfigError::Malformed { path: shown(), source: Box::new(source) };
-    // Each file is read as a whole configuration first: only then does an error know its line.
-    toml::from_str::<Config>(&text).map_err(malformed)?;
-    toml::from_str(&text).map_err(malformed)
-}
-
-fn merge(base: &mut toml::Table, over: toml::Table) {
-    for (key, value) in over {
-        match (base.get_mut(&key), value) {
-            (Some(toml::Value::Table(base)), toml::Value::Table(over)) => merge(base, over),
-            (_, value) => drop(base.insert(key, value)),
-        }
-    }
 }
 
 #[cfg(test)]

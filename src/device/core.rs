@@ -95,6 +95,8 @@ pub enum Effect {
     Tell(ReportLine),
     /// Send over the cloud link.
     Send(String),
+    /// Send over the cloud link, as a binary message.
+    SendPhoto(Vec<u8>),
     /// Keep what must outlive the daemon.
     Remember(Option<Remembered>),
 }
@@ -133,6 +135,8 @@ pub struct Core {
     /// Requests that wait for the arbiter.
     waiting: HashMap<RequestId, Waiting>,
     photos: Vec<camera::Photo>,
+    /// The link's names of the photos that it asked for.
+    cloud_photos: HashMap<RequestId, String>,
     processes: Vec<camera::ProcessLease>,
     last_request: u64,
     /// Publishers opened so far.
@@ -152,8 +156,14 @@ pub struct Core {
 #[derive(Debug)]
 enum Waiting {
     Stream(stream::Asked),
-    Photo { connection: u64 },
-    Process { connection: u64, program: String },
+    /// No connection for the link's.
+    Photo {
+        connection: Option<u64>,
+    },
+    Process {
+        connection: u64,
+        program: String,
+    },
 }
 
 /// What is known of the capture.
@@ -180,6 +190,7 @@ impl Core {
             after_end: None,
             waiting: HashMap::new(),
             photos: Vec::new(),
+            cloud_photos: HashMap::new(),
             processes: Vec::new(),
             last_request: 0,
             publishers: 0,
@@ -276,6 +287,9 @@ impl Core {
     }
 
     fn reply(&mut self, request: RequestId, reply: Reply) {
+        if let Some(name) = self.cloud_photos.remove(&request) {
+            return self.tell_photo(&name, reply);
+        }
         self.effects.push(Effect::Reply(request, reply));
     }
 

@@ -24,7 +24,7 @@ pub fn make(config: &Config, encoders: &Arc<Encoders>, wanted: &CaptureSettings)
     let is_test = matches!(source, VideoSource::Test { .. });
     let audio = AudioSource::select(&config.audio.device, is_test).map(|source| (source, wanted.audio));
     let mut video = VideoPlan { source, settings, rotation: config.camera.rotation, profile };
-    let skip_copies = config.camera.zero_copy && VideoSource::sharing_may_work() && can_skip_copies(&video);
+    let skip_copies = config.camera.zero_copy && VideoSource::sharing_may_work() && can_skip_copies(encoders, &video);
     if let VideoSource::V4l2 { zero_copy, .. } = &mut video.source {
         *zero_copy = skip_copies;
     }
@@ -32,12 +32,17 @@ pub fn make(config: &Config, encoders: &Arc<Encoders>, wanted: &CaptureSettings)
 }
 
 /// A V4L2 encoder takes the camera's buffers as they are if nothing has to be done to the pictures.
-fn can_skip_copies(plan: &VideoPlan) -> bool {
-    let (VideoSource::V4l2 { choice, .. }, Some(profile)) = (&plan.source, &plan.profile) else { return false };
+fn can_skip_copies(encoders: &Encoders, plan: &VideoPlan) -> bool {
+    let (VideoSource::V4l2 { node, choice, .. }, Some(profile)) = (&plan.source, &plan.profile) else { return false };
     let taken = choice.mode.format.name().is_some_and(|name| profile.raw_formats.iter().any(|format| format == name));
     let asked = FrameRate::new(plan.settings.frame_rate, 1);
     let at_rate = choice.mode.frame_rate.is_some() && choice.mode.frame_rate <= asked;
-    profile.takes_dmabuf && taken && at_rate && choice.is_untouched() && plan.rotation == Rotation::None
+    profile.takes_dmabuf
+        && taken
+        && at_rate
+        && choice.is_untouched()
+        && plan.rotation == Rotation::None
+        && encoders.takes_buffers_of(node, choice, profile, &plan.settings)
 }
 
 /// The pattern, if the configuration asks for a test picture.
@@ -50,6 +55,9 @@ fn video_source(config: &Config, wanted: VideoSettings) -> Result<(VideoSource, 
         return Ok((VideoSource::Test { pattern: pattern.to_owned() }, wanted));
     }
     let device = find(config)?;
+    if device.no_signal {
+        return Err(Failure::new(Cause::CameraNoSignal, format!("{} receives nothing", device.node.display())));
+    }
     let frame_rate = FrameRate::new(wanted.frame_rate, 1)
         .ok_or_else(|| Failure::new(Cause::InvalidRequest, "a frame rate of 0 was asked for"))?;
     // The camera is asked for the picture as it lies.

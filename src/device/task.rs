@@ -17,18 +17,19 @@ use super::core::{CaptureSettings, Core, Effect, Input};
 use super::meter::Meter;
 use super::{doctor, plan, remember};
 use crate::camera::Hotplug;
-use crate::link::cloud::{self, CloudConfig, CloudEvent};
+use crate::link::cloud::{self, CloudConfig, CloudEvent, Outgoing};
 use crate::link::control::{self, ControlEvent};
 use crate::media::capture::{self, Capture};
 use crate::media::encoder::Encoders;
 use crate::media::failure::Failure;
 use crate::media::feed::Feed;
-use crate::media::profile::{self, ProfileError};
+use crate::media::profile;
 use crate::media::publisher::{self, Publisher};
 use crate::media::source::VideoSource;
 use crate::policy::arbiter::{LeaseId, RequestId};
 use crate::protocol::control::{Answer, Cameras, Checkup, Holder, Refusal, Reply, ReportLine, Request};
 use crate::protocol::{Cause, DaemonState, VideoSettings};
+use crate::toml_file::FileError;
 
 /// Between measurements; the state that is shown is renewed as often.
 const MEASURING: Duration = Duration::from_secs(1);
@@ -46,8 +47,8 @@ pub enum StartError {
     #[error("GStreamer cannot be used: {0}")]
     GStreamer(String),
     /// An encoder profile is not usable.
-    #[error(transparent)]
-    Profile(#[from] ProfileError),
+    #[error("encoder profiles: {0}")]
+    Profile(#[from] FileError),
     /// `encoder.profile` names none.
     #[error("encoder.profile = {0:?}: there is no such profile; there are {1}, and auto")]
     UnknownProfile(String, String),
@@ -149,7 +150,7 @@ struct Task {
     inputs: mpsc::Sender<Input>,
     state: watch::Sender<DaemonState>,
     reports: broadcast::Sender<ReportLine>,
-    to_cloud: mpsc::Sender<String>,
+    to_cloud: mpsc::Sender<Outgoing>,
     links_end: watch::Sender<bool>,
     links: JoinSet<()>,
 }
@@ -266,12 +267,15 @@ impl Task {
             Effect::FindCamera(request) => self.find_camera(request),
             Effect::Reply(request, reply) => self.reply(request, reply),
             Effect::Tell(line) => drop(self.reports.send(line)), // an error means that nobody watches
-            Effect::Send(message) => {
-                if self.to_cloud.try_send(message).is_err() {
-                    tracing::warn!("the link takes no more; message dropped");
-                }
-            }
+            Effect::Send(message) => self.send(Outgoing::Text(message)),
+            Effect::SendPhoto(frame) => self.send(Outgoing::Binary(frame)),
             Effect::Remember(remembered) => remember::keep(&self.config, remembered.as_ref()),
+        }
+    }
+
+    fn send(&self, outgoing: Outgoing) {
+        if self.to_cloud.try_send(outgoing).is_err() {
+            tracing::warn!("the link takes no more; message dropped");
         }
     }
 
@@ -415,6 +419,7 @@ impl Task {
                 state.camera.name = Some(source.name());
                 state.camera.mode = Some(source.mode(&plan.video.settings));
                 state.camera.encoder = Some(plan.video.encoder().to_owned());
+                state.camera.zero_copy = source.is_zero_copy();
                 state.camera.audio = plan.audio.filter(|_| shown.sound).map(|(source, _)| source.name().to_owned());
             }
         }

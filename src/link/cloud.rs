@@ -6,7 +6,7 @@
 //! never answer a ping, and one that never said anything must not be dropped for saying nothing.
 
 mod session;
-mod tls;
+pub(crate) mod tls;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +51,15 @@ pub enum CloudEvent {
     Message(String),
 }
 
+/// What is sent to the cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// A message.
+    Text(String),
+    /// A photo.
+    Binary(Vec<u8>),
+}
+
 /// How long. Tests shorten it.
 #[derive(Clone, Copy, Debug)]
 struct Timing {
@@ -58,6 +67,9 @@ struct Timing {
     connect: Duration,
     /// For one message to leave this machine's buffers.
     write: Duration,
+    /// The same for a photo, which shares a slow uplink with the stream. Less than the silence that clouds bear: until
+    /// it is sent, no ping is answered.
+    write_binary: Duration,
     /// Between pings.
     ping: Duration,
     /// Without anything received, on a link that had received something.
@@ -77,6 +89,7 @@ struct Timing {
 const TIMING: Timing = Timing {
     connect: Duration::from_secs(10),
     write: Duration::from_secs(5),
+    write_binary: Duration::from_secs(20),
     ping: Duration::from_secs(15),
     silence: Duration::from_secs(45),
     unacknowledged: Duration::from_secs(30),
@@ -93,7 +106,7 @@ const TIMING: Timing = Timing {
 pub async fn run(
     config: CloudConfig,
     events: mpsc::Sender<CloudEvent>,
-    outgoing: mpsc::Receiver<String>,
+    outgoing: mpsc::Receiver<Outgoing>,
     shutdown: watch::Receiver<bool>,
 ) {
     Link { config, timing: TIMING, events, outgoing, shutdown, connector: None }.run().await;
@@ -105,7 +118,7 @@ struct Link {
     config: CloudConfig,
     timing: Timing,
     events: mpsc::Sender<CloudEvent>,
-    outgoing: mpsc::Receiver<String>,
+    outgoing: mpsc::Receiver<Outgoing>,
     shutdown: watch::Receiver<bool>,
     /// Made at the first use: it reads the system's certificates.
     connector: Option<Connector>,
@@ -200,7 +213,7 @@ impl Link {
 
 /// Awaits `wait` while there is no link: what is to be sent is thrown away. `None` at shutdown.
 async fn down<T>(
-    outgoing: &mut mpsc::Receiver<String>,
+    outgoing: &mut mpsc::Receiver<Outgoing>,
     shutdown: &mut watch::Receiver<bool>,
     wait: impl Future<Output = T>,
 ) -> Option<T> {

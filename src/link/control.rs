@@ -5,7 +5,7 @@
 //! reports for `kill -9` too. A client that only shuts down its writing half (`echo … | socat`) still gets its answers.
 //! `status` and `watch` never reach the device: they are served from its published state.
 
-mod socket;
+pub(crate) mod socket;
 mod watch;
 
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -65,20 +66,27 @@ impl Client {
         Ok(Self { reader: BufReader::new(reader), writer, line: Vec::new() })
     }
 
-    /// Asks, and waits at most 20 s for the answer of the type that belongs to `request`.
-    pub async fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
+    /// Asks, and waits at most 20 s for the answer of the type that belongs to `request`, which is the daemon's
+    /// [`Request`] or the cloud's.
+    pub async fn call<T: DeserializeOwned>(&mut self, request: &impl Serialize) -> Result<T, ClientError> {
         let answer = async {
-            let mut line = serde_json::to_vec(request).map_err(|e| ClientError::Garbled(e.to_string()))?;
-            line.push(b'\n');
             // A daemon that turns us away may have closed already; its reason can still be read.
-            let written = self.writer.write_all(&line).await;
+            if let Err(error @ ClientError::Garbled(_)) = self.send(request).await {
+                return Err(error);
+            }
             match self.line().await {
-                Err(ClientError::Closed) if written.is_ok() => Err(ClientError::Closed),
                 Ok(reply) => Ok(parse_reply(&reply).map_err(|e| ClientError::Garbled(e.to_string()))??),
                 Err(error) => Err(error),
             }
         };
         timeout(REPLY, answer).await.unwrap_or(Err(ClientError::Silent))
+    }
+
+    /// Sends a request without waiting for its answer.
+    pub async fn send(&mut self, request: &impl Serialize) -> Result<(), ClientError> {
+        let mut line = serde_json::to_vec(request).map_err(|e| ClientError::Garbled(e.to_string()))?;
+        line.push(b'\n');
+        self.writer.write_all(&line).await.map_err(|_| ClientError::Closed)
     }
 
     /// Takes a photo for `app`; gives the JPEG.
@@ -99,6 +107,13 @@ impl Client {
     pub async fn watch(mut self) -> Result<(DaemonState, Watching), ClientError> {
         let Status { state } = self.call(&Request::Watch).await?;
         Ok((*state, Watching(self)))
+    }
+
+    /// The next line of a connection that watches, read as `T`, however long it takes. May be cancelled: what has arrived
+    /// in part is kept.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<T, ClientError> {
+        let line = self.line().await?;
+        serde_json::from_slice(&line).map_err(|e| ClientError::Garbled(e.to_string()))
     }
 
     /// Until the daemon has closed the connection; what else it sends is passed over.
@@ -122,7 +137,6 @@ impl Watching {
     /// The next event, however long it takes; [`ClientError::Closed`] when the daemon ends. May be cancelled: what
     /// has arrived in part is kept.
     pub async fn next(&mut self) -> Result<Event, ClientError> {
-        let line = self.0.line().await?;
-        serde_json::from_slice(&line).map_err(|e| ClientError::Garbled(e.to_string()))
+        self.0.next().await
     }
 }

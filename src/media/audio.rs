@@ -2,6 +2,7 @@
 //! pulled out never touches the picture.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::{AppSink, AppSinkCallbacks};
@@ -49,8 +50,36 @@ fn records_sound(pcm: &str) -> bool {
     pcm.lines().any(|line| line.contains(": capture "))
 }
 
-/// AAC encoders, the lightest first: `avenc_aac` brings all of libavcodec into memory.
-const ENCODERS: [(&str, &str); 3] = [("voaacenc", "S16LE"), ("fdkaacenc", "S16LE"), ("avenc_aac", "F32LE")];
+/// A GStreamer element that makes AAC-LC.
+#[derive(Debug)]
+struct Encoder {
+    name: &'static str,
+    /// The samples it takes.
+    format: &'static str,
+    /// Samples by which what is decoded is later than what went in, at every rate and bitrate. No element takes that
+    /// off its timestamps, so that sound would be late by it: 36 ms at 44.1 kHz by voaacenc.
+    delay: u32,
+}
+
+impl Encoder {
+    /// The first that is installed.
+    fn select() -> Option<&'static Self> {
+        ENCODERS.iter().find(|encoder| gst::ElementFactory::find(encoder.name).is_some())
+    }
+
+    /// [`Self::delay`] as time.
+    fn delay_at(&self, rate: u32) -> Duration {
+        Duration::from_secs(self.delay.into()) / rate
+    }
+}
+
+/// The lightest first: `avenc_aac` brings all of libavcodec into memory. Delays are measured, at 22.05 to 48 kHz and 32 to
+/// 128 kbit/s (one of them in the test below), but for fdkaacenc's, which Debian does not have: 2048 is what is said of libfdk-aac's AAC-LC.
+const ENCODERS: [Encoder; 3] = [
+    Encoder { name: "voaacenc", format: "S16LE", delay: 1600 },
+    Encoder { name: "fdkaacenc", format: "S16LE", delay: 2048 },
+    Encoder { name: "avenc_aac", format: "F32LE", delay: 1024 },
+];
 
 /// Running sound capture.
 #[derive(Debug)]
@@ -94,9 +123,7 @@ fn build(source: &AudioSource, settings: &AudioSettings, feed: Arc<Feed>) -> Res
             microphone
         }
     };
-    let (encoder, format) = ENCODERS
-        .iter()
-        .find(|(name, _)| gst::ElementFactory::find(name).is_some())
+    let chosen = Encoder::select()
         .ok_or_else(|| Failure::new(Cause::AudioFailed, "no AAC encoder; install gstreamer1.0-plugins-bad"))?;
     let queue = pipeline::element("queue", None)?;
     let convert = pipeline::element("audioconvert", None)?;
@@ -105,12 +132,12 @@ fn build(source: &AudioSource, settings: &AudioSettings, feed: Arc<Feed>) -> Res
     raw.set_property(
         "caps",
         gst::Caps::builder("audio/x-raw")
-            .field("format", *format)
+            .field("format", chosen.format)
             .field("rate", settings.sample_rate as i32)
             .field("channels", 1)
             .build(),
     );
-    let encoder = pipeline::element(encoder, None)?;
+    let encoder = pipeline::element(chosen.name, None)?;
     encoder.set_property_from_str("bitrate", &settings.bitrate.to_string());
     let parse = pipeline::element("aacparse", None)?;
     let sink = AppSink::builder()
@@ -119,7 +146,7 @@ fn build(source: &AudioSource, settings: &AudioSettings, feed: Arc<Feed>) -> Res
         .async_(false)
         .max_buffers(32)
         .drop(true)
-        .callbacks(into_feed(feed))
+        .callbacks(into_feed(feed, chosen.delay_at(settings.sample_rate)))
         .build();
     let pipeline = gst::Pipeline::new();
     pipeline::on_absolute_time(&pipeline);
@@ -127,17 +154,18 @@ fn build(source: &AudioSource, settings: &AudioSettings, feed: Arc<Feed>) -> Res
     Ok(pipeline)
 }
 
-fn into_feed(feed: Arc<Feed>) -> AppSinkCallbacks {
+fn into_feed(feed: Arc<Feed>, delay: Duration) -> AppSinkCallbacks {
     let config: Mutex<Option<Arc<[u8]>>> = Mutex::new(None);
     AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let mut config = config.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(unit) = pipeline::EncodedUnit::read(&sample, &mut config) {
+                let pts = unit.pts.saturating_sub(delay);
                 feed.audio(Unit {
                     opening: 0,
-                    pts: unit.pts,
-                    dts: unit.pts,
+                    pts,
+                    dts: pts,
                     key: true,
                     data: &unit.data,
                     config: &unit.config,
@@ -164,5 +192,50 @@ mod tests {
         assert_eq!(AudioSource::select("auto", true), Some(AudioSource::Test));
         assert_eq!(AudioSource::select("none", true), None);
         assert_eq!(AudioSource::select("hw:1,0", false), Some(AudioSource::Alsa("hw:1,0".into())));
+    }
+
+    /// Where the click of [`CLICK`] is after encoding and decoding, sample.
+    fn decoded_click(encoder: &Encoder, rate: u32) -> usize {
+        let line = format!(
+            "appsrc name=in ! audio/x-raw,format=S16LE,layout=interleaved,rate={rate},channels=1 ! audioconvert ! \
+             {} ! aacparse ! avdec_aac ! audioconvert ! audio/x-raw,format=S16LE ! appsink name=out sync=false",
+            encoder.name
+        );
+        let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
+        let source = pipeline.by_name("in").unwrap().downcast::<gstreamer_app::AppSrc>().unwrap();
+        let sink = pipeline.by_name("out").unwrap().downcast::<AppSink>().unwrap();
+        source.set_format(gst::Format::Time);
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let mut samples = vec![0_u8; 2 * 20_000];
+        samples[2 * CLICK..2 * CLICK + 2].copy_from_slice(&i16::MAX.to_le_bytes());
+        let mut buffer = gst::Buffer::from_mut_slice(samples);
+        buffer.get_mut().unwrap().set_pts(gst::ClockTime::ZERO);
+        source.push_buffer(buffer).unwrap();
+        source.end_of_stream().unwrap();
+        let mut decoded = Vec::new();
+        while let Ok(sample) = sink.pull_sample() {
+            let map = sample.buffer().unwrap().map_readable().unwrap();
+            decoded.extend(map.chunks_exact(2).map(|pair| i16::from_le_bytes([pair[0], pair[1]])));
+        }
+        pipeline.set_state(gst::State::Null).unwrap();
+        let (place, _) = decoded.iter().enumerate().max_by_key(|(_, level)| **level).unwrap();
+        place
+    }
+
+    const CLICK: usize = 9_137;
+
+    #[test]
+    fn encoders_delay_sound_by_what_is_taken_off() {
+        crate::media::init().unwrap();
+        let installed = ENCODERS.iter().filter(|encoder| gst::ElementFactory::find(encoder.name).is_some());
+        let mut measured = 0;
+        for encoder in installed {
+            for rate in [22_050, 44_100, 48_000] {
+                assert_eq!(decoded_click(encoder, rate), CLICK + encoder.delay as usize, "{encoder:?} at {rate} Hz");
+            }
+            measured += 1;
+        }
+        assert!(measured > 0, "no AAC encoder");
+        assert_eq!(ENCODERS[0].delay_at(44_100).as_millis(), 36);
     }
 }

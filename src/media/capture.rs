@@ -4,6 +4,7 @@
 //! fails or falls silent; it never reopens anything but the sound, whose loss is nobody else's business.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use super::audio::{AudioPipeline, AudioSource};
 use super::failure::{self, Failure};
 use super::feed::Feed;
 use super::memory;
+use super::source::VideoSource;
 use super::video::{Progress, VideoPipeline, VideoPlan};
+use crate::camera::Signal;
 use crate::protocol::{AudioSettings, Cause};
 
 /// A camera may take its time to wake up, but not more.
@@ -35,6 +38,8 @@ const PACE_WINDOW: Duration = Duration::from_millis(1200);
 const PACE_PERCENT: u64 = 60;
 /// How often the stages are looked at.
 const SAMPLING: Duration = Duration::from_millis(100);
+/// How often the camera's input is asked for its signal.
+const SIGNAL_SAMPLING: Duration = Duration::from_millis(500);
 /// Between attempts to open the microphone again.
 const AUDIO_RETRY: Duration = Duration::from_secs(2);
 
@@ -194,7 +199,10 @@ async fn opening(
         .clone()
         .map(|(source, settings)| tokio::spawn(keep_sound(source, settings, feed.clone(), shown.clone(), stopped)));
     let can_be_slow = plan.video.profile.as_ref().is_some_and(|profile| profile.hardware);
-    let outcome = watch(generation, &mut video, can_be_slow, events, commands).await;
+    let outcome = tokio::select! {
+        outcome = watch(generation, &mut video, can_be_slow, events, commands) => outcome,
+        failure = signal_lost(&plan.video.source) => Err(failure),
+    };
     drop(stop_sound);
     video.stop().await;
     if let Some(sound) = sound {
@@ -238,6 +246,24 @@ async fn watch(
             }
         }
     }
+}
+
+/// Ends when the camera's input has lost its signal: never where there is none to lose. Its pictures say nothing of it.
+async fn signal_lost(source: &VideoSource) -> Failure {
+    let Some(node) = source.node().map(Path::to_owned) else { return std::future::pending().await };
+    let mut sampling = tokio::time::interval(SIGNAL_SAMPLING);
+    sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut signal = tokio::task::spawn_blocking(move || Signal::of(&node)).await.ok().flatten();
+    while let Some(asked) = signal {
+        sampling.tick().await;
+        let answer = tokio::task::spawn_blocking(move || asked.is_there().then_some(asked)).await;
+        let Ok(answer) = answer else { break }; // a panic there is told elsewhere
+        if answer.is_none() {
+            return Failure::new(Cause::CameraNoSignal, format!("{} receives nothing", source.device()));
+        }
+        signal = answer;
+    }
+    std::future::pending().await
 }
 
 fn check_deadlines(progress: &Progress) -> Result<(), Failure> {

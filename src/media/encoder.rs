@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::failure::{Failure, element_name};
 use super::memory;
 use super::pipeline;
 use super::profile::{Bitrate, Profile, Setting, h264_level};
-use crate::camera::v4l2;
+use crate::camera::{Choice, v4l2};
 use crate::protocol::{Cause, VideoSettings};
 
 /// Pictures encoded in a trial: enough for every encoder's delay, few enough for a start.
@@ -33,6 +34,8 @@ pub struct Trial {
     pub bitrate: (u32, u32),
     /// Pictures a second that it made when nothing held it back, its start included.
     pub speed: u32,
+    /// The node of its device, if it has one.
+    pub device: Option<PathBuf>,
 }
 
 /// The encoders of this board: their profiles, and what trials showed so far.
@@ -105,6 +108,23 @@ impl Encoders {
             self.trials().insert(key.clone(), Err(failure.clone()));
             self.failed_in_use().insert(key);
         }
+    }
+
+    /// Whether the encoder of a profile that was chosen takes the buffers of this camera as they are. Blocks for some
+    /// milliseconds; the camera must be closed.
+    pub fn takes_buffers_of(
+        &self,
+        camera: &Path,
+        choice: &Choice,
+        profile: &Profile,
+        settings: &VideoSettings,
+    ) -> bool {
+        let trial = self.trials().get(&key(profile, settings)).cloned();
+        let Some(Ok(Trial { device: Some(encoder), .. })) = trial else { return false };
+        let Some(fourcc) = choice.mode.format.fourcc() else { return false };
+        let outcome = v4l2::try_sharing(camera, &encoder, fourcc, (choice.mode.width, choice.mode.height));
+        tracing::info!(?camera, ?encoder, mode = %choice.mode, ?outcome, "tried to share buffers");
+        outcome.is_ok()
     }
 
     /// Forgets what did not work: hardware came or went, and it may now.
@@ -191,6 +211,15 @@ impl Encoder {
         Ok(Self { element, caps: caps.build(), bitrate: profile.bitrate.clone() })
     }
 
+    /// The element, which is to be set to NULL before the rest of its pipeline.
+    ///
+    /// GStreamer 1.22 leaks a V4L2 encoder, with its device and four sockets, when its thread begins anew while pictures
+    /// come from a pool that is active already. A pipeline ends from its end: what is behind the encoder ends its thread,
+    /// and one more picture from the camera would begin it anew.
+    pub fn ends_first(self) -> gst::Element {
+        self.element
+    }
+
     /// Changes the bitrate, bit/s, while it encodes.
     ///
     /// # Errors
@@ -243,11 +272,17 @@ fn try_out(profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure
     filter.set_property("caps", &encoder.caps);
     let parse = pipeline::element("h264parse", None)?;
     let sink = AppSink::builder().caps(&avc_caps()).sync(false).build();
+    keep_pool(&encoder.element);
     let elements = gst::Pipeline::new();
     pipeline::chain(&elements, &[&source, &raw, &encoder.element, &filter, &parse, sink.upcast_ref()])?;
     let name = encoder.element.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
-    let outcome = run_trial(&elements, &sink, &name, &settings);
+    let mut outcome = run_trial(&elements, &sink, &name, &settings);
+    let element = encoder.ends_first();
+    let _ = element.set_state(gst::State::Null);
     let _ = elements.set_state(gst::State::Null);
+    if let Ok(trial) = &mut outcome {
+        trial.device = device(&element);
+    }
     memory::give_back();
     outcome
 }
@@ -284,7 +319,23 @@ fn run_trial(elements: &gst::Pipeline, sink: &AppSink, name: &str, settings: &Vi
         profile_and_level: profile_and_level.ok_or_else(|| failed("gives no SPS"))?,
         bitrate: (measured as u32, settings.bitrate),
         speed: (f64::from(pictures) / start.elapsed().as_secs_f64()) as u32,
+        device: None,
     })
+}
+
+/// Leaves an encoder's pool to itself. A source right before it would take it and make it active, and so have the encoder
+/// leak (see [`Encoder::ends_first`]); in a capture there is a tee between, which hands no pools on.
+fn keep_pool(encoder: &gst::Element) {
+    let pad = encoder.static_pad("sink").expect("an encoder has a sink pad");
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query().map(gst::QueryRef::view) {
+        Some(gst::QueryView::Allocation(_)) => gst::PadProbeReturn::Drop,
+        _ => gst::PadProbeReturn::Ok,
+    });
+}
+
+fn device(encoder: &gst::Element) -> Option<PathBuf> {
+    encoder.find_property("device").filter(|spec| spec.value_type() == String::static_type())?;
+    encoder.property::<Option<String>>("device").map(PathBuf::from)
 }
 
 /// Raw pictures as the encoder takes them.

@@ -9,8 +9,8 @@ use crate::protocol::{StreamUrl, redact_urls};
 
 static URLS: Mutex<Vec<StreamUrl>> = Mutex::new(Vec::new());
 
-/// As many keys as may still occur in a message: the stream's, and the ones it replaced.
-const KEPT: usize = 8;
+/// As many keys as may still occur in a message: of the streams there are, and the ones they replaced.
+const KEPT: usize = 256;
 
 /// From now on the parts of `url` that are secret are blotted out of GStreamer's log.
 pub fn keep_secret(url: &StreamUrl) {

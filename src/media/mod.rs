@@ -19,6 +19,8 @@ pub mod flv;
 pub mod gate;
 mod log;
 mod memory;
+#[cfg(feature = "cloud")]
+pub mod opus;
 mod photo;
 mod pipeline;
 pub mod profile;
@@ -26,6 +28,8 @@ pub mod publisher;
 mod sequence;
 pub mod socket;
 pub mod source;
+#[cfg(feature = "cloud")]
+pub mod still;
 pub mod video;
 
 use std::path::Path;

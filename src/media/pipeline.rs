@@ -85,8 +85,16 @@ pub async fn play(pipeline: &gst::Pipeline) -> Result<(), Failure> {
 /// Ends a pipeline. One that does not end in time is left to its thread and never used again; a leak, but the daemon
 /// lives (reports of such drivers: gst-rpicamsrc, tiscamera, livekit/egress 407).
 pub async fn shut_down(pipeline: gst::Pipeline, what: &'static str) {
+    shut_down_from(None, pipeline, what).await;
+}
+
+/// Ends a pipeline, `first` before all others of it.
+pub async fn shut_down_from(first: Option<gst::Element>, pipeline: gst::Pipeline, what: &'static str) {
     let bus = pipeline.bus();
     let ended = tokio::task::spawn_blocking(move || {
+        if let Some(first) = first {
+            let _ = first.set_state(gst::State::Null);
+        }
         let _ = pipeline.set_state(gst::State::Null);
     });
     if tokio::time::timeout(TEARDOWN_LIMIT, ended).await.is_err() {

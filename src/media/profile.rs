@@ -7,6 +7,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::toml_file::{self, FileError};
+
 /// The profiles that come with the program.
 const BUILT_IN: [&str; 7] = [
     include_str!("../../pipelines/v4l2.toml"),
@@ -114,55 +116,17 @@ pub enum Setting {
     },
 }
 
-/// A profile file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ProfileError {
-    /// Not readable.
-    #[error("cannot read encoder profiles in {path}: {source}")]
-    Unreadable {
-        /// The file or folder.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Not a profile.
-    #[error("{path}: {source}")]
-    Malformed {
-        /// The file.
-        path: String,
-        /// Why, with the line.
-        source: Box<toml::de::Error>,
-    },
-}
-
 /// The built-in profiles, with those of `folder` in place of or beside them, in the order in which they are tried.
-pub fn load(folder: Option<&Path>) -> Result<Vec<Profile>, ProfileError> {
+pub fn load(folder: Option<&Path>) -> Result<Vec<Profile>, FileError> {
     let mut profiles: Vec<Profile> =
         BUILT_IN.iter().map(|text| toml::from_str(text).expect("built-in profiles are tested")).collect();
-    for path in folder.map(toml_files).transpose()?.unwrap_or_default() {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| ProfileError::Unreadable { path: shown.clone(), source })?;
-        let profile: Profile = toml::from_str(&text)
-            .map_err(|source| ProfileError::Malformed { path: shown, source: Box::new(source) })?;
+    for path in folder.map(toml_file::list).transpose()?.unwrap_or_default() {
+        let profile: Profile = toml_file::read(&path)?;
         profiles.retain(|other| other.name != profile.name);
         profiles.push(profile);
     }
     profiles.sort_by_key(|profile| profile.order);
     Ok(profiles)
-}
-
-fn toml_files(folder: &Path) -> Result<Vec<std::path::PathBuf>, ProfileError> {
-    let unreadable = |source| ProfileError::Unreadable { path: folder.display().to_string(), source };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// The lowest H.264 level that allows this picture (ITU-T H.264 table A-1, by macroblocks per second and per frame).
@@ -231,12 +195,11 @@ mod tests {
     fn each_board_gets_its_own_encoder_first() {
         let profiles = load(None).unwrap();
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/hw-fixtures/boards");
-        let files = toml_files(Path::new(folder)).unwrap();
+        let files = toml_file::list(Path::new(folder)).unwrap();
         assert!(files.len() >= 10, "{files:?}");
         for file in files {
             let shown = file.display();
-            let Board { encoder } = toml::from_str(&std::fs::read_to_string(&file).unwrap())
-                .unwrap_or_else(|error| panic!("{shown}: {error}"));
+            let Board { encoder } = toml_file::read(&file).unwrap();
             let first = profiles.iter().find(|profile| encoder.suits(profile)).unwrap();
             assert_eq!(first.name, encoder.profile, "{shown}");
             let Some(known) = &encoder.controls else { continue };

@@ -29,7 +29,12 @@ use super::socket::{self, Connection, Progress};
 use crate::policy::stall::{Sample, StallDetector};
 use crate::protocol::{Cause, StreamUrl};
 
-/// From the start of connecting until the server has accepted the publication.
+/// For the server's address.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(3);
+/// For TCP to connect: one SYN and, a second later, another. A third would come so late, at 3 s before Linux 6.5, that a new
+/// attempt is sooner when a network comes back.
+const TCP_LIMIT: Duration = Duration::from_secs(2);
+/// From there until the server has accepted the publication.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(3);
 /// How often the socket is asked for signs of life.
 const SAMPLING: Duration = Duration::from_millis(100);
@@ -291,7 +296,7 @@ async fn publish(
     closed: oneshot::Receiver<()>,
     events: &mpsc::Sender<(u32, Event)>,
 ) -> Result<(), Failure> {
-    let progress = socket::watch(target.url.host(), target.url.port());
+    let progress = socket::watch(target.url.host(), target.url.port()).await;
     let sink = pipeline::element("rtmp2sink", None)?;
     locate(&sink, &target.url);
     sink.set_property("timeout", ACCEPT_LIMIT.as_secs() as u32);
@@ -373,10 +378,7 @@ impl Life<'_> {
     async fn live(&mut self, accepted: &Notify, mut closed: oneshot::Receiver<()>) -> Result<End, Failure> {
         let start = Instant::now();
         tokio::select! {
-            result = tokio::time::timeout(ACCEPT_LIMIT, self.connect(accepted)) => match result {
-                Ok(result) => result?,
-                Err(_) => return Err(Failure::new(self.phase.timed_out(), format!("no answer within {ACCEPT_LIMIT:?}"))),
-            },
+            result = self.connect(accepted) => result?,
             _ = &mut closed => return Ok(End::Asked),
         }
         tracing::debug!(attempt = self.attempt, url = %self.target.url, after = ?start.elapsed(), "publication accepted");
@@ -393,10 +395,26 @@ impl Life<'_> {
     async fn connect(&mut self, accepted: &Notify) -> Result<(), Failure> {
         let mut quick_ack = tokio::time::interval(QUICK_ACK_EVERY);
         quick_ack.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut limit = RESOLVE_LIMIT;
+        let too_long = tokio::time::sleep(limit);
+        tokio::pin!(too_long);
         loop {
             tokio::select! {
                 biased;
-                Some(progress) = self.progress.recv() => self.progressed(progress),
+                Some(progress) = self.progress.recv() => {
+                    let before = self.phase;
+                    self.progressed(progress);
+                    // Only forward: a server with several addresses has no more time for it.
+                    limit = match (before, self.phase) {
+                        (Phase::Resolving, Phase::Connecting) => TCP_LIMIT,
+                        (Phase::Resolving | Phase::Connecting, Phase::Tls | Phase::Commands) => ACCEPT_LIMIT,
+                        _ => continue,
+                    };
+                    too_long.as_mut().reset(tokio::time::Instant::now() + limit);
+                }
+                () = &mut too_long => {
+                    return Err(Failure::new(self.phase.timed_out(), format!("no answer within {limit:?}")));
+                }
                 Some(message) = self.errors.recv() => return Err(self.failure(&message)),
                 () = accepted.notified() => {
                     self.phase = Phase::Published;

@@ -2,17 +2,18 @@
 //!
 //! rtmp2sink shows neither its socket nor where its connecting stands, and its statistics are of no use for liveness
 //! (`out-bytes-acked` stays 0). But every `GSocketClient` of a process announces its progress by the signal `event`,
-//! and an emission hook hears them all: CONNECTED carries the connection before the RTMP handshake. One attempt is
-//! watched at a time, recognised by host and port. The file descriptor is duplicated; we never read, write or close
-//! the original.
+//! and an emission hook hears them all: CONNECTED carries the connection before the RTMP handshake. An attempt is
+//! recognised by host and port at first, and then by its `GSocketClient`; of two attempts at the same server the second
+//! begins when the first has been recognised, which takes milliseconds. The file descriptor is duplicated; we never read,
+//! write or close the original.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gio::prelude::*;
 use gstreamer::glib;
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// How far a connection attempt got.
 #[derive(Debug)]
@@ -32,22 +33,42 @@ pub enum Progress {
 struct Watched {
     host: String,
     port: u16,
+    /// The address of the `GSocketClient` in question, known from its first event until its last.
+    client: Option<usize>,
+    recognised: Arc<Notify>,
     progress: mpsc::UnboundedSender<Progress>,
 }
 
-static WATCHED: Mutex<Option<Watched>> = Mutex::new(None);
+static WATCHED: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
 
-/// Hears the connection attempts to `host:port` from now on, until the receiver is dropped or another watch begins.
-/// The channel needs no bound: an attempt has a handful of steps per address.
-pub fn watch(host: &str, port: u16) -> mpsc::UnboundedReceiver<Progress> {
+/// Hears the next connection attempt to `host:port`, until it is over or the receiver dropped. Waits while another to the
+/// same server is about to begin. The channel needs no bound: an attempt has a handful of steps per address.
+pub async fn watch(host: &str, port: u16) -> mpsc::UnboundedReceiver<Progress> {
     static HOOK: OnceLock<()> = OnceLock::new();
     HOOK.get_or_init(install_hook);
-    let (progress, receiver) = mpsc::unbounded_channel();
-    *lock() = Some(Watched { host: host.to_owned(), port, progress });
-    receiver
+    loop {
+        let (before, recognised) = {
+            let mut watched = lock();
+            watched.retain(|watched| !watched.progress.is_closed());
+            let same = |watched: &&Watched| watched.client.is_none() && watched.host == host && watched.port == port;
+            let Some(before) = watched.iter().find(same) else {
+                let (progress, receiver) = mpsc::unbounded_channel();
+                let recognised = Arc::default();
+                watched.push(Watched { host: host.to_owned(), port, client: None, recognised, progress });
+                return receiver;
+            };
+            (before.progress.clone(), before.recognised.clone())
+        };
+        tokio::select! {
+            () = recognised.notified() => {}
+            () = before.closed() => {}
+        }
+        // For whoever else waits.
+        recognised.notify_one();
+    }
 }
 
-fn lock() -> std::sync::MutexGuard<'static, Option<Watched>> {
+fn lock() -> std::sync::MutexGuard<'static, Vec<Watched>> {
     WATCHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -74,23 +95,38 @@ unsafe extern "C" fn on_event(
     // SAFETY: GObject passes `count` initialised values that live through the call; `glib::Value` is a transparent
     // wrapper of GValue.
     let values = unsafe { std::slice::from_raw_parts(values.cast::<glib::Value>(), count as usize) };
-    if let [_client, event, connectable, connection] = values {
-        announce(event, connectable, connection);
+    if let [client, event, connectable, connection] = values {
+        announce(client, event, connectable, connection);
     }
     glib::ffi::GTRUE // stay installed
 }
 
-fn announce(event: &glib::Value, connectable: &glib::Value, connection: &glib::Value) {
+fn announce(client: &glib::Value, event: &glib::Value, connectable: &glib::Value, connection: &glib::Value) {
+    let (Ok(client), Ok(event)) = (client.get::<gio::SocketClient>(), event.get::<gio::SocketClientEvent>()) else {
+        return;
+    };
     let Ok(address) = connectable.get::<gio::NetworkAddress>() else { return };
-    let guard = lock();
-    let Some(watched) = guard.as_ref() else { return };
-    if address.hostname() != watched.host || address.port() != watched.port {
+    let client = client.as_ptr() as usize;
+    let mut all = lock();
+    let known = all.iter().position(|watched| watched.client == Some(client));
+    if event == gio::SocketClientEvent::Complete {
+        if let Some(index) = known {
+            all.swap_remove(index); // the address may be another client's from now on
+        }
         return;
     }
-    let progress = match event.get::<gio::SocketClientEvent>() {
-        Ok(gio::SocketClientEvent::Resolving) => Progress::Resolving,
-        Ok(gio::SocketClientEvent::Connecting) => Progress::Connecting,
-        Ok(gio::SocketClientEvent::Connected) => {
+    let expected = |watched: &Watched| {
+        watched.client.is_none() && address.hostname() == watched.host && address.port() == watched.port
+    };
+    let Some(index) = known.or_else(|| all.iter().position(expected)) else { return };
+    let watched = &mut all[index];
+    if watched.client.replace(client).is_none() {
+        watched.recognised.notify_one();
+    }
+    let progress = match event {
+        gio::SocketClientEvent::Resolving => Progress::Resolving,
+        gio::SocketClientEvent::Connecting => Progress::Connecting,
+        gio::SocketClientEvent::Connected => {
             let Ok(Some(connection)) = connection.get::<Option<gio::SocketConnection>>() else { return };
             match AsFd::as_fd(&connection.socket()).try_clone_to_owned() {
                 Ok(fd) => Progress::Connected(Connection::tuned(fd)),
@@ -100,8 +136,8 @@ fn announce(event: &glib::Value, connectable: &glib::Value, connection: &glib::V
                 }
             }
         }
-        Ok(gio::SocketClientEvent::TlsHandshaking) => Progress::TlsHandshaking,
-        Ok(gio::SocketClientEvent::TlsHandshaked) => Progress::TlsHandshaked,
+        gio::SocketClientEvent::TlsHandshaking => Progress::TlsHandshaking,
+        gio::SocketClientEvent::TlsHandshaked => Progress::TlsHandshaked,
         _ => return,
     };
     let _ = watched.progress.send(progress); // the attempt may be over already
@@ -234,17 +270,29 @@ mod tests {
         assert!(after.window > 0);
     }
 
-    #[test]
-    fn hears_a_connection_of_the_process_by_host_and_port() {
+    #[tokio::test]
+    async fn hears_each_connection_of_the_process_to_a_server() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let mut progress = watch("127.0.0.1", port);
-        let client = gio::SocketClient::new();
-        let _connection = client.connect_to_host("127.0.0.1", port, gio::Cancellable::NONE).unwrap();
-        let mut connected = false;
-        while let Ok(step) = progress.try_recv() {
-            connected |= matches!(step, Progress::Connected(_));
+        let _never_begun = watch("127.0.0.1", 1).await;
+        let mut connections = Vec::new();
+        let mut waiting: Option<tokio::task::JoinHandle<_>> = None;
+        for _ in 0..2 {
+            let mut progress = match waiting.take() {
+                Some(waiting) => waiting.await.unwrap(),
+                None => watch("127.0.0.1", port).await,
+            };
+            let next = tokio::spawn(watch("127.0.0.1", port));
+            tokio::task::yield_now().await;
+            assert!(!next.is_finished(), "two attempts would be mixed up");
+            waiting = Some(next);
+            let client = gio::SocketClient::new();
+            connections.push(client.connect_to_host("127.0.0.1", port, gio::Cancellable::NONE).unwrap());
+            let mut connected = 0;
+            while let Ok(step) = progress.try_recv() {
+                connected += u32::from(matches!(step, Progress::Connected(_)));
+            }
+            assert_eq!(connected, 1);
         }
-        assert!(connected);
     }
 }

@@ -161,7 +161,8 @@ impl VideoPipeline {
     /// Ends it.
     pub async fn stop(self) {
         self.feed.on_key_frame_request(None);
-        pipeline::shut_down(self.pipeline, "video capture").await;
+        let encoder = self.encoder.map(Encoder::ends_first);
+        pipeline::shut_down_from(encoder, self.pipeline, "video capture").await;
     }
 }
 
@@ -181,7 +182,6 @@ fn encoder_branch(
     progress: &Arc<Progress>,
 ) -> Result<Option<Encoder>, Failure> {
     let settings = &plan.settings;
-    let queue = pipeline::element("queue", None)?;
     let parse = pipeline::element("h264parse", None)?;
     let stamp = matches!(plan.source, VideoSource::Test { .. });
     let sink = AppSink::builder()
@@ -191,14 +191,16 @@ fn encoder_branch(
         .max_buffers(8)
         .callbacks(into_feed(feed.clone(), progress.clone(), (settings.width, settings.height), stamp))
         .build();
-    let offered = queue.static_pad("sink").expect("a queue has a sink pad");
-    count_pictures(&offered, progress, |progress| &progress.offered);
     let Some(profile) = &plan.profile else {
-        pipeline::chain(pipeline, &[tee, &queue, &parse, sink.upcast_ref()])?;
+        // On the camera's own thread: nothing here takes long, and handing a picture over costs more than passing it on.
+        pipeline::chain(pipeline, &[tee, &parse, sink.upcast_ref()])?;
         feed.on_key_frame_request(None); // such cameras give them by themselves, and by nothing else
         return Ok(None);
     };
     // A thread of its own for the encoder; when it is too slow the camera's oldest pictures go, the camera never waits.
+    let queue = pipeline::element("queue", None)?;
+    let offered = queue.static_pad("sink").expect("a queue has a sink pad");
+    count_pictures(&offered, progress, |progress| &progress.offered);
     queue.set_property("max-size-buffers", 3_u32);
     queue.set_property_from_str("leaky", "downstream");
     let encoder = Encoder::build(profile, settings)?;

@@ -62,6 +62,7 @@ pub fn class(cause: Cause) -> Class {
         Cause::NoCamera
         | Cause::CameraLost
         | Cause::CameraStalled
+        | Cause::CameraNoSignal
         | Cause::CameraBusy
         | Cause::CameraForbidden
         | Cause::CameraFailed

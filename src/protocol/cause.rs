@@ -72,6 +72,8 @@ causes! {
     CameraLost = "camera_lost": "the camera was unplugged or vanished",
     /// The camera is there but delivers no frames.
     CameraStalled = "camera_stalled": "the camera delivers no frames",
+    /// The camera's input receives nothing: what is plugged in is off, or nothing is.
+    CameraNoSignal = "camera_no_signal": "no signal at the camera's input",
     /// The camera is in use by somebody else.
     CameraBusy = "camera_busy": "the camera is in use",
     /// The camera may not be opened by this process.

@@ -1,8 +1,13 @@
 //! Serde types of every hop, statuses and causes. No I/O, no clock.
 
+#[cfg(feature = "cloud")]
+pub mod app;
 mod cause;
 pub mod command;
 pub mod control;
+#[cfg(feature = "cloud")]
+pub mod glasses;
+pub mod photo;
 mod redact;
 pub mod report;
 mod secret;

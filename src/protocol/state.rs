@@ -209,6 +209,9 @@ pub struct CameraSnapshot {
     pub mode: Option<String>,
     /// The encoder profile in use.
     pub encoder: Option<String>,
+    /// The encoder reads pictures where the camera left them (dmabuf); nothing in between touches them.
+    #[serde(default)]
+    pub zero_copy: bool,
     /// The microphone in use.
     pub audio: Option<String>,
     /// Counts the openings of the capture pipeline: unchanged means that it was not restarted.

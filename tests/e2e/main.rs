@@ -12,6 +12,7 @@ mod causes;
 mod cloud_link;
 mod harness;
 mod network_faults;
+mod photo;
 mod publish;
 mod server_faults;
 mod sharing;

@@ -31,6 +31,8 @@ pub enum Heard {
     TurnedAway,
     /// A message.
     Message(Value),
+    /// A binary message.
+    Binary(Vec<u8>),
     /// The connection ended, by the glasses' word if there is a code (RFC 6455, 7.4).
     Disconnected(Option<u16>),
 }
@@ -225,8 +227,11 @@ async fn serve(
                     let json = serde_json::from_str(&text).unwrap_or_else(|e| panic!("not JSON ({e}): {text}"));
                     let _ = tell(Heard::Message(json));
                 }
+                Some(Ok(Message::Binary(bytes))) => {
+                    let _ = tell(Heard::Binary(bytes.to_vec()));
+                }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Binary(_) | Message::Frame(_))) => panic!("the glasses sent something other than text"),
+                Some(Ok(Message::Frame(_))) => panic!("a bare frame is never read"),
                 Some(Ok(Message::Close(frame))) => {
                     link = None;
                     let _ = tell(Heard::Disconnected(frame.map(|frame| frame.code.into())));

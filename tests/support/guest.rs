@@ -25,8 +25,8 @@ use super::process::Process;
 const ANSWER: Duration = Duration::from_secs(20);
 /// How long a shell command may take.
 const COMMAND: Duration = Duration::from_mins(1);
-/// The guest ends after this, whatever happens, seconds.
-const LIMIT: &str = "240";
+/// The guest ends after this, whatever happens.
+const LIMIT: Duration = Duration::from_mins(4);
 
 /// Builds the rig's kernel if it is not there, which takes minutes.
 pub fn prepare() {
@@ -48,21 +48,26 @@ pub struct Guest {
 impl Guest {
     /// Boots one, without any hardware so far.
     pub fn boot() -> Self {
+        Self::boot_for(LIMIT)
+    }
+
+    /// Boots one that may live for `limit`.
+    pub fn boot_for(limit: Duration) -> Self {
         prepare();
-        Self::boot_in(heavy::turn())
+        Self::boot_in(heavy::turn(), limit)
     }
 
     /// Boots one that has the machine to itself, for what is measured rather than only seen to work.
     pub fn boot_alone() -> Self {
         prepare();
-        Self::boot_in(heavy::alone())
+        Self::boot_in(heavy::alone(), LIMIT)
     }
 
-    fn boot_in(turn: Turn) -> Self {
+    fn boot_in(turn: Turn, limit: Duration) -> Self {
         let shared = TempDir::with_prefix("guest-").expect("a folder to share with the guest");
         let complaints = shared.path().join("runner.log");
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/hw-fixtures/run-guest.py"));
-        command.args(["--serve", "--limit", LIMIT, "--shared"]).arg(shared.path());
+        command.args(["--serve", "--limit", &limit.as_secs().to_string(), "--shared"]).arg(shared.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(fs::File::create(&complaints).expect("a log file"));
         let mut runner = Process::spawn(&mut command);

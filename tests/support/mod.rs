@@ -5,9 +5,12 @@
 //! or veth address; every wait has a deadline and says what it waited for.
 #![allow(dead_code, unused_imports, reason = "each test program and benchmark uses its own part")]
 
+pub mod browser;
 pub mod certificate;
 pub mod clock;
 pub mod cloud;
+#[cfg(feature = "cloud")]
+pub mod cloud_server;
 pub mod control;
 pub mod daemon;
 pub mod flv;
@@ -20,8 +23,10 @@ pub mod nginx;
 pub mod probe;
 pub mod process;
 pub mod recordings;
+pub mod sdk_app;
 pub mod watch;
 
+pub use browser::Browser;
 pub use certificate::Certificate;
 pub use clock::{monotonic, poll_until};
 pub use cloud::CloudStandIn;

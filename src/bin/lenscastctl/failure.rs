@@ -17,6 +17,9 @@ const UNREACHABLE: u8 = 3;
 pub enum Failure {
     /// Between here and the daemon, or its refusal.
     Client(ClientError),
+    /// The same for the cloud.
+    #[cfg(feature = "cloud")]
+    Cloud(ClientError),
     /// Something else.
     Other(String),
     /// Not to be done this way.
@@ -39,9 +42,15 @@ impl Failure {
 
     /// The exit status it asks for.
     pub fn status(&self) -> u8 {
+        let of = |error: &ClientError| match error {
+            ClientError::Unreachable { .. } | ClientError::Closed | ClientError::Silent => UNREACHABLE,
+            ClientError::Refused(_) | ClientError::Garbled(_) => FAILED,
+        };
         match self {
-            Self::Client(ClientError::Unreachable { .. } | ClientError::Closed | ClientError::Silent) => UNREACHABLE,
-            Self::Client(ClientError::Refused(_) | ClientError::Garbled(_)) | Self::Other(_) => FAILED,
+            Self::Client(error) => of(error),
+            #[cfg(feature = "cloud")]
+            Self::Cloud(error) => of(error),
+            Self::Other(_) => FAILED,
             Self::Usage(_) => USAGE,
             Self::OutputClosed => 0,
         }
@@ -56,6 +65,21 @@ impl fmt::Display for Failure {
                 match hint(error) {
                     Some(hint) => write!(f, "\n  {hint}"),
                     None => Ok(()),
+                }
+            }
+            #[cfg(feature = "cloud")]
+            Self::Cloud(error) => {
+                // One client for both programs: what it calls the daemon is the cloud here.
+                let text = clean(&error.to_string()).replace("the daemon", "the cloud");
+                match hint(error) {
+                    Some(hint) => write!(
+                        f,
+                        "{text}\n  {}",
+                        hint.replace("lenscastd", "lenscast-cloud")
+                            .replace("--socket", "--cloud-socket")
+                            .replace("LENSCAST_SOCKET", "LENSCAST_CLOUD_SOCKET")
+                    ),
+                    None => f.write_str(&text),
                 }
             }
             Self::Other(text) | Self::Usage(text) => f.write_str(text),

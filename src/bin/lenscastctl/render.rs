@@ -117,7 +117,10 @@ fn camera_rows(state: &DaemonState) -> Vec<Row> {
             .with(Tone::Plain, text(&camera.mode)),
     ];
     let using = [("video", &camera.encoder), ("audio", &camera.audio)];
-    rows.extend(using.into_iter().filter_map(|(label, what)| Some(Row::new(label).with(Tone::Plain, what.as_ref()?))));
+    rows.extend(using.into_iter().filter_map(|(label, what)| {
+        let row = Row::new(label).with(Tone::Plain, what.as_ref()?);
+        Some(if label == "video" && camera.zero_copy { row.with(Tone::Plain, "zero-copy") } else { row })
+    }));
     rows
 }
 

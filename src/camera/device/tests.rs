@@ -26,15 +26,15 @@ fn kind(
 #[test]
 fn cameras_are_told_from_what_only_looks_like_one() {
     let yuyv = [raw(*b"YUYV"), coded(*b"MJPG")];
-    assert_eq!(kind("uvcvideo", CAMERA, &yuyv, &[], Input::Ready), Kind::Camera);
-    assert_eq!(kind("unicam", CAMERA, &yuyv, &[], Input::Ready), Kind::Camera);
+    assert_eq!(kind("uvcvideo", CAMERA, &yuyv, &[], Input::Sensor), Kind::Camera);
+    assert_eq!(kind("unicam", CAMERA, &yuyv, &[], Input::Sensor), Kind::Camera);
     assert_eq!(kind("hdmi", cap::VIDEO_CAPTURE_MPLANE, &yuyv, &[], Input::NoSignal), Kind::Camera);
     assert_eq!(kind("uvcvideo", cap::META_CAPTURE, &[], &[], Input::Missing), Kind::Metadata);
     assert_eq!(kind("rkisp1", cap::META_OUTPUT | cap::IO_MC, &[], &[], Input::Missing), Kind::Metadata);
     assert_eq!(kind("vivid", cap::VIDEO_OUTPUT, &[], &yuyv, Input::Missing), Kind::Output);
-    assert_eq!(kind("v4l2 loopback", CAMERA, &[], &[], Input::Ready), Kind::Loopback);
-    assert_eq!(kind("v4l2 loopback", CAMERA | cap::VIDEO_OUTPUT, &yuyv, &yuyv, Input::Ready), Kind::Loopback);
-    assert!(matches!(kind("broken", CAMERA, &[], &[], Input::Ready), Kind::Other(_)));
+    assert_eq!(kind("v4l2 loopback", CAMERA, &[], &[], Input::Sensor), Kind::Loopback);
+    assert_eq!(kind("v4l2 loopback", CAMERA | cap::VIDEO_OUTPUT, &yuyv, &yuyv, Input::Sensor), Kind::Loopback);
+    assert!(matches!(kind("broken", CAMERA, &[], &[], Input::Sensor), Kind::Other(_)));
     assert!(matches!(kind("radio", 0, &[], &[], Input::Missing), Kind::Other(_)));
 }
 
@@ -42,10 +42,10 @@ fn cameras_are_told_from_what_only_looks_like_one() {
 fn what_sits_behind_a_media_controller_is_recognised() {
     let nv12 = [raw(*b"NV12")];
     let flagged = cap::VIDEO_CAPTURE_MPLANE | cap::IO_MC;
-    assert_eq!(kind("rkisp1", flagged, &nv12, &[], Input::Ready), Kind::MediaController);
-    assert_eq!(kind("unicam", CAMERA | cap::IO_MC, &nv12, &[], Input::Ready), Kind::MediaController);
+    assert_eq!(kind("rkisp1", flagged, &nv12, &[], Input::Sensor), Kind::MediaController);
+    assert_eq!(kind("unicam", CAMERA | cap::IO_MC, &nv12, &[], Input::Sensor), Kind::MediaController);
     assert_eq!(kind("xilinx-vipp", CAMERA, &nv12, &[], Input::Missing), Kind::MediaController);
-    assert_eq!(kind("sun6i-csi", CAMERA, &nv12, &[], Input::Ready), Kind::MediaController);
+    assert_eq!(kind("sun6i-csi", CAMERA, &nv12, &[], Input::Sensor), Kind::MediaController);
 }
 
 #[test]

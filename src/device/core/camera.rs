@@ -61,7 +61,9 @@ impl Core {
     }
 
     pub(super) fn expire_photos(&mut self, now: Time) {
-        let refusal = self.capture_refusal(Cause::CameraStalled);
+        // A camera that was tried again and again in vain has said why.
+        let cause = self.capture.failure.as_ref().map_or(Cause::CameraStalled, |failure| failure.cause);
+        let refusal = self.capture_refusal(cause);
         self.end_photos(now, |photo| photo.deadline <= now, &Err(refusal));
     }
 

@@ -4,14 +4,18 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::stream::Origin;
-use super::{Core, Effect, Remembered, UNTOLD_ENDS};
+use super::{Core, Effect, Remembered, UNTOLD_ENDS, Waiting};
 use crate::policy::Time;
+use crate::policy::arbiter::{Claim, Event as ArbiterEvent};
 use crate::policy::stream::Event;
 use crate::protocol::command::{self, Command, Incoming};
-use crate::protocol::{Cause, Metrics, StreamReport, StreamState, report};
+use crate::protocol::control::{Answer, Refusal, Reply};
+use crate::protocol::{Cause, Metrics, StreamReport, StreamState, photo, report};
 
 /// How many message ids are kept to recognise what is sent twice.
 const SEEN_MESSAGES: usize = 64;
+/// Photos that the link may have asked for at a time.
+const MOST_PHOTOS: usize = 8;
 /// Measurements come every second; links are told every second one (protocol facts B1: 2 s).
 const METRICS_EVERY: u64 = 2;
 
@@ -63,7 +67,7 @@ impl Core {
     }
 
     fn obey(&mut self, Incoming { dialect, command, .. }: Incoming, now: Time) {
-        if !matches!(command, Command::Ping | Command::Unknown { .. }) {
+        if !matches!(command, Command::Photo { .. } | Command::Ping | Command::Unknown { .. }) {
             self.dialect = dialect;
         }
         match command {
@@ -84,6 +88,7 @@ impl Core {
                     self.tell(report::unknown_stream(&stream_id, dialect, report::Asked::KeepAlive).to_string());
                 }
             }
+            Command::Photo { request_id, app } => self.cloud_photo(request_id, app, now),
             Command::Ping => self.tell(report::pong().to_string()),
             Command::Unknown { kind } => tracing::debug!(kind, "message for somebody else"),
         }
@@ -104,6 +109,35 @@ impl Core {
                 self.tell(message.to_string());
             }
         }
+    }
+
+    fn cloud_photo(&mut self, name: String, app: String, now: Time) {
+        if self.cloud_photos.values().any(|known| *known == name) {
+            return; // asked twice, answered once
+        }
+        if self.cloud_photos.len() == MOST_PHOTOS {
+            let message = "too many photos are being taken".into();
+            let refusal = Refusal { cause: Cause::CameraBusy, message, owner: None };
+            return self.tell(photo::failure(&name, &refusal).to_string());
+        }
+        let request = self.next_request();
+        self.cloud_photos.insert(request, name);
+        self.waiting.insert(request, Waiting::Photo { connection: None });
+        self.arbitrate(ArbiterEvent::Ask { request, claim: Claim::Photo { app } }, now);
+    }
+
+    /// The answer to the link's request for a photo.
+    pub(super) fn tell_photo(&mut self, name: &str, reply: Reply) {
+        let refusal = match reply {
+            Ok(Answer::Photo(jpeg)) => match photo::frame(name, &jpeg) {
+                Some(frame) if self.cloud_up => return self.effects.push(Effect::SendPhoto(frame)),
+                Some(_) => return,
+                None => Refusal { message: "the photo is too large for the link".into(), ..Cause::Internal.into() },
+            },
+            Ok(_) => Cause::Internal.into(),
+            Err(refusal) => refusal,
+        };
+        self.tell(photo::failure(name, &refusal).to_string());
     }
 
     pub(super) fn measured(&mut self, metrics: Metrics) {

@@ -32,7 +32,7 @@ impl Core {
             Request::Stop { stream_id } => self.control_stop(request, stream_id.as_deref(), now),
             Request::Bitrate { bitrate } => self.change_bitrate(request, bitrate),
             Request::Photo { app } => {
-                self.waiting.insert(request, Waiting::Photo { connection });
+                self.waiting.insert(request, Waiting::Photo { connection: Some(connection) });
                 let claim = Claim::Photo { app: app.unwrap_or_else(|| DEFAULT_APP.into()) };
                 self.arbitrate(Event::Ask { request, claim }, now);
             }
@@ -83,9 +83,8 @@ impl Core {
     pub(super) fn connection_closed(&mut self, connection: u64, now: Time) {
         self.release_processes(now, |process| process.connection == connection);
         self.waiting.retain(|_, waiting| match waiting {
-            Waiting::Photo { connection: theirs } | Waiting::Process { connection: theirs, .. } => {
-                *theirs != connection
-            }
+            Waiting::Photo { connection: theirs } => *theirs != Some(connection),
+            Waiting::Process { connection: theirs, .. } => *theirs != connection,
             Waiting::Stream(_) => true,
         });
     }

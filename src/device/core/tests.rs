@@ -24,6 +24,7 @@ struct Daemon {
     world: World,
     replies: HashMap<RequestId, Vec<Reply>>,
     sent: Vec<Value>,
+    photos: Vec<Vec<u8>>,
     reports: Vec<(String, StreamState, Option<Cause>)>,
     captures: Vec<u64>,
     publishers: Vec<u32>,
@@ -41,6 +42,7 @@ impl Daemon {
             world: World::Works,
             replies: HashMap::new(),
             sent: vec![],
+            photos: vec![],
             reports: vec![],
             captures: vec![],
             publishers: vec![],
@@ -87,6 +89,7 @@ impl Daemon {
             }
             Effect::Reply(request, reply) => self.replies.entry(request).or_default().push(reply),
             Effect::Send(text) => self.sent.push(serde_json::from_str(&text).unwrap()),
+            Effect::SendPhoto(frame) => self.photos.push(frame),
             Effect::Tell(line) => self.reports.push((line.stream_id, line.state, line.cause)),
             _ => {}
         }
@@ -221,6 +224,36 @@ fn photos_come_from_a_managed_stream_and_from_the_apps_own() {
     daemon.start("cloud", "m1", StreamKind::Managed);
     let any = daemon.photo("b");
     assert!(matches!(daemon.reply(any), Ok(Answer::Photo(_))));
+}
+
+#[test]
+fn the_link_gets_its_photos_or_the_reason_and_each_once() {
+    let mut daemon = Daemon::new();
+    daemon.give(Input::CloudUp);
+    let ask =
+        |name: &str, app: &str| json!({"type": "photo_request", "requestId": name, "appId": app, "size": "medium"});
+    daemon.cloud(&ask("p1", "b"));
+    let (head, at) = crate::protocol::photo::parse_frame(&daemon.photos[0]).unwrap();
+    assert_eq!((head.request_id.as_str(), &daemon.photos[0][at..]), ("p1", &[0xff, 0xd8][..]));
+    daemon.start("a", "s1", StreamKind::Unmanaged);
+    daemon.cloud(&ask("p2", "b"));
+    let refused = daemon.sent.last().unwrap();
+    assert_eq!((&refused["requestId"], &refused["success"]), (&json!("p2"), &json!(false)));
+    assert_eq!((&refused["errorCode"], &refused["cause"]), (&json!("CAMERA_BUSY"), &json!("camera_busy")));
+    daemon.cloud(&ask("p3", "a"));
+    assert_eq!(daemon.photos.len(), 2, "from its own stream");
+    assert!(daemon.core.cloud_photos.is_empty());
+
+    let mut silent = Daemon::new();
+    silent.world = World::Silent;
+    silent.give(Input::CloudUp);
+    silent.cloud(&ask("p1", "a"));
+    silent.cloud(&ask("p1", "a"));
+    silent.now += Duration::from_secs(30);
+    silent.give(Input::Tick);
+    let failures: Vec<_> = silent.sent.iter().filter(|m| m["type"] == "photo_response").collect();
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert_eq!(failures[0]["errorCode"], "CAMERA_TIMEOUT");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::debug;
 
-use super::{CloudEvent, Link, Socket, ordered};
+use super::{CloudEvent, Link, Outgoing, Socket, ordered};
 
 /// How a session ended.
 pub(super) enum Ended {
@@ -47,7 +47,7 @@ impl Link {
                     last_heard = Some(Instant::now());
                     continue;
                 }
-                Some(text) = self.outgoing.recv() => Some(Message::text(text)),
+                Some(outgoing) = self.outgoing.recv() => Some(message(outgoing)),
                 () = sleep_until(next_ping) => {
                     next_ping = Instant::now() + self.timing.ping;
                     Some(Message::Ping(Vec::new().into()))
@@ -61,10 +61,11 @@ impl Link {
                 self.farewell(socket).await;
                 return Ended::Shutdown;
             };
-            match timeout(self.timing.write, socket.send(to_send)).await {
+            let limit = if to_send.is_binary() { self.timing.write_binary } else { self.timing.write };
+            match timeout(limit, socket.send(to_send)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Ended::Lost(error.to_string()),
-                Err(_) => return Ended::Lost(format!("a message could not be sent within {:?}", self.timing.write)),
+                Err(_) => return Ended::Lost(format!("a message could not be sent within {limit:?}")),
             }
         }
     }
@@ -97,8 +98,8 @@ impl Link {
     /// Sends what is still to be sent, and closes.
     async fn farewell(&mut self, mut socket: Socket) {
         let words = async {
-            while let Ok(text) = self.outgoing.try_recv() {
-                socket.send(Message::text(text)).await?;
+            while let Ok(outgoing) = self.outgoing.try_recv() {
+                socket.send(message(outgoing)).await?;
             }
             socket.close(Some(CloseFrame { code: CloseCode::Away, reason: "shutting down".into() })).await?;
             // Its answer; a connection dropped before it would take our last words with it.
@@ -108,5 +109,12 @@ impl Link {
             Ok::<(), Error>(())
         };
         let _ = timeout(self.timing.farewell, words).await;
+    }
+}
+
+fn message(outgoing: Outgoing) -> Message {
+    match outgoing {
+        Outgoing::Text(text) => Message::text(text),
+        Outgoing::Binary(bytes) => Message::binary(bytes),
     }
 }

@@ -27,7 +27,7 @@ async fn soon<T>(wait: impl Future<Output = T>) -> T {
 /// The glasses' end.
 struct Glasses {
     events: mpsc::Receiver<CloudEvent>,
-    outgoing: mpsc::Sender<String>,
+    outgoing: mpsc::Sender<Outgoing>,
     shutdown: watch::Sender<bool>,
     ran: JoinHandle<()>,
 }
@@ -46,7 +46,7 @@ impl Glasses {
     }
 
     async fn send(&self, text: &str) {
-        soon(self.outgoing.send(text.into())).await.unwrap();
+        soon(self.outgoing.send(Outgoing::Text(text.into()))).await.unwrap();
     }
 }
 

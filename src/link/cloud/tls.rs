@@ -1,4 +1,4 @@
-//! Whom a `wss://` link trusts, and the socket option beneath it.
+//! Whom a `wss://` link, and the cloud when it calls out, trusts; and the socket option beneath the link.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,11 +20,12 @@ pub(super) async fn connector(ca_file: Option<PathBuf>) -> Result<Connector, Str
     Ok(Connector::Rustls(Arc::new(config)))
 }
 
-fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
+/// For TLS clients. Blocks: it reads files.
+pub(crate) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in native.errors {
-        debug!(%error, "cloud link: a certificate of the system's cannot be read");
+        debug!(%error, "a certificate of the system's cannot be read");
     }
     roots.add_parsable_certificates(native.certs);
     if let Some(path) = ca_file {

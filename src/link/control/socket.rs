@@ -28,7 +28,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub(super) async fn accept(&self) -> io::Result<UnixStream> {
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
         Ok(self.socket.accept().await?.0)
     }
 }
@@ -106,7 +106,7 @@ fn give_to_group(path: &Path, group: &str) {
 }
 
 /// Who is at the other end.
-pub(super) fn peer(stream: &UnixStream) -> Peer {
+pub(crate) fn peer(stream: &UnixStream) -> Peer {
     let (pid, uid) = match stream.peer_cred() {
         Ok(credentials) => {
             (credentials.pid().and_then(|pid| pid.try_into().ok()).filter(|&pid: &u32| pid > 0), credentials.uid())
@@ -121,10 +121,10 @@ pub(super) fn peer(stream: &UnixStream) -> Peer {
 }
 
 /// Tells when a client is gone for good, without reading from it.
-pub(super) struct Hangup(AsyncFd<OwnedFd>);
+pub(crate) struct Hangup(AsyncFd<OwnedFd>);
 
 /// Watches `stream` by a file descriptor of its own, registered for nothing but what the kernel always reports.
-pub(super) fn hangup(stream: &UnixStream) -> io::Result<Hangup> {
+pub(crate) fn hangup(stream: &UnixStream) -> io::Result<Hangup> {
     let fd = stream.as_fd().try_clone_to_owned()?;
     // SAFETY: the descriptor is ours and open; `AsyncFd` keeps the `OwnedFd`, which never changes nor closes until dropped.
     let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::PRIORITY) }?;
@@ -133,7 +133,7 @@ pub(super) fn hangup(stream: &UnixStream) -> io::Result<Hangup> {
 
 impl Hangup {
     /// Until both directions are closed: the other end was closed, by its process or with it.
-    pub(super) async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         while let Ok(mut guard) = self.0.ready(Interest::PRIORITY).await {
             if guard.ready().is_read_closed() {
                 return;
