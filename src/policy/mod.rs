@@ -9,6 +9,8 @@
 pub mod arbiter;
 pub mod camera;
 pub mod keep_alive;
+#[cfg(feature = "cloud")]
+pub mod orchestration;
 pub mod retry;
 pub mod stall;
 pub mod stream;

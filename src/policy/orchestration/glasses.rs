@@ -1,0 +1,100 @@
+//! What the glasses say, and what they are told.
+
+use super::stream::Final;
+use super::{Action, Device, Orchestration, RESTARTS, Time};
+use crate::protocol::glasses::{GlassesCommand, GlassesMessage, GlassesState, GlassesStatus};
+
+impl Orchestration {
+    pub(super) fn command(&mut self, command: GlassesCommand) {
+        if self.device.down.is_none() {
+            self.actions.push(Action::Device { command, dialect: self.device.dialect });
+        }
+    }
+
+    pub(super) fn device_up(&mut self) {
+        self.device = Device { down: None, present: true, wifi: None, ..self.device };
+        for (stream_id, app) in self.to_stop.clone() {
+            self.command(GlassesCommand::Stop { stream_id, app });
+        }
+        // lenscastd tells its state by itself; a phone's glasses are asked.
+        self.command(GlassesCommand::GetStatus);
+    }
+
+    pub(super) fn device_says(&mut self, message: GlassesMessage, now: Time) {
+        match message {
+            GlassesMessage::Status(status) => {
+                if let Some(id) = status.stream_id.clone() {
+                    self.status(&id, status, now);
+                }
+            }
+            GlassesMessage::Snapshot { stream, last_end } => self.snapshot(stream, last_end.as_ref(), now),
+            GlassesMessage::KeepAliveAck { stream_id, .. } => {
+                if let Some(stream) = self.stream(&stream_id) {
+                    stream.keep_alive.answered();
+                }
+            }
+            GlassesMessage::Connection { connected, wifi } => {
+                self.device.present = connected;
+                self.device.wifi = wifi;
+            }
+            GlassesMessage::Other => {}
+        }
+    }
+
+    pub(super) fn status(&mut self, id: &str, status: GlassesStatus, now: Time) {
+        if status.state.is_terminal() {
+            self.to_stop.remove(id);
+        }
+        let Some(stream) = self.stream(id) else { return };
+        stream.keep_alive.answered();
+        if status.state.is_terminal() {
+            let end = stream.ending.take().map_or_else(|| Final::told(&status), |ending| ending.end);
+            return self.finish(id, &end);
+        }
+        if status.state != GlassesState::Streaming {
+            stream.interrupted.get_or_insert(now);
+        } else if stream.is_unmanaged() {
+            stream.interrupted = None;
+        }
+        stream.glasses = Some(status);
+    }
+
+    /// The glasses' whole state: what they do not run is over, or is started again if it was their restart that ended it.
+    pub(super) fn snapshot(&mut self, stream: Option<GlassesStatus>, last_end: Option<&GlassesStatus>, now: Time) {
+        let running = stream.as_ref().and_then(|status| status.stream_id.clone());
+        self.to_stop.retain(|id, _| Some(id) == running.as_ref());
+        for (stream_id, app) in self.to_stop.clone() {
+            self.command(GlassesCommand::Stop { stream_id, app });
+        }
+        let lost: Vec<String> =
+            self.streams.iter().map(|stream| stream.id.clone()).filter(|id| Some(id) != running.as_ref()).collect();
+        for id in lost {
+            let ended = last_end.filter(|end| end.stream_id.as_ref() == Some(&id));
+            let Some(stream) = self.stream(&id) else { continue };
+            if let Some(ending) = stream.ending.take() {
+                self.finish(&id, &ending.end);
+                continue;
+            }
+            let revivable = ended.is_none_or(|end| {
+                matches!(
+                    end.cause.as_deref(),
+                    Some("daemon_restarted" | "shutdown" | "link_lost" | "keep_alive_timeout")
+                )
+            });
+            if revivable && stream.restarts < RESTARTS {
+                stream.restarts += 1;
+                stream.started = now;
+                stream.glasses = None;
+                stream.interrupted.get_or_insert(now);
+                let start = stream.start();
+                self.command(start);
+            } else {
+                let end = ended.map_or_else(|| Final::failed("the glasses no longer stream it"), Final::told);
+                self.finish(&id, &end);
+            }
+        }
+        if let (Some(id), Some(status)) = (running, stream) {
+            self.status(&id, status, now);
+        }
+    }
+}
