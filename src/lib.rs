@@ -8,16 +8,26 @@
 //! | [`camera`] | V4L2 devices, the modes they offer, who holds them |
 //! | `media` | GStreamer: capture, encode, publish; the only module that names it |
 //! | `link` | sockets to the phone, the cloud and `lenscastctl` |
+//! | `ingest`, `playback`, `whep` | RTMP in; HLS, DASH and WebRTC out (feature `cloud`) |
+//! | `broadcast` | one stream's frames between those (feature `cloud`) |
 //! | [`policy`] | every decision, as pure state machines: `(event, now) -> actions` |
 //! | [`configuration`] | how both applications read their files |
 //! | [`protocol`] | serde types of every hop, statuses, causes; no I/O |
 //! | [`toml_file`] | reads what people write |
 
+#[cfg(feature = "cloud")]
+pub mod broadcast;
 pub mod camera;
 pub mod configuration;
 pub mod device;
+#[cfg(feature = "cloud")]
+pub mod ingest;
 pub mod link;
 pub mod media;
+#[cfg(feature = "cloud")]
+pub mod playback;
 pub mod policy;
 pub mod protocol;
 pub mod toml_file;
+#[cfg(feature = "cloud")]
+pub mod whep;

@@ -1,0 +1,24 @@
+//! RTMP and RTMPS publishers into broadcasts.
+//!
+//! ```text
+//! server: socket ─ session (chunk, amf0) ─ publication (tag, access_unit, timeline) ─ handle ─ Broadcast
+//! ```
+//!
+//! `rtmp://host:port/live/KEY`, where each key belongs to one stream. [`Ingest`] says which there are and tells what happens
+//! to their publishers; [`serve`] takes connections. A second publisher with the right key takes over at once: the first one
+//! is most often the same device's, whose connection died unnoticed.
+//!
+//! Everything that a peer can claim, hold or delay is bounded ([`Limits`]), and none of it reaches code that trusts it.
+
+mod access_unit;
+mod amf0;
+mod chunk;
+mod handle;
+mod publication;
+mod server;
+mod session;
+mod tag;
+mod timeline;
+
+pub use handle::{Event, Happening, Ingest, Stop};
+pub use server::{Limits, serve};

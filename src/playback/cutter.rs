@@ -1,0 +1,275 @@
+//! Puts the samples of one epoch of one track into parts and segments.
+//!
+//! Pictures: a picture is held back until the next one tells how long it lasts. A segment ends before a key frame once it
+//! is long enough, and before any picture where it would get longer than the target duration allows: an encoder with a GOP
+//! of 10 s gets segments that do not begin with a key frame rather than a playlist that breaks its promise.
+//!
+//! Sound: placed by counting samples; RTMP's milliseconds only say when to count anew. What is missing is silence, what
+//! is too much is left out, and segments end where those of the picture do.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::cmaf::{self, Sample};
+use super::track::{Part, Track};
+use crate::broadcast::AudioFormat;
+
+/// Sound may be this far from where counting puts it: above the rounding and jitter of senders, below what one notices.
+const TOLERANCE: Duration = Duration::from_millis(40);
+/// When missing sound becomes silence: after this, and then this much behind the picture.
+const PATIENCE: Duration = Duration::from_millis(500);
+const BEHIND: Duration = Duration::from_millis(100);
+/// Sound further ahead of the picture than this is not kept.
+const AHEAD: Duration = Duration::from_secs(10);
+/// Within this of an epoch's beginning segments may be short, so that it can be played soon.
+const YOUNG: Duration = Duration::from_secs(1);
+const SHORTEST: Duration = Duration::from_millis(250);
+/// EXTINF is rounded to whole seconds before it is compared: this much above the target duration is still no more.
+const ROUNDS_DOWN: Duration = Duration::from_millis(450);
+const FRAME: u64 = 1024;
+
+/// What both tracks of an epoch have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Number of the epoch.
+    pub epoch: u64,
+    /// Of a segment, at least.
+    pub segment_target: Duration,
+    /// Of a segment, at most, rounded to whole seconds.
+    pub target_duration: Duration,
+    /// The wall clock at media time 0.
+    pub origin: SystemTime,
+}
+
+/// The samples that will be the next part.
+#[derive(Debug)]
+struct Pending {
+    rules: Rules,
+    start: u64,
+    duration: u64,
+    samples: Vec<Sample>,
+}
+
+impl Pending {
+    fn add(&mut self, track: &mut Track, at: u64, sample: Sample) {
+        let duration = u64::from(sample.duration);
+        // A hole is between fragments, never within one.
+        if self.duration + duration > track.part_target || at != self.start + self.duration {
+            self.flush(track);
+        }
+        if self.samples.is_empty() {
+            self.start = at;
+        }
+        self.duration += duration;
+        self.samples.push(sample);
+    }
+
+    fn flush(&mut self, track: &mut Track) {
+        let samples = std::mem::take(&mut self.samples);
+        let duration = std::mem::take(&mut self.duration);
+        let Some(first) = samples.first() else { return };
+        let independent = first.sync;
+        let head = match track.open() {
+            Some(_) => Ok(Bytes::new()),
+            None => cmaf::segment_head(ntp(self.rules.origin + track.time(self.start)), self.start),
+        };
+        let sequence = track.next_part() as u32;
+        match head.and_then(|head| cmaf::fragment(&head, sequence, self.start, &samples)) {
+            Ok(data) => {
+                let part = Part { duration, independent, data };
+                track.push(self.rules.epoch, self.start, samples.len() as u64, part);
+            }
+            Err(error) => tracing::error!(%error, "a part is lost"),
+        }
+    }
+
+    fn close(&mut self, track: &mut Track) {
+        self.flush(track);
+        track.close();
+    }
+}
+
+/// NTP's count of seconds since 1900, 32.32 bits.
+fn ntp(time: SystemTime) -> u64 {
+    const FROM_1900_TO_1970: u64 = 2_208_988_800;
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    ((since.as_secs() + FROM_1900_TO_1970) << 32) | ((u64::from(since.subsec_nanos()) << 32) / 1_000_000_000)
+}
+
+/// Of pictures.
+#[derive(Debug)]
+pub struct Pictures {
+    pending: Pending,
+    held: Option<(u64, Sample)>,
+    epoch_start: u64,
+    segment_start: u64,
+    /// Usual time between two pictures, ticks.
+    interval: u64,
+    /// Usual duration of a part, ticks.
+    part: u64,
+}
+
+impl Pictures {
+    /// For an epoch whose first picture is decoded at `start`. `interval` is the usual time between two pictures, `part`
+    /// the usual duration of a part; ticks.
+    pub fn new(rules: Rules, start: u64, interval: u64, part: u64) -> Self {
+        let pending = Pending { rules, start, duration: 0, samples: Vec::new() };
+        Self { pending, held: None, epoch_start: start, segment_start: start, interval, part }
+    }
+
+    /// Takes a picture decoded at `at`. Gives where a segment ends, if one ends before it.
+    pub fn push(&mut self, track: &mut Track, at: u64, sample: Sample) -> Option<u64> {
+        let key = sample.sync;
+        let (before, held) = self.held.replace((at, sample))?;
+        let interval = at - before;
+        self.add(track, before, held, interval);
+        let rules = &self.pending.rules;
+        let length = at - self.segment_start;
+        let young = self.segment_start - self.epoch_start < track.ticks(YOUNG);
+        let least = track.ticks(if young { SHORTEST } else { rules.segment_target });
+        // A tenth less will do: key frames come by the clock of a camera.
+        let enough = key && length >= least - least / 10;
+        let full = length + interval.max(self.interval) > track.ticks(rules.target_duration + ROUNDS_DOWN);
+        (enough || full).then(|| {
+            self.pending.close(track);
+            self.segment_start = at;
+            at
+        })
+    }
+
+    fn add(&mut self, track: &mut Track, at: u64, mut sample: Sample, interval: u64) {
+        // Pictures that stand still for longer leave a hole: a part must not last longer than promised.
+        sample.duration = interval.min(track.part_target) as u32;
+        self.pending.add(track, at, sample);
+        let duration = self.pending.duration;
+        // The next one would bring it further from the usual, and it is not short of the 85 % of the promised duration
+        // that a part must have.
+        if duration + self.interval / 2 > self.part && duration * 100 >= track.part_target * 86 {
+            self.pending.flush(track);
+        }
+    }
+
+    /// Usual time between two pictures, ticks.
+    pub fn interval(&self) -> u32 {
+        self.interval as u32
+    }
+
+    /// No further picture comes. Gives where the last one ends.
+    pub fn finish(&mut self, track: &mut Track) -> u64 {
+        if let Some((at, held)) = self.held.take() {
+            self.add(track, at, held, self.interval);
+        }
+        self.pending.close(track);
+        track.end()
+    }
+}
+
+/// Of sound.
+#[derive(Debug)]
+pub struct Sounds {
+    pending: Pending,
+    rate: u64,
+    timescale: u64,
+    silence: Bytes,
+    start: u64,
+    frames: u64,
+    segment_start: u64,
+    /// Where segments of the picture ended that those of the sound have not reached.
+    ends: VecDeque<u64>,
+    missing: bool,
+}
+
+impl Sounds {
+    /// For an epoch that begins at `start` ticks of `track`. `missing`: no sound is to be expected at once.
+    pub fn new(rules: Rules, track: &Track, start: u64, format: &AudioFormat, missing: bool) -> Self {
+        let start = start.max(track.end());
+        Self {
+            pending: Pending { rules, start, duration: 0, samples: Vec::new() },
+            rate: format.sample_rate.into(),
+            timescale: track.timescale.into(),
+            silence: cmaf::silence(format.channels),
+            start,
+            frames: 0,
+            segment_start: start,
+            ends: VecDeque::new(),
+            missing,
+        }
+    }
+
+    fn at(&self, frames: u64) -> u64 {
+        self.start + frames * FRAME * self.timescale / self.rate
+    }
+
+    /// Takes an AAC frame of media time `at`, ticks; the newest picture's is `picture`.
+    pub fn push(&mut self, track: &mut Track, at: u64, data: &Bytes, picture: u64) {
+        let tolerance = track.ticks(TOLERANCE);
+        if at > picture + track.ticks(AHEAD) || at + tolerance < self.at(self.frames) {
+            return;
+        }
+        while self.at(self.frames) + tolerance < at {
+            self.put(track, self.silence.clone());
+        }
+        self.missing = false;
+        self.put(track, data.clone());
+    }
+
+    /// A picture is decoded at `picture`; if there should be sound and is none, there is silence.
+    pub fn follow(&mut self, track: &mut Track, picture: u64) {
+        let patience = if self.missing { BEHIND } else { PATIENCE };
+        if self.at(self.frames) + track.ticks(patience) < picture {
+            self.missing = true;
+            self.fill(track, picture - track.ticks(BEHIND));
+        }
+    }
+
+    fn fill(&mut self, track: &mut Track, to: u64) {
+        while self.at(self.frames + 1) <= to {
+            self.put(track, self.silence.clone());
+        }
+    }
+
+    /// A segment of the picture ends at `at`.
+    pub fn end_segment(&mut self, track: &mut Track, at: u64) {
+        self.ends.push_back(at);
+        self.cut(track);
+    }
+
+    fn cut(&mut self, track: &mut Track) {
+        let middle = u64::midpoint(self.at(self.frames), self.at(self.frames + 1));
+        while self.ends.front().is_some_and(|&end| end <= middle) {
+            self.ends.pop_front();
+            self.close(track);
+        }
+    }
+
+    fn close(&mut self, track: &mut Track) {
+        self.pending.close(track);
+        self.segment_start = self.at(self.frames);
+    }
+
+    fn put(&mut self, track: &mut Track, data: Bytes) {
+        let (at, next) = (self.at(self.frames), self.at(self.frames + 1));
+        let longest = self.pending.rules.target_duration + ROUNDS_DOWN;
+        if next - self.segment_start > track.ticks(longest) {
+            self.close(track);
+        }
+        let duration = next - at;
+        self.pending.add(track, at, Sample { data, duration: duration as u32, composition: 0, sync: true });
+        if self.pending.duration + duration > track.part_target {
+            self.pending.flush(track);
+        }
+        self.frames += 1;
+        self.cut(track);
+    }
+
+    /// The picture ends at `picture` and so does the sound; there is at least one frame.
+    pub fn finish(&mut self, track: &mut Track, picture: u64) {
+        if self.frames == 0 {
+            self.put(track, self.silence.clone());
+        }
+        self.fill(track, picture);
+        self.close(track);
+    }
+}

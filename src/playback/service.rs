@@ -1,0 +1,331 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::packager::{Packager, Settings};
+use super::presentation::{Kind, Presentation};
+use super::viewers::{Viewers, expiry};
+use super::{dash, hls};
+use crate::broadcast::{Broadcast, Reader};
+
+/// The first discontinuity sequence number is below this: three weeks in minutes.
+const DISCONTINUITIES: u64 = 1 << 15;
+
+/// How a stream is offered.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Segments end at the first key frame after this; 0.25 s to `target_duration`.
+    pub segment_target: Duration,
+    /// Longest duration of a segment, whole seconds, 1 or more. Players without low latency stay three of it behind.
+    pub target_duration: u64,
+    /// Parts are the smallest whole number of frames that lasts this; 0.1 to 1 s.
+    pub part_target: Duration,
+    /// How far back one can watch; three target durations or more.
+    pub window: Duration,
+    /// Of segments held, for each of the two tracks.
+    pub bytes: usize,
+    /// How long the ended stream can be watched.
+    pub linger: Duration,
+}
+
+impl Default for Options {
+    /// Segments of 1 to 2 s, parts of 200 ms, 30 s to go back, 48 MiB, 60 s after the end.
+    fn default() -> Self {
+        Self {
+            segment_target: Duration::from_secs(1),
+            target_duration: 2,
+            part_target: Duration::from_millis(200),
+            window: Duration::from_secs(30),
+            bytes: 48 << 20,
+            linger: Duration::from_mins(1),
+        }
+    }
+}
+
+/// What can be said of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The playlists answer and name a closed segment of everything. Stays so until the stream is gone.
+    pub playable: bool,
+    /// The newest publication of which that is so; 0 before the first.
+    pub publication: u64,
+    /// Nothing more will come.
+    pub ended: bool,
+    /// Media time up to which there are pictures.
+    pub live_edge: Duration,
+    /// People watching now, over HLS and DASH.
+    pub viewers: usize,
+}
+
+/// HLS and DASH of any number of streams. Cloning gives another handle to the same ones.
+///
+/// Must be used within a tokio runtime.
+#[derive(Clone, Debug, Default)]
+pub struct Playback(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    streams: Mutex<HashMap<String, Arc<Stream>>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// One stream as requests see it.
+#[derive(Debug)]
+pub(super) struct Stream {
+    live: Mutex<Live>,
+    /// Rises when there is something new.
+    version: watch::Sender<u64>,
+    state: watch::Sender<State>,
+    viewers: Mutex<Viewers>,
+    closing: watch::Sender<Closing>,
+    target_duration: u64,
+}
+
+#[derive(Debug)]
+struct Live {
+    packager: Packager,
+    texts: [Option<Bytes>; 3],
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Closing {
+    #[default]
+    No,
+    End,
+    Now,
+}
+
+/// A playlist or manifest.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Text {
+    Multivariant,
+    Video,
+    Audio,
+    Manifest,
+}
+
+impl Playback {
+    /// Begins to offer `broadcast` as `id`, which nobody can guess and which is one path segment. A stream that had the
+    /// same id is replaced by it.
+    pub fn open(&self, id: &str, broadcast: &Broadcast, options: Options) -> watch::Receiver<State> {
+        let now = SystemTime::now();
+        let mut streams = lock(&self.0.streams);
+        let replaced = streams.remove(id);
+        // Segments are cached for long by their names: numbers must not come again when the cloud restarts. No stream has
+        // more than one segment a second for long.
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let past = replaced.as_ref().and_then(|stream| stream.read(|now| Some(next_number(now)))).unwrap_or(0);
+        let discontinuities = replaced.as_ref().and_then(|stream| stream.read(|now| Some(next_discontinuity(now))));
+        let discontinuities = discontinuities.unwrap_or(0);
+        if let Some(stream) = replaced {
+            stream.closing.send_replace(Closing::Now);
+        }
+        let settings = Settings {
+            segment_target: options.segment_target,
+            target_duration: options.target_duration,
+            part_target: options.part_target,
+            window: options.window,
+            bytes: options.bytes,
+            first_number: seconds.max(past),
+            // Players keep arrays by this one: hls.js goes through all of it again and again. Minutes do not go back either
+            // when the cloud restarts, as long as there is less than one reconnect a minute.
+            first_discontinuity: (seconds / 60 % DISCONTINUITIES).max(discontinuities),
+            clocks: (Instant::now(), now),
+        };
+        let live = Live { packager: Packager::new(settings), texts: Default::default() };
+        let stream = Arc::new(Stream {
+            live: Mutex::new(live),
+            version: watch::Sender::default(),
+            state: watch::Sender::default(),
+            viewers: Mutex::default(),
+            closing: watch::Sender::default(),
+            target_duration: options.target_duration,
+        });
+        streams.insert(id.to_owned(), stream.clone());
+        drop(streams);
+        let state = stream.state.subscribe();
+        let mut tasks = lock(&self.0.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(run(self.clone(), id.to_owned(), stream, broadcast.reader(), options.linger));
+        state
+    }
+
+    /// Ends a stream: its playlists say so, and it stays for [`Options::linger`]. Does nothing where there is none.
+    pub fn close(&self, id: &str) {
+        if let Some(stream) = self.stream(id) {
+            stream
+                .closing
+                .send_if_modified(|closing| std::mem::replace(closing, Closing::End.max(*closing)) == Closing::No);
+        }
+    }
+
+    /// What can be said of a stream, now and whenever it changes; `None` if it is not there.
+    pub fn state(&self, id: &str) -> Option<watch::Receiver<State>> {
+        self.stream(id).map(|stream| stream.state.subscribe())
+    }
+
+    /// Ends all streams at once and waits until their tasks have ended.
+    pub async fn shutdown(&self) {
+        let streams: Vec<_> = lock(&self.0.streams).drain().collect();
+        for (_, stream) in &streams {
+            stream.closing.send_replace(Closing::Now);
+        }
+        let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
+        while tasks.join_next().await.is_some() {}
+    }
+
+    pub(super) fn stream(&self, id: &str) -> Option<Arc<Stream>> {
+        lock(&self.0.streams).get(id).cloned()
+    }
+
+    fn remove(&self, id: &str, stream: &Arc<Stream>) {
+        let mut streams = lock(&self.0.streams);
+        if streams.get(id).is_some_and(|present| Arc::ptr_eq(present, stream)) {
+            streams.remove(id);
+        }
+    }
+}
+
+fn next_number(presentation: &Presentation) -> u64 {
+    let audio = presentation.audio.as_ref().map_or(0, super::track::Track::open_number);
+    presentation.video.open_number().max(audio) + 1
+}
+
+fn next_discontinuity(presentation: &Presentation) -> u64 {
+    presentation.epochs.back().map_or(0, |epoch| presentation.discontinuity(epoch.number) + 1)
+}
+
+/// Nothing under these locks is left half changed by a panic that matters more than the stream itself.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The one that owns a stream.
+async fn run(playback: Playback, id: String, stream: Arc<Stream>, mut reader: Reader, linger: Duration) {
+    let mut closing = stream.closing.subscribe();
+    let mut skipped = 0;
+    let mut forgetting = interval(Duration::from_secs(1));
+    forgetting.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            frame = reader.next() => {
+                let Ok(frame) = frame else { break };
+                let behind = reader.skipped() != std::mem::replace(&mut skipped, reader.skipped());
+                stream.change(|packager| {
+                    if behind {
+                        packager.skip();
+                    }
+                    packager.push(&frame);
+                });
+            }
+            _ = closing.changed() => break,
+            _ = forgetting.tick() => stream.forget_viewers(),
+        }
+    }
+    stream.change(Packager::end);
+    let gone = sleep(linger);
+    tokio::pin!(gone);
+    while *closing.borrow_and_update() != Closing::Now {
+        tokio::select! {
+            () = &mut gone => break,
+            _ = closing.changed() => {}
+            _ = forgetting.tick() => stream.forget_viewers(),
+        }
+    }
+    playback.remove(&id, &stream);
+}
+
+impl Stream {
+    /// Changes what there is, and tells who waits if there is something new.
+    fn change(&self, change: impl FnOnce(&mut Packager)) {
+        let of = |packager: &Packager| {
+            packager.presentation().map(|presentation| {
+                let parts = presentation.audio.as_ref().map_or(0, super::track::Track::next_part);
+                let closed = presentation.video.open().is_none();
+                (presentation.video.next_part(), closed, parts, presentation.publication(), presentation.ended)
+            })
+        };
+        let mut live = lock(&self.live);
+        let before = of(&live.packager);
+        change(&mut live.packager);
+        let after = of(&live.packager);
+        if before == after {
+            return;
+        }
+        live.texts = Default::default();
+        let Some((.., publication, ended)) = after else { return };
+        let playable = publication > 0;
+        let live_edge = live.packager.presentation().map_or(Duration::ZERO, Presentation::live_edge);
+        drop(live);
+        self.state.send_modify(|state| *state = State { playable, publication, ended, live_edge, ..*state });
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Reads what there is.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Presentation) -> Option<T>) -> Option<T> {
+        lock(&self.live).packager.presentation().and_then(read)
+    }
+
+    /// A playlist, written once for all who ask between two changes. `None` before the stream is playable.
+    ///
+    /// `id` is the stream's own, as a manifest names it.
+    pub(super) fn text(&self, text: Text, id: &str) -> Option<Bytes> {
+        let mut live = lock(&self.live);
+        if let Some(Some(bytes)) = live.texts.get(text as usize) {
+            return Some(bytes.clone());
+        }
+        let presentation = live.packager.presentation().filter(|presentation| presentation.is_playable())?;
+        let bytes = Bytes::from(match text {
+            Text::Multivariant => hls::multivariant(presentation),
+            Text::Video => hls::media(presentation, Kind::Video)?,
+            Text::Audio => hls::media(presentation, Kind::Audio)?,
+            // It says what time it is, so each is another.
+            Text::Manifest => {
+                let media = format!("../../hls/{id}/");
+                return Some(dash::manifest(presentation, &media, SystemTime::now()).into());
+            }
+        });
+        if let Some(slot) = live.texts.get_mut(text as usize) {
+            *slot = Some(bytes.clone());
+        }
+        Some(bytes)
+    }
+
+    /// Waits until `read` finds something, for so long as a playlist may be held back.
+    pub(super) async fn wait<T>(&self, read: impl Fn(&Presentation) -> Option<T>) -> Option<T> {
+        let mut version = self.version.subscribe();
+        let found = async {
+            loop {
+                version.borrow_and_update();
+                if let Some(found) = self.read(&read) {
+                    return Some(found);
+                }
+                if version.changed().await.is_err() {
+                    return None;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(3 * self.target_duration), found).await.ok().flatten()
+    }
+
+    /// Somebody watches.
+    pub(super) fn saw(&self, client: u64) {
+        let mut viewers = lock(&self.viewers);
+        if viewers.saw(client, Instant::now()) {
+            let count = viewers.count();
+            drop(viewers);
+            self.state.send_modify(|state| state.viewers = count);
+        }
+    }
+
+    fn forget_viewers(&self) {
+        let Some(since) = Instant::now().checked_sub(expiry(self.target_duration)) else { return };
+        let count = lock(&self.viewers).forget_before(since);
+        self.state.send_if_modified(|state| std::mem::replace(&mut state.viewers, count) != count);
+    }
+}

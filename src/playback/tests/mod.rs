@@ -1,0 +1,414 @@
+mod rules;
+mod service;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use mp4_atom::{Atom, Moof};
+use proptest::prelude::*;
+
+use super::packager::{Packager, Settings};
+use super::presentation::{Kind, Presentation};
+use super::{dash, hls};
+use crate::broadcast::{AudioFormat, Frame, Media, VideoFormat};
+use rules::Rules;
+
+const HIGH: &str = "0164001fffe1001c6764001facd9405005bb016a02020280000003008000001e478c18cb01000568ebecb22c";
+const BASELINE: &str = "0142c01effe1001c6742c01ed900a02ff97016a0c0c0d4a0000003002000000791e2c5c901000468cb8cb2";
+const FIRST: u64 = 1000;
+
+fn bytes(hex: &str) -> Bytes {
+    (0..hex.len()).step_by(2).map(|n| u8::from_str_radix(&hex[n..n + 2], 16).unwrap()).collect()
+}
+
+fn video_format(hex: &str) -> Arc<VideoFormat> {
+    Arc::new(VideoFormat::parse(bytes(hex)).unwrap())
+}
+
+fn audio_format() -> Arc<AudioFormat> {
+    Arc::new(AudioFormat::parse(bytes("1210")).unwrap())
+}
+
+fn settings() -> Settings {
+    Settings {
+        segment_target: Duration::from_secs(1),
+        target_duration: 2,
+        part_target: Duration::from_millis(200),
+        window: Duration::from_secs(12),
+        bytes: 1 << 24,
+        first_number: FIRST,
+        first_discontinuity: 7,
+        clocks: (Instant::now(), SystemTime::UNIX_EPOCH + Duration::from_hours(24)),
+    }
+}
+
+/// One connection of a publisher.
+#[derive(Clone, Debug)]
+struct Publication {
+    /// Before it, ms.
+    gap: u64,
+    frames: u64,
+    fps: u64,
+    gop: u64,
+    jitter: u64,
+    reordered: bool,
+    sound: Sound,
+    /// Another picture size.
+    other: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sound {
+    None,
+    All,
+    /// From this many ms on.
+    Late(u64),
+    /// Up to this many ms.
+    Early(u64),
+    /// But for what is between these, ms.
+    Lost(u64, u64),
+}
+
+impl Default for Publication {
+    /// What the daemon publishes: key frames at 0, 0.5 and 1 s, then each second.
+    fn default() -> Self {
+        Self { gap: 0, frames: 300, fps: 30, gop: 0, jitter: 0, reordered: false, sound: Sound::All, other: false }
+    }
+}
+
+impl Publication {
+    fn key(&self, n: u64) -> bool {
+        if self.gop == 0 { n.is_multiple_of(self.fps) || n == self.fps / 2 } else { n.is_multiple_of(self.gop) }
+    }
+
+    /// Its frames in order of decoding time, beginning at `start` ms.
+    fn frames(&self, number: u64, start: u64) -> Vec<Frame> {
+        let video = video_format(if self.other { BASELINE } else { HIGH });
+        let mut frames = Vec::new();
+        for n in 0..self.frames {
+            let jitter = if self.jitter == 0 { 0 } else { n * 7919 % self.jitter };
+            let dts = start + n * 1000 / self.fps + jitter;
+            let step = 1000 / self.fps;
+            // I B P B P: each B is shown at once, each P after it.
+            let shown =
+                if self.reordered { dts + if self.key(n) || n % 2 == 0 { step } else { 2 * step } } else { dts };
+            let media = Media::Video { format: video.clone(), pts: Duration::from_millis(shown), key: self.key(n) };
+            frames.push(frame(number, dts, media, vec![n as u8; 500 + (n % 7 * 100) as usize]));
+        }
+        let length = self.frames * 1000 / self.fps;
+        let (from, to) = match self.sound {
+            Sound::None => (0, 0),
+            Sound::All | Sound::Lost(..) => (0, length),
+            Sound::Late(from) => (from, length),
+            Sound::Early(to) => (0, to.min(length)),
+        };
+        let format = audio_format();
+        for n in 0.. {
+            let ms = n * 1024 * 1000 / 44_100;
+            if ms >= to {
+                break;
+            }
+            let lost = matches!(self.sound, Sound::Lost(from, to) if (from..to).contains(&ms));
+            if ms >= from && !lost {
+                frames.push(frame(number, start + ms, Media::Audio { format: format.clone() }, vec![7; 50]));
+            }
+        }
+        frames.sort_by_key(|frame| frame.dts);
+        frames
+    }
+}
+
+fn frame(publication: u64, dts: u64, media: Media, data: Vec<u8>) -> Frame {
+    Frame { publication, dts: Duration::from_millis(dts), media, data: data.into(), arrived: Instant::now() }
+}
+
+/// All segments that there ever were, in order.
+#[derive(Default)]
+struct Recorded {
+    video: Rules,
+    audio: Rules,
+    segments: [Vec<(u64, Bytes)>; 2],
+}
+
+impl Recorded {
+    fn look(&mut self, now: &Presentation) {
+        if !now.is_playable() {
+            return;
+        }
+        self.video.check(&hls::media(now, Kind::Video).unwrap());
+        if let Some(text) = hls::media(now, Kind::Audio) {
+            self.audio.check(&text);
+        }
+        for kind in [Kind::Video, Kind::Audio] {
+            let Some(track) = now.track(kind) else { continue };
+            let seen = &mut self.segments[kind as usize];
+            for segment in track
+                .listed()
+                .filter(|segment| seen.last().is_none_or(|last| last.0 < segment.number))
+                .cloned()
+                .collect::<Vec<_>>()
+            {
+                assert!(seen.last().is_none_or(|last| last.0 + 1 == segment.number), "no segment left out");
+                seen.push((segment.number, segment.data.clone()));
+            }
+        }
+        check_manifest(now);
+    }
+}
+
+fn play(publications: &[Publication]) -> (Packager, Recorded) {
+    let mut packager = Packager::new(settings());
+    let mut recorded = Recorded::default();
+    let mut start = 0;
+    for (n, publication) in publications.iter().enumerate() {
+        start += publication.gap;
+        let frames = publication.frames(n as u64 + 1, start);
+        start += publication.frames * 1000 / publication.fps + 40;
+        for frame in frames {
+            let parts = |packager: &Packager| {
+                packager
+                    .presentation()
+                    .map(|now| (now.video.next_part(), now.audio.as_ref().map(super::track::Track::next_part)))
+            };
+            let before = parts(&packager);
+            packager.push(&Arc::new(frame));
+            if before != parts(&packager) {
+                recorded.look(packager.presentation().unwrap());
+            }
+        }
+    }
+    packager.end();
+    if let Some(now) = packager.presentation() {
+        recorded.look(now);
+    }
+    (packager, recorded)
+}
+
+/// Decoding time, duration and the frames of each fragment.
+fn fragments(mut data: &[u8]) -> Vec<(u64, u64, u64)> {
+    let mut found: Vec<(u64, u64, u64)> = Vec::new();
+    let mut expected = 0;
+    while !data.is_empty() {
+        let size = u32::from_be_bytes(data[..4].try_into().unwrap()) as usize;
+        match &data[4..8] {
+            b"moof" => {
+                let moof = Moof::decode_body(&mut &data[8..size]).unwrap();
+                let traf = &moof.traf[0];
+                let samples: Vec<_> = traf.trun[0].samples.iter().collect();
+                assert_eq!(traf.trun[0].data_offset, Some(size as i32 + 8));
+                expected = samples.iter().map(|sample| sample.size.unwrap() as usize).sum();
+                let duration = samples.iter().map(|sample| u64::from(sample.duration.unwrap())).sum();
+                found.push((traf.tfdt.clone().unwrap().base_media_decode_time, duration, samples.len() as u64));
+            }
+            b"mdat" => assert_eq!(size, expected + 8),
+            other => assert!([*b"styp", *b"prft"].contains(other.try_into().unwrap())),
+        }
+        data = &data[size..];
+    }
+    found
+}
+
+fn check_manifest(now: &Presentation) {
+    let text = dash::manifest(now, "../../hls/x/", SystemTime::now());
+    let count = |what: &str| text.matches(what).count();
+    assert_eq!(count("<Period "), count("</Period>"));
+    let epochs = |kind| -> BTreeSet<u64> {
+        now.track(kind).into_iter().flat_map(super::track::Track::listed).map(|segment| segment.epoch).collect()
+    };
+    let (video, audio) = (epochs(Kind::Video), epochs(Kind::Audio));
+    let whole = |epoch: &&u64| audio.contains(epoch) || now.epoch(**epoch).unwrap().audio.is_none();
+    assert_eq!(count("<Period "), video.iter().filter(whole).count(), "{text}");
+    assert_eq!(count("<SegmentTimeline>\n</SegmentTimeline>"), 0, "{text}");
+    assert_eq!(text.contains("type=\"static\""), now.ended);
+    for timeline in text.split("<SegmentTimeline>\n").skip(1) {
+        let mut end = None;
+        for entry in timeline.lines().take_while(|line| line.starts_with("<S ")) {
+            let values: Vec<u64> = entry.split('"').skip(1).step_by(2).map(|value| value.parse().unwrap()).collect();
+            assert!(end.is_none_or(|end| end == values[0]), "a hole: {text}");
+            end = Some(values[0] + values[1] * (1 + values.get(2).unwrap_or(&0)));
+        }
+    }
+}
+
+#[test]
+fn a_stream_of_the_daemon_is_playable_after_half_a_second() {
+    let mut packager = Packager::new(settings());
+    let frames = Publication::default().frames(1, 0);
+    let playable = frames.into_iter().find(|frame| {
+        packager.push(&Arc::new(frame.clone()));
+        packager.presentation().is_some_and(Presentation::is_playable)
+    });
+    let at = playable.unwrap().dts;
+    assert!(at <= Duration::from_millis(530), "{at:?}");
+}
+
+#[test]
+fn parts_are_whole_frames_and_the_live_edge_is_near() {
+    let (packager, recorded) = play(&[Publication { frames: 900, ..Publication::default() }]);
+    // 2 segments of half a second, then one a second, each of five parts.
+    assert_eq!((recorded.video.segments, recorded.audio.segments), (31, 31));
+    let now = packager.presentation().unwrap();
+    assert!(now.video.listed().all(|segment| segment.parts.len() == 5));
+    assert!(now.video.listed().all(|segment| segment.parts[0].independent && segment.parts[0].samples_are(200)));
+    let text = hls::multivariant(now);
+    assert!(text.contains("RESOLUTION=1280x720,FRAME-RATE=30.000,AUDIO=\"audio\""), "{text}");
+    assert!(text.contains("CODECS=\"avc1.64001f,mp4a.40.2\""), "{text}");
+}
+
+trait Lasts {
+    fn samples_are(&self, ms: u64) -> bool;
+}
+
+impl Lasts for super::track::Part {
+    fn samples_are(&self, ms: u64) -> bool {
+        self.duration.abs_diff(ms * 90) <= 180
+    }
+}
+
+#[test]
+fn a_stream_without_sound_has_no_audio_group() {
+    let (packager, recorded) = play(&[Publication { sound: Sound::None, ..Publication::default() }]);
+    let text = hls::multivariant(packager.presentation().unwrap());
+    assert!(!text.contains("AUDIO") && !text.contains("mp4a"), "{text}");
+    assert!(recorded.video.segments >= 10 && recorded.audio.segments == 0);
+}
+
+#[test]
+fn sound_that_comes_later_begins_a_period_and_that_ends_is_silence() {
+    let late = Publication { sound: Sound::Late(3000), ..Publication::default() };
+    let (packager, recorded) = play(std::slice::from_ref(&late));
+    assert!(hls::multivariant(packager.presentation().unwrap()).contains("AUDIO=\"audio\""));
+    assert!(recorded.audio.segments >= 5, "{}", recorded.audio.segments);
+    let early = Publication { sound: Sound::Early(3000), ..Publication::default() };
+    let (_, recorded) = play(&[early, late]);
+    assert_eq!(recorded.audio.segments, recorded.video.segments);
+    for (video, audio) in recorded.segments[0].iter().zip(&recorded.segments[1]) {
+        let (video, audio) = (fragments(&video.1)[0].0 as f64 / 90_000.0, fragments(&audio.1)[0].0 as f64 / 44_100.0);
+        assert!((video - audio).abs() < 0.15, "{video} and {audio}");
+    }
+}
+
+#[test]
+fn sound_that_is_lost_for_a_moment_is_silence_in_its_place() {
+    for (from, to) in [(2000, 2100), (2000, 2400), (2000, 4000), (0, 150)] {
+        let (_, recorded) = play(&[Publication { sound: Sound::Lost(from, to), ..Publication::default() }]);
+        let segments = || recorded.segments[1].iter().flat_map(|(_, data)| fragments(data));
+        assert!(segments().zip(segments().skip(1)).all(|(part, next)| part.0 + part.1 == next.0), "no hole");
+        let frames: Vec<usize> = recorded.segments[1].iter().flat_map(|(_, data)| sizes(data)).collect();
+        let sent = frames.iter().map(|&size| size == 50);
+        let at = |ms: u64| ms * 441 / 10 / 1024;
+        let silent: Vec<u64> = (0..).zip(sent).filter(|(n, sent)| !sent && *n < at(9900)).map(|(n, _)| n).collect();
+        let (first, last) = (silent[0], silent[silent.len() - 1]);
+        assert!(first.abs_diff(at(from)) <= 2 && last.abs_diff(at(to)) <= 2, "{from} to {to}: {first} to {last}");
+        assert_eq!(silent.len() as u64, last - first + 1, "{from} to {to}");
+    }
+}
+
+/// Sizes of all samples.
+fn sizes(mut data: &[u8]) -> Vec<usize> {
+    let mut found = Vec::new();
+    while !data.is_empty() {
+        let size = u32::from_be_bytes(data[..4].try_into().unwrap()) as usize;
+        if &data[4..8] == b"moof" {
+            let moof = Moof::decode_body(&mut &data[8..size]).unwrap();
+            found.extend(moof.traf[0].trun[0].samples.iter().map(|sample| sample.size.unwrap() as usize));
+        }
+        data = &data[size..];
+    }
+    found
+}
+
+#[test]
+fn rare_key_frames_break_no_promise() {
+    let (_, recorded) = play(&[Publication { frames: 900, gop: 250, ..Publication::default() }]);
+    assert!(recorded.video.segments >= 12);
+}
+
+#[test]
+fn numbers_never_come_again_and_what_left_the_playlist_stays_for_a_while() {
+    let (packager, recorded) = play(&[Publication { frames: 3000, ..Publication::default() }]);
+    let track = &packager.presentation().unwrap().video;
+    let first = track.listed().next().unwrap().number;
+    assert!(track.segment(first - 10).is_some(), "listed a moment ago");
+    assert!(track.segment(FIRST).is_none(), "not for ever");
+    assert_eq!(recorded.segments[0].first().unwrap().0, FIRST);
+    let open = track.segment(first).unwrap();
+    assert_eq!(track.part(open.first_part).unwrap().data, open.parts[0].data);
+}
+
+#[test]
+fn memory_is_bounded_by_bytes() {
+    let mut packager = Packager::new(Settings { bytes: 200_000, ..settings() });
+    for frame in (Publication { frames: 3000, ..Publication::default() }).frames(1, 0) {
+        packager.push(&Arc::new(frame));
+    }
+    let track = &packager.presentation().unwrap().video;
+    assert!(track.bytes() < 250_000, "{}", track.bytes());
+    assert!(track.listed().len() >= 3);
+}
+
+fn publication() -> impl Strategy<Value = Publication> {
+    let sound = prop_oneof![
+        4 => Just(Sound::All),
+        1 => Just(Sound::None),
+        1 => (0..5000u64).prop_map(Sound::Late),
+        1 => (0..5000u64).prop_map(Sound::Early),
+        1 => (0..5000u64, 0..5000u64).prop_map(|(from, to)| Sound::Lost(from, from + to)),
+    ];
+    let fps = prop::sample::select(vec![10u64, 15, 24, 25, 30, 50, 60]);
+    let gop = prop_oneof![Just(0u64), 8..300u64];
+    (0..4000u64, 1..400u64, fps, gop, 0..8u64, any::<bool>(), sound, any::<bool>()).prop_map(
+        |(gap, frames, fps, gop, jitter, reordered, sound, other)| Publication {
+            gap,
+            frames,
+            fps,
+            gop,
+            jitter,
+            reordered,
+            sound,
+            other,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn playlists_keep_the_rules_whatever_the_publishers_do(
+        mut publications in prop::collection::vec(publication(), 1..5),
+    ) {
+        // The part target is of the first publication's pictures; another rate is a test of its own.
+        let fps = publications[0].fps;
+        for publication in &mut publications {
+            publication.fps = fps;
+        }
+        let (_, recorded) = play(&publications);
+        let mut samples = 0;
+        for (kind, segments) in recorded.segments.iter().enumerate() {
+            let mut end = 0;
+            for (start, duration, count) in segments.iter().flat_map(|(_, data)| fragments(data)) {
+                prop_assert!(start >= end, "{start} overlaps {end}");
+                end = start + duration;
+                samples += if kind == 0 { count } else { 0 };
+            }
+        }
+        prop_assert_eq!(samples, publications.iter().map(|publication| publication.frames).sum::<u64>());
+    }
+
+    #[test]
+    fn a_publisher_with_another_frame_rate_breaks_no_upper_limit(first in publication(), second in publication()) {
+        let mut packager = Packager::new(settings());
+        for frame in first.frames(1, 0).into_iter().chain(second.frames(2, 60_000)) {
+            packager.push(&Arc::new(frame));
+        }
+        packager.end();
+        let track = &packager.presentation().unwrap().video;
+        for segment in track.listed() {
+            prop_assert!(segment.parts.iter().all(|part| part.duration <= track.part_target));
+            prop_assert!((track.time(segment.duration).as_secs_f64()).round() <= 2.0);
+        }
+    }
+}

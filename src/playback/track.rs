@@ -1,0 +1,240 @@
+//! The segments and parts of one track that viewers can ask for.
+//!
+//! A part is a fragment; a segment is its parts one behind the other and nothing else. When a segment is closed its parts
+//! become slices of it, so everything is held once. Segments are listed while they lie in the window, and answered for as
+//! long again after that (RFC 8216bis, 6.2.2: a client may just have read the playlist they have left).
+//!
+//! Parts are named by a number that goes on over segments: so the part that a playlist announces always comes, whichever
+//! segment a key frame puts it into.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+/// A partial segment.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Ticks.
+    pub duration: u64,
+    /// It begins with a key frame.
+    pub independent: bool,
+    /// One fragment.
+    pub data: Bytes,
+}
+
+/// A media segment, closed or growing.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Media sequence number.
+    pub number: u64,
+    /// Of which [`super::presentation::Epoch`].
+    pub epoch: u64,
+    /// Decoding time of its first sample, ticks.
+    pub start: u64,
+    /// Of all samples, ticks.
+    pub duration: u64,
+    /// How many samples.
+    pub samples: u64,
+    /// Number of its first part.
+    pub first_part: u64,
+    /// In order; each is a slice of `data` once that is there.
+    pub parts: Vec<Part>,
+    /// All of it; empty while it grows.
+    pub data: Bytes,
+}
+
+/// How much of a track is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Of media in the playlist.
+    pub listed: Duration,
+    /// Of all that is held.
+    pub bytes: usize,
+}
+
+/// One track's segments.
+#[derive(Debug)]
+pub struct Track {
+    /// Ticks a second.
+    pub timescale: u32,
+    /// The advertised longest duration of a part, ticks.
+    pub part_target: u64,
+    closed: VecDeque<Segment>,
+    /// Index of the first one that the playlist names.
+    listed: usize,
+    open: Option<Segment>,
+    bytes: usize,
+    next_number: u64,
+    next_part: u64,
+    keep: Keep,
+}
+
+/// Fewer segments than this are never listed for want of memory: a player could not begin.
+const FEWEST: usize = 3;
+
+impl Track {
+    /// A track whose first segment will have the number `number`, and its first part `part`.
+    pub fn new(timescale: u32, part_target: u64, number: u64, part: u64, keep: Keep) -> Self {
+        Self {
+            timescale,
+            part_target,
+            closed: VecDeque::new(),
+            listed: 0,
+            open: None,
+            bytes: 0,
+            next_number: number,
+            next_part: part,
+            keep,
+        }
+    }
+
+    /// Adds a part of `samples` samples from `start` on to the growing segment, beginning one if there is none.
+    pub fn push(&mut self, epoch: u64, start: u64, samples: u64, part: Part) {
+        let (number, first_part) = (self.next_number, self.next_part);
+        let segment = self.open.get_or_insert_with(|| Segment {
+            number,
+            epoch,
+            start,
+            duration: 0,
+            samples: 0,
+            first_part,
+            parts: Vec::new(),
+            data: Bytes::new(),
+        });
+        // Over a hole the segment lasts as long as its samples do; the next one says by its own time where it is.
+        segment.duration += part.duration;
+        segment.samples += samples;
+        self.bytes += part.data.len();
+        segment.parts.push(part);
+        self.next_part += 1;
+        self.next_number = segment.number + 1;
+    }
+
+    /// Closes the growing segment, if there is one.
+    pub fn close(&mut self) {
+        let Some(mut segment) = self.open.take() else { return };
+        let mut whole = BytesMut::with_capacity(segment.parts.iter().map(|part| part.data.len()).sum());
+        segment.parts.iter().for_each(|part| whole.extend_from_slice(&part.data));
+        let whole = whole.freeze();
+        let mut at = 0;
+        for part in &mut segment.parts {
+            let end = at + part.data.len();
+            part.data = whole.slice(at..end);
+            at = end;
+        }
+        segment.data = whole;
+        self.closed.push_back(segment);
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        let listed = self.ticks(self.keep.listed);
+        let mut sum = 0;
+        let mut first = self.closed.len();
+        while first > 0 && sum < listed {
+            first -= 1;
+            sum += self.closed[first].duration;
+        }
+        // What has once left the playlist does not come back.
+        self.listed = self.listed.max(first);
+        let mut unlisted: u64 = self.closed.range(..self.listed).map(|segment| segment.duration).sum();
+        let longest = 2 * self.longest() + listed;
+        while self.closed.len() > FEWEST && (self.bytes > self.keep.bytes || unlisted > longest) {
+            let Some(oldest) = self.closed.pop_front() else { break };
+            self.bytes -= oldest.data.len();
+            self.listed = self.listed.saturating_sub(1);
+            unlisted = unlisted.saturating_sub(oldest.duration);
+        }
+    }
+
+    fn longest(&self) -> u64 {
+        self.closed.iter().map(|segment| segment.duration).max().unwrap_or(0)
+    }
+
+    /// A time in this track's ticks.
+    pub fn ticks(&self, time: Duration) -> u64 {
+        (time.as_nanos() * u128::from(self.timescale) / 1_000_000_000) as u64
+    }
+
+    /// A number of ticks as a time.
+    pub fn time(&self, ticks: u64) -> Duration {
+        Duration::from_nanos((u128::from(ticks) * 1_000_000_000 / u128::from(self.timescale)) as u64)
+    }
+
+    /// The closed segments of the playlist.
+    pub fn listed(&self) -> impl DoubleEndedIterator<Item = &Segment> + ExactSizeIterator + Clone {
+        self.closed.range(self.listed..)
+    }
+
+    /// The growing segment.
+    pub fn open(&self) -> Option<&Segment> {
+        self.open.as_ref()
+    }
+
+    /// The closed segment with this number.
+    pub fn segment(&self, number: u64) -> Option<&Segment> {
+        let first = self.closed.front()?.number;
+        self.closed.get(usize::try_from(number.checked_sub(first)?).ok()?)
+    }
+
+    /// The closed segment of this epoch that begins at `time`, ticks.
+    pub fn segment_at(&self, epoch: u64, time: u64) -> Option<&Segment> {
+        let at = self.closed.partition_point(|segment| segment.start < time);
+        self.closed.get(at).filter(|segment| segment.epoch == epoch && segment.start == time)
+    }
+
+    /// The part with this number.
+    pub fn part(&self, number: u64) -> Option<&Part> {
+        let segment = match self.open() {
+            Some(open) if number >= open.first_part => open,
+            _ => {
+                let after = self.closed.partition_point(|segment| segment.first_part <= number);
+                self.closed.get(after.checked_sub(1)?)?
+            }
+        };
+        segment.parts.get(usize::try_from(number - segment.first_part).ok()?)
+    }
+
+    /// The number of the segment that is growing or will be next.
+    pub fn open_number(&self) -> u64 {
+        self.open.as_ref().map_or(self.next_number, |open| open.number)
+    }
+
+    /// The number of the part that comes next.
+    pub fn next_part(&self) -> u64 {
+        self.next_part
+    }
+
+    /// Where the newest part ends, ticks.
+    pub fn end(&self) -> u64 {
+        self.open.iter().chain(self.closed.back()).next().map_or(0, |newest| newest.start + newest.duration)
+    }
+
+    /// The oldest epoch of which a segment is still held.
+    pub fn oldest_epoch(&self) -> Option<u64> {
+        self.closed.front().or(self.open.as_ref()).map(|segment| segment.epoch)
+    }
+
+    /// Bytes of all that is held.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bits a second of the listed segment with the highest rate, and of all of them together; 0 where there is none.
+    pub fn bit_rates(&self) -> (u64, u64) {
+        let rate = |bytes: u64, ticks: u64| bytes * 8 * u64::from(self.timescale) / ticks.max(1);
+        let size = |segment: &Segment| segment.data.len() as u64;
+        let peak = self.listed().map(|segment| rate(size(segment), segment.duration)).max().unwrap_or(0);
+        let average = rate(self.listed().map(size).sum(), self.listed().map(|segment| segment.duration).sum());
+        (peak, average)
+    }
+
+    /// Samples a second over the listed segments; 0 where there is none.
+    pub fn sample_rate(&self) -> f64 {
+        let samples: u64 = self.listed().map(|segment| segment.samples).sum();
+        let ticks: u64 = self.listed().map(|segment| segment.duration).sum();
+        samples as f64 * f64::from(self.timescale) / ticks.max(1) as f64
+    }
+}

@@ -1,0 +1,180 @@
+//! From a viewer's offer to a session: what of it can be served, and the answer.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use str0m::change::SdpOffer;
+use str0m::config::DtlsCert;
+use str0m::format::Codec;
+use str0m::media::{Mid, Pt};
+use str0m::{Candidate, IceCreds, Rtc, RtcConfig, crypto};
+
+/// H.264 profiles that browsers name, all in packetization mode 1: constrained baseline, baseline, main, high, constrained high.
+const PROFILES: [(u8, u8, u32); 5] =
+    [(96, 97, 0x42_e01f), (98, 99, 0x42_001f), (100, 101, 0x4d_001f), (102, 103, 0x64_001f), (104, 105, 0x64_0c1f)];
+
+/// What all sessions have in common.
+#[derive(Debug)]
+pub struct Template {
+    certificate: DtlsCert,
+    candidates: Vec<Candidate>,
+}
+
+/// A session that was agreed on and is not running yet.
+#[derive(Debug)]
+pub struct Agreed {
+    pub rtc: Rtc,
+    /// Names the session in what comes before its viewer's address is known.
+    pub ufrag: String,
+    pub video: Track,
+    pub audio: Option<Track>,
+}
+
+/// Where media of one kind goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Track {
+    pub mid: Mid,
+    pub pt: Pt,
+}
+
+/// Why an offer cannot be answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It is not SDP, or not of WebRTC.
+    #[error("the offer cannot be read: {0}")]
+    Malformed(String),
+    /// Nobody could be shown anything.
+    #[error("the offer does not ask for H.264 in packetization mode 1, the only form in which this stream can be sent")]
+    NoH264,
+}
+
+impl Template {
+    /// Of a server at these addresses. Makes a certificate; viewers know it by its fingerprint in the answer.
+    pub fn new(addresses: Vec<SocketAddr>) -> Result<Self, String> {
+        let provider = crypto::from_feature_flags();
+        let certificate =
+            provider.dtls_provider.generate_certificate().ok_or("OpenSSL gives no certificate for WebRTC")?;
+        provider.install_process_default();
+        let candidates = addresses
+            .into_iter()
+            .map(|address| Candidate::host(address, "udp").map_err(|error| format!("{address}: {error}")))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { certificate, candidates })
+    }
+
+    /// Answers `offer` for a stream whose pictures are of `profile`; also gives the answer's text.
+    pub fn answer(&self, offer: &str, profile: u8, now: Instant) -> Result<(Agreed, String), Refused> {
+        let sections = sections(offer);
+        let offer = SdpOffer::from_sdp_string(offer).map_err(|error| Refused::Malformed(error.to_string()))?;
+        let credentials = IceCreds::new();
+        let ufrag = credentials.ufrag.clone();
+        let mut rtc = self.config(credentials).build(now);
+        for candidate in &self.candidates {
+            rtc.add_local_candidate(candidate.clone());
+        }
+        let answer = rtc.sdp_api().accept_offer(offer).map_err(|error| Refused::Malformed(error.to_string()))?;
+        let video = track(&rtc, &sections, "video", |format| h264_rank(format, profile)).ok_or(Refused::NoH264)?;
+        let audio = track(&rtc, &sections, "audio", |format| (format.codec == Codec::Opus).then_some(0));
+        Ok((Agreed { rtc, ufrag, video, audio }, answer.to_sdp_string()))
+    }
+
+    fn config(&self, credentials: IceCreds) -> RtcConfig {
+        let mut config = RtcConfig::new()
+            .set_local_ice_credentials(credentials)
+            .set_dtls_cert(self.certificate.clone())
+            .set_ice_lite(true)
+            .set_rtp_mode(true)
+            .clear_codecs()
+            .enable_opus(true, false);
+        for (pt, resend, profile) in PROFILES {
+            config.codec_config().add_h264(pt.into(), Some(resend.into()), true, profile);
+        }
+        config
+    }
+}
+
+/// How well a payload type fits the profile; less is better. Any H.264 is better than none: browsers' decoders do not
+/// look at what was negotiated, and none takes a profile in its offer for the only one it can decode.
+fn h264_rank(format: str0m::format::CodecSpec, profile: u8) -> Option<usize> {
+    if format.codec != Codec::H264 || format.format.packetization_mode != Some(1) {
+        return None;
+    }
+    let offered = (format.format.profile_level_id.unwrap_or(0x42_001f) >> 16) as u8;
+    // After the profile itself the more able ones.
+    Some(if offered == profile { 0 } else { usize::from(255 - offered) })
+}
+
+/// The first section of this kind that wants media, and its payload type of the lowest rank.
+fn track(
+    rtc: &Rtc,
+    sections: &[(&str, Mid)],
+    kind: &str,
+    rank: impl Fn(str0m::format::CodecSpec) -> Option<usize>,
+) -> Option<Track> {
+    sections.iter().filter(|(of, _)| *of == kind).find_map(|&(_, mid)| {
+        let media = rtc.media(mid).filter(|media| media.direction().is_sending())?;
+        let known = |pt: &Pt| rtc.codec_config().params().iter().find(|params| params.pt() == *pt);
+        let ranked = media.remote_pts().iter().filter_map(|pt| Some((rank(known(pt)?.spec())?, *pt)));
+        ranked.min_by_key(|(rank, _)| *rank).map(|(_, pt)| Track { mid, pt })
+    })
+}
+
+/// The kind and `a=mid` of each media section. str0m tells them only when the session is connected.
+fn sections(sdp: &str) -> Vec<(&str, Mid)> {
+    let mut kind = "";
+    let mut found = Vec::new();
+    for line in sdp.lines().map(str::trim_end) {
+        if let Some(media) = line.strip_prefix("m=") {
+            kind = media.split(' ').next().unwrap_or_default();
+        } else if let Some(mid) = line.strip_prefix("a=mid:")
+            && !kind.is_empty()
+        {
+            found.push((kind, Mid::from(mid)));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Firefox asks for, without the lines that do not matter here.
+    fn offer(codecs: &[(u8, &str)]) -> String {
+        let types: Vec<String> = codecs.iter().map(|(pt, _)| pt.to_string()).collect();
+        let mut sdp = format!(
+            "v=0\r\no=- 1 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\na=fingerprint:sha-256 {}\r\n\
+             m=video 9 UDP/TLS/RTP/SAVPF {}\r\nc=IN IP4 0.0.0.0\r\na=recvonly\r\na=mid:0\r\na=rtcp-mux\r\na=setup:actpass\r\n\
+             a=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdef01234567\r\n",
+            ["AB"; 32].join(":"),
+            types.join(" ")
+        );
+        for (pt, parameters) in codecs {
+            let described = format!(
+                "a=rtpmap:{pt} H264/90000\r\na=rtcp-fb:{pt} nack pli\r\na=fmtp:{pt} {parameters};level-asymmetry-allowed=1\r\n"
+            );
+            sdp.push_str(&described);
+        }
+        sdp
+    }
+
+    fn chosen(codecs: &[(u8, &str)], profile: u8) -> Result<u8, Refused> {
+        let template = Template::new(vec!["192.0.2.1:8189".parse().unwrap()]).unwrap();
+        let (agreed, answer) = template.answer(&offer(codecs), profile, Instant::now())?;
+        assert!(answer.contains("a=ice-lite") && answer.contains("a=sendonly"), "{answer}");
+        assert!(answer.contains("192.0.2.1 8189 typ host"), "{answer}");
+        Ok(*agreed.video.pt)
+    }
+
+    #[test]
+    fn sends_the_payload_type_that_fits_the_stream_best() {
+        let baseline = (126, "profile-level-id=42e01f;packetization-mode=1");
+        let single = (97, "profile-level-id=42e01f;packetization-mode=0");
+        let high = (112, "profile-level-id=640c1f;packetization-mode=1");
+        assert_eq!(chosen(&[baseline, single, high], 100), Ok(112));
+        assert_eq!(chosen(&[baseline, single, high], 66), Ok(126));
+        // High profile to a browser that names only baseline: it can decode it all the same.
+        assert_eq!(chosen(&[single, baseline], 100), Ok(126));
+        assert_eq!(chosen(&[single], 66), Err(Refused::NoH264));
+    }
+}

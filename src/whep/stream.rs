@@ -1,0 +1,167 @@
+//! A watched stream: one task cuts its frames into packets, once for all viewers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::registry::Stream;
+use super::{Sound, rtp};
+use crate::broadcast::{Frame, Media};
+
+const SAMPLE_RATE: u128 = 48_000;
+
+/// Of 20 ms.
+const PACKET: u64 = 960;
+
+/// As far as sound may be off its time for nobody to see it in lips: 40 ms.
+const TOLERANCE: u64 = 2 * PACKET;
+
+/// What the task makes of a stream.
+#[derive(Clone, Debug)]
+pub enum Unit {
+    /// One picture.
+    Picture(Arc<Picture>),
+    /// 20 ms of sound.
+    Sound(Packet),
+    /// Nothing more will come that could be shown.
+    End,
+}
+
+/// A packet of sound, ready for encryption.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    /// Time since the stream's beginning in samples of 48 kHz.
+    pub samples: u64,
+    /// The same time on the server's clock.
+    pub wallclock: Instant,
+    /// Opus.
+    pub payload: Arc<[u8]>,
+}
+
+/// One picture, ready for encryption.
+#[derive(Debug)]
+pub struct Picture {
+    /// Time since the stream's beginning.
+    pub time: Duration,
+    /// The same time on the server's clock.
+    pub wallclock: Instant,
+    /// Decoding can begin here.
+    pub key: bool,
+    /// RTP payloads; the last one takes the marker.
+    pub packets: Vec<Arc<[u8]>>,
+}
+
+/// Sends the stream from its newest key frame on, until it ends, is closed, or nobody listens.
+pub async fn run(stream: Arc<Stream>, units: mpsc::Sender<(u64, Unit)>) {
+    let mut open = stream.open.clone();
+    let mut reader = stream.broadcast.reader();
+    let mut opus = stream.opus.as_ref().map(|source| source.start());
+    let mut cutter = Cutter::default();
+    loop {
+        let unit = tokio::select! {
+            biased;
+            _ = open.changed() => Some(Unit::End),
+            sound = next(&mut opus) => {
+                if sound.is_none() {
+                    tracing::warn!("viewers go on without sound: the transcoder has given up");
+                    opus = None;
+                }
+                sound.and_then(|sound| cutter.sound(sound))
+            }
+            frame = reader.next() => match frame {
+                Ok(frame) => cutter.frame(&frame, reader.skipped()),
+                Err(_) => Some(Unit::End),
+            },
+        };
+        let Some(unit) = unit else { continue };
+        let ends = matches!(unit, Unit::End);
+        // Where the sessions' task is behind, this waits, and then the reader skips: nothing piles up.
+        if units.send((stream.number, unit)).await.is_err() || ends {
+            return;
+        }
+    }
+}
+
+async fn next(opus: &mut Option<mpsc::Receiver<Sound>>) -> Option<Sound> {
+    match opus {
+        Some(opus) => opus.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Frames in, units out.
+#[derive(Debug, Default)]
+struct Cutter {
+    /// When stream time 0 was, as the fastest frame so far tells it.
+    epoch: Option<Instant>,
+    publication: u64,
+    skipped: u64,
+    /// Where the last packet of sound began.
+    samples: Option<u64>,
+    /// A key frame came since pictures were last missing.
+    decodable: bool,
+}
+
+impl Cutter {
+    fn frame(&mut self, frame: &Frame, skipped: u64) -> Option<Unit> {
+        let Media::Video { format, pts, key } = &frame.media else { return None };
+        if *pts > frame.dts {
+            tracing::warn!("WebRTC viewers sent away: the stream has B-frames now");
+            return Some(Unit::End);
+        }
+        if let Some(origin) = frame.arrived.checked_sub(*pts) {
+            self.epoch = Some(self.epoch.map_or(origin, |epoch| epoch.min(origin)));
+        }
+        let whole = self.publication == frame.publication && self.skipped == skipped;
+        (self.publication, self.skipped) = (frame.publication, skipped);
+        self.decodable = *key || (self.decodable && whole);
+        if !self.decodable {
+            return None;
+        }
+        let packets = rtp::packetize(format, *key, &frame.data);
+        let wallclock = self.epoch.map_or(frame.arrived, |epoch| epoch + *pts);
+        Some(Unit::Picture(Arc::new(Picture { time: *pts, wallclock, key: *key, packets })))
+    }
+
+    /// Sound tells when it was by the pictures' clock, or lips would not match.
+    fn sound(&mut self, sound: Sound) -> Option<Unit> {
+        let wallclock = self.epoch? + sound.time;
+        let told = (sound.time.as_nanos() * SAMPLE_RATE / 1_000_000_000) as u64;
+        let samples = self.samples.map_or(Some(told), |last| on_grid(last, told))?;
+        self.samples = Some(samples);
+        Some(Unit::Sound(Packet { samples, wallclock, payload: sound.packet }))
+    }
+}
+
+/// When the packet after the one at `last` is, if the times of both are to be taken at their word only roughly. RTMP's are in
+/// milliseconds, and a packet that begins a sample before the other ends is thrown away by a browser as too late.
+/// `None` for one too many, where a microphone's clock is fast.
+fn on_grid(last: u64, told: u64) -> Option<u64> {
+    let next = last + PACKET;
+    if told.abs_diff(next) <= TOLERANCE {
+        return Some(next);
+    }
+    Some(next + told.checked_sub(next)?.div_ceil(PACKET) * PACKET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sound_is_without_seams_while_times_are_roughly_right() {
+        let mut at = 1000;
+        for n in 1..500 {
+            // Rounded to milliseconds, one way and the other.
+            let told = 1000 + n * 960 - 1920 + n * 7919 % 1900;
+            assert_eq!(on_grid(at, told), Some(at + 960));
+            at += 960;
+        }
+        // A second is missing: a jump, in whole packets.
+        let next = on_grid(at, at + 48_500).unwrap();
+        assert!((next - at).is_multiple_of(960) && next.abs_diff(at + 48_500) < 960);
+        // And time never goes back.
+        assert_eq!(on_grid(at, at - 1920), None);
+    }
+}
