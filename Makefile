@@ -1,6 +1,6 @@
-.PHONY: run test check test-hw soak-hw bench clean
+.PHONY: run test check test-hw soak-hw bench bench-cloud clean
 
-# The main job: installs what is missing, builds, starts a local RTMP server and goes live.
+# The main job: installs what is missing, builds, starts cloud and daemon, goes live and prints where to watch.
 run:
 	scripts/install-dependencies.sh run
 	scripts/run.sh
@@ -14,22 +14,28 @@ test:
 check:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo test --locked --quiet --lib --bins
+	cargo clippy --locked --all-targets --features cloud -- -D warnings
+	cargo test --locked --features cloud --quiet --lib --bins
 
 # Only the tests on real camera, sound and encoder drivers, in the rig of hw-fixtures/.
 test-hw:
 	scripts/install-dependencies.sh test
 	scripts/test.sh --test hardware
 
-# The endurance tests on real drivers with more cycles: 200 unplugs and as many streams, about ten minutes.
+# The endurance tests on real drivers with more cycles: 200 unplugs and as many streams, about five minutes. Prints what grew.
 soak-hw:
 	scripts/install-dependencies.sh test
-	LENSCAST_CYCLES=200 scripts/test.sh --test hardware endurance
+	LENSCAST_CYCLES=200 scripts/test.sh --test hardware endurance -- --nocapture
 
 # Measurements beside gst-launch-1.0 and ffmpeg; writes benches/RESULTS.md. ARGS=--quick sees in two minutes that it works.
 bench:
 	scripts/install-dependencies.sh test
 	cargo bench --locked --bench budgets -- $(ARGS)
+
+# The same of the cloud: time to live, glass to glass, how many viewers; writes benches/RESULTS-cloud.md.
+bench-cloud:
+	scripts/install-dependencies.sh test
+	cargo bench --locked --features cloud --bench cloud -- $(ARGS)
 
 clean:
 	cargo clean

@@ -1,18 +1,38 @@
 #!/bin/bash
-# install-dependencies.sh [run|test]: installs the Debian packages that building and running (run) or testing too (test)
-# need and that are not there yet. Returns at once when nothing is missing; without root it only says what is.
+# install-dependencies.sh [run|test]: installs the Debian and npm packages that building and running (run) or testing too
+# (test) need and that are not there yet. Returns at once when nothing is missing; without root it only says what is.
 set -euo pipefail
 
-build="gcc make pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev"
-run="gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+build="gcc make pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libssl-dev"
+# libav decodes AAC and key frames for the cloud.
+run="gstreamer1.0-libav gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
   gstreamer1.0-plugins-ugly gstreamer1.0-alsa glib-networking ca-certificates nginx-light libnginx-mod-rtmp"
-# iproute2, nftables, util-linux: a network to cut. openssl and the stream module: RTMPS. The last line: the camera rig.
-test="gstreamer1.0-libav libnginx-mod-stream ffmpeg openssl iproute2 nftables util-linux python3
-  linux-source-6.1 flex bison bc libelf-dev libssl-dev xz-utils kmod busybox-static v4l-utils python3-minimal"
+# iproute2, nftables, util-linux: a network to cut. openssl and the stream module: RTMPS. chromium: the watch page and the
+# players. The last line but for it: the camera rig.
+test="libnginx-mod-stream ffmpeg curl openssl iproute2 nftables util-linux python3
+  chromium linux-source-6.1 flex bison bc libelf-dev xz-utils kmod busybox-static v4l-utils python3-minimal"
+
+# What npm brings: the player in the watch page; the tests' browser driver and players, and the apps' SDK.
+run_npm="web"
+test_npm="web tests/browser tests/sdk"
+
+# A Node.js that is not Debian's will do.
+command -v npm >/dev/null || build="$build nodejs npm"
+
+npm_packages() {
+  cd "$(dirname "$0")/.."
+  for folder in $1; do
+    # npm leaves a copy of the lock file where it has installed all of it.
+    if [ "$folder/package-lock.json" -nt "$folder/node_modules/.package-lock.json" ]; then
+      echo "installing: npm packages of $folder"
+      npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error
+    fi
+  done
+}
 
 case ${1:-run} in
-  run) wanted="$build $run" ;;
-  test) wanted="$build $run $test" ;;
+  run) wanted="$build $run" npm=$run_npm ;;
+  test) wanted="$build $run $test" npm=$test_npm ;;
   *) echo "usage: $0 [run|test]" >&2; exit 2 ;;
 esac
 
@@ -21,7 +41,10 @@ for package in $wanted; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
 done
 command -v cargo >/dev/null || { echo "cargo is missing: install the Rust toolchain (https://rustup.rs)" >&2; exit 1; }
-[ ${#missing[@]} -eq 0 ] && exit 0
+if [ ${#missing[@]} -eq 0 ]; then
+  npm_packages "$npm"
+  exit 0
+fi
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
   echo "missing packages: ${missing[*]}" >&2
   echo "install them with: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
@@ -42,3 +65,4 @@ apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 if [[ " ${missing[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
   systemctl disable --quiet nginx
 fi
+npm_packages "$npm"

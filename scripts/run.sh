@@ -1,19 +1,20 @@
 #!/bin/bash
-# run.sh: the main job on this machine. Builds, starts a local RTMP server and the daemon, goes live, shows how to watch
-# and a live status. The camera is a real one if there is one, else the test picture. Ctrl-C ends it and leaves nothing.
+# run.sh: the main job on this machine. Builds, starts the cloud and, linked to it, the daemon, starts a managed stream,
+# shows where to watch it and then what happens. The camera is a real one if there is one, else the test picture. Ctrl-C ends
+# it and leaves nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 
 echo "building ..."
-cargo build --locked --bins
+cargo build --locked --features cloud --bins
 bin=$CARGO_TARGET_DIR/debug
 
 work=$(mktemp -d /tmp/lenscast.XXXXXX)
 pids=()
 finish() {
   trap - EXIT INT TERM
-  # The daemon first: it says goodbye to the server.
+  # The daemon first: it says goodbye to the cloud.
   for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
     kill "${pids[i]}" 2>/dev/null || true
     wait "${pids[i]}" 2>/dev/null || true
@@ -39,24 +40,38 @@ for port in (int(sys.argv[1]), 0):
 PYTHON
 }
 
-port=$(free_port 1935)
-cat > "$work/nginx.conf" <<CONF
-load_module /usr/lib/nginx/modules/ngx_rtmp_module.so;
-daemon off;
-master_process off;
-pid $work/nginx.pid;
-error_log $work/nginx.log warn;
-events {}
-rtmp {
-  access_log off;
-  server {
-    listen 127.0.0.1:$port;
-    application live { live on; }
-  }
-}
+http=$(free_port 8080) rtmp=$(free_port 1935) webrtc=$(free_port 8189)
+cat > "$work/cloud.toml" <<CONF
+[http]
+listen = "127.0.0.1:$http"
+[rtmp]
+listen = "127.0.0.1:$rtmp"
+[webrtc]
+listen = "127.0.0.1:$webrtc"
+[store]
+path = "$work/cloud.sqlite"
+[control]
+socket = "$work/cloud.sock"
 CONF
-nginx -p "$work" -c "$work/nginx.conf" &
+export LENSCAST_CLOUD_SOCKET=$work/cloud.sock LENSCAST_SOCKET=$work/control.sock RUST_LOG=${RUST_LOG:-warn}
+
+# wait_for NAME PID COMMAND...: until the command succeeds; the program's log and the end if it dies or takes too long
+wait_for() {
+  local name=$1 pid=$2
+  shift 2
+  for _ in $(seq 100); do
+    "$@" > "$work/answer" 2>&1 && return
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$work/answer" "$work/$name.log" >&2
+  exit 1
+}
+
+"$bin/lenscast-cloud" --config "$work/cloud.toml" 2> "$work/lenscast-cloud.log" &
 pids+=($!)
+wait_for lenscast-cloud $! "$bin/lenscastctl" cloud streams
+"$bin/lenscastctl" cloud device add glasses --user you@example.com > "$work/token"
 
 device=test
 compgen -G '/dev/video*' >/dev/null && device=auto
@@ -65,27 +80,31 @@ cat > "$work/lenscastd.toml" <<CONF
 device = "$device"
 [control]
 socket = "$work/control.sock"
+[cloud]
+url = "ws://127.0.0.1:$http/glasses-ws"
+token_file = "$work/token"
 CONF
-export LENSCAST_SOCKET=$work/control.sock
-RUST_LOG=${RUST_LOG:-warn} "$bin/lenscastd" --config "$work/lenscastd.toml" 2> "$work/lenscastd.log" &
+"$bin/lenscastd" --config "$work/lenscastd.toml" 2> "$work/lenscastd.log" &
 pids+=($!)
-for _ in $(seq 50); do
-  [ -S "$LENSCAST_SOCKET" ] && break
-  kill -0 "${pids[1]}" 2>/dev/null || { cat "$work/lenscastd.log" >&2; exit 1; }
-  sleep 0.1
-done
+# Accepted as soon as the glasses have their link.
+wait_for lenscastd $! "$bin/lenscastctl" cloud start --user you@example.com
+active() { "$bin/lenscastctl" cloud streams --json | grep -q '"status":"active"'; }
+wait_for lenscastd "${pids[1]}" active
 
-url=rtmp://127.0.0.1:$port/live/demo
-if ! "$bin/lenscastctl" start "$url" --wait --width 1280 --height 720 --fps 30 --bitrate 2000000; then
-  tail -n 20 "$work/lenscastd.log" >&2
-  exit 1
-fi
+url() { "$bin/lenscastctl" cloud streams --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0][sys.argv[1]])' "$1"; }
 source="the camera"
 [ $device = auto ] || source="the test picture and tone, as there is no camera here"
-ctl="$bin/lenscastctl --socket $work/control.sock"
-note="live from $source
-watch it:        ffplay -fflags nobuffer $url      (or VLC, mpv, OBS)
-ask the daemon:  $ctl status
-take a photo:    $ctl photo me.jpg"
-[ -t 1 ] || printf '%s\n' "$note"
-"$bin/lenscastctl" watch --note "$note"
+cat <<NOTE
+
+live from $source
+
+watch it:        $(url watch_url)
+HLS:             $(url hls_url)
+DASH:            $(url dash_url)
+ask the cloud:   $bin/lenscastctl --cloud-socket $work/cloud.sock cloud streams
+ask the glasses: $bin/lenscastctl --socket $work/control.sock status
+an app:          examples/livestream-app (see its README); the cloud is at http://127.0.0.1:$http
+
+Ctrl-C ends it. What happens:
+NOTE
+"$bin/lenscastctl" cloud watch

@@ -9,7 +9,7 @@ mkdir -p "$(dirname "$log")"
 kernel_log=$(dirname "$log")/rig-kernel.log
 nice hw-fixtures/build-kernel.sh > /dev/null 2> "$kernel_log" & kernel=$!
 trap 'kill "$kernel" 2> /dev/null || true' EXIT
-cargo test --locked --no-run "$@"
+cargo test --locked --features cloud --no-run "$@"
 # The tests say themselves what is wrong with it when they come to it.
 kill -0 "$kernel" 2> /dev/null && echo "waiting for the $(tail -n 1 "$kernel_log")"
 wait "$kernel" || true
@@ -18,6 +18,6 @@ trap - EXIT
 # Most of these tests wait for something most of the time; those that need the machine take turns.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-8}
 status=0
-cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+cargo test --locked --features cloud --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$log"
 exit "$status"

@@ -4,6 +4,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `cloud` | the application `lenscast-cloud` (feature `cloud`): gateway of apps and glasses, and everything a viewer gets |
 //! | `device` | the application `lenscastd`: wires what follows together; its one task owns all state |
 //! | [`camera`] | V4L2 devices, the modes they offer, who holds them |
 //! | `media` | GStreamer: capture, encode, publish; the only module that names it |
@@ -18,6 +19,8 @@
 #[cfg(feature = "cloud")]
 pub mod broadcast;
 pub mod camera;
+#[cfg(feature = "cloud")]
+pub mod cloud;
 pub mod configuration;
 pub mod device;
 #[cfg(feature = "cloud")]

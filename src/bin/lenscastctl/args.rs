@@ -86,7 +86,14 @@ pub enum Command {
     CheckConfig {
         /// For example /etc/lenscast/lenscastd.toml
         file: PathBuf,
+        /// It is one for lenscast-cloud
+        #[cfg(feature = "cloud")]
+        #[arg(long)]
+        cloud: bool,
     },
+    /// Control lenscast-cloud: apps, glasses, streams
+    #[cfg(feature = "cloud")]
+    Cloud(crate::cloud::CloudArguments),
 }
 
 /// What to do with cameras.

@@ -6,11 +6,16 @@
 //! | `start` | `start`, and how `--wait` follows the stream |
 //! | `watch`, `view` | `watch`: the loop, and the pure picture of the live view |
 //! | `lease` | `camera acquire`: a program under a lease |
+//! | `cloud`, `cloud_render` | `cloud`: the other program's side (feature `cloud`) |
 //! | `render`, `text` | answers in words, words on a terminal; pure |
 //! | `terminal` | the terminal itself |
 //! | `failure` | exit statuses and advice |
 
 mod args;
+#[cfg(feature = "cloud")]
+mod cloud;
+#[cfg(feature = "cloud")]
+mod cloud_render;
 mod failure;
 mod lease;
 mod render;
@@ -93,7 +98,14 @@ async fn run(arguments: Arguments) -> Result<u8, Failure> {
                 return Ok(FAILED);
             }
         }
-        Command::CheckConfig { file } => {
+        #[cfg(feature = "cloud")]
+        Command::Cloud(arguments) => cloud::run(arguments).await?,
+        #[cfg(feature = "cloud")]
+        Command::CheckConfig { file, cloud: true } => {
+            lenscast::cloud::config::check(&file).map_err(|error| Failure::Other(error.to_string()))?;
+            line(&format!("{}: ok", file.display()))?;
+        }
+        Command::CheckConfig { file, .. } => {
             lenscast::device::config::check(&file).map_err(|error| Failure::Other(error.to_string()))?;
             line(&format!("{}: ok", file.display()))?;
         }

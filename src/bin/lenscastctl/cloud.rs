@@ -1,0 +1,295 @@
+//! `lenscastctl cloud`: the cloud's side. Keys and tokens are printed alone on standard output, so that a script can take
+//! them from there; stream keys are never arguments, which every user of the machine can read.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use lenscast::cloud::control::{
+    AppStarted, Apps, Destination, Devices, Done, Event, Fresh, Request, Start, Started, Streams,
+};
+use lenscast::cloud::registry::Permission;
+use lenscast::link::control_client::Client;
+use serde::de::DeserializeOwned;
+
+use crate::cloud_render as render;
+use crate::failure::Failure;
+use crate::{aside, line, print, print_json};
+
+/// The cloud's side.
+#[derive(Args, Debug)]
+pub struct CloudArguments {
+    /// The control socket of lenscast-cloud
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "LENSCAST_CLOUD_SOCKET",
+        default_value = "/run/lenscast/cloud.sock"
+    )]
+    pub cloud_socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CloudCommand,
+}
+
+/// What to do with the cloud.
+#[derive(Debug, Subcommand)]
+pub enum CloudCommand {
+    /// The apps that may connect
+    #[command(subcommand)]
+    App(AppCommand),
+    /// The glasses that may connect
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// List the streams that run, and where to watch them
+    Streams {
+        /// Print them as one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start a managed stream and print its id
+    Start {
+        /// Whose glasses
+        #[arg(long)]
+        user: String,
+        /// 720 or 1080 lines
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4320))]
+        lines: Option<u32>,
+        /// Send it on to the rtmp:// and rtmps:// URLs in this file, one a line; - for standard input
+        #[arg(long, value_name = "FILE")]
+        restream: Option<PathBuf>,
+        /// Print the stream as one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop a stream for all who watch it
+    Stop {
+        /// The id that `start` or `streams` printed
+        stream_id: String,
+    },
+    /// Show what happens, a line for every change, until the cloud ends
+    Watch {
+        /// Print every event as one line of JSON; the first is the whole state
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What to do with apps.
+#[derive(Debug, Subcommand)]
+pub enum AppCommand {
+    /// Let an app in, and print its API key; it cannot be read again
+    Add {
+        /// Its package name, for example org.example.livestream
+        package: String,
+        /// What it may do; may be repeated
+        #[arg(long = "permission", value_name = "NAME", value_parser = permission, default_value = "CAMERA")]
+        permissions: Vec<Permission>,
+        /// Where it is started and stopped, for example `http://app.example.org:7010/webhook`
+        #[arg(long, value_name = "URL")]
+        webhook_url: Option<String>,
+    },
+    /// List the apps and for whom they run
+    List {
+        /// Print them as one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take an app's key away and close its connections
+    Revoke {
+        /// Its package name
+        package: String,
+    },
+    /// Start an app for a user, by its webhook; returns when it is connected
+    Start {
+        /// Its package name
+        package: String,
+        /// The user
+        #[arg(long)]
+        user: String,
+    },
+    /// Stop an app for a user
+    Stop {
+        /// Its package name
+        package: String,
+        /// The user
+        #[arg(long)]
+        user: String,
+    },
+}
+
+/// What to do with glasses.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Let glasses in, and print their token; it cannot be read again
+    Add {
+        /// A name for them
+        name: String,
+        /// Whose they are; often an e-mail address
+        #[arg(long)]
+        user: String,
+    },
+    /// List the glasses
+    List {
+        /// Print them as one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take the glasses' token away and close their link
+    Revoke {
+        /// Their name
+        name: String,
+    },
+}
+
+fn permission(name: &str) -> Result<Permission, String> {
+    Permission::by_name(name).ok_or_else(|| "unknown; streaming and photos need CAMERA".into())
+}
+
+/// Carries it out.
+pub async fn run(arguments: CloudArguments) -> Result<(), Failure> {
+    let socket = arguments.cloud_socket.as_path();
+    match arguments.command {
+        CloudCommand::App(command) => app(socket, command).await,
+        CloudCommand::Device(command) => device(socket, command).await,
+        CloudCommand::Streams { json } => {
+            let answer: Streams = ask(socket, &Request::Streams).await?;
+            if json { print_json(&answer.streams) } else { print(&render::streams(&answer.streams)) }
+        }
+        CloudCommand::Start { user, lines, restream, json } => {
+            let restream = restream.map_or(Ok(vec![]), |file| destinations(&file))?;
+            let Started { stream } = ask(socket, &Request::Start(Start { user, lines, restream })).await?;
+            if json {
+                return print_json(&stream);
+            }
+            if let Some(url) = &stream.watch_url {
+                aside(&format!("to be watched at {url}"));
+            }
+            line(&stream.stream_id)
+        }
+        CloudCommand::Stop { stream_id } => {
+            let Done {} = ask(socket, &Request::Stop { stream_id }).await?;
+            Ok(())
+        }
+        CloudCommand::Watch { json } => watch(socket, json).await,
+    }
+}
+
+async fn app(socket: &Path, command: AppCommand) -> Result<(), Failure> {
+    match command {
+        AppCommand::Add { package, permissions, webhook_url } => {
+            let permissions = permissions.into_iter().collect();
+            let Fresh { secret } = ask(socket, &Request::AppAdd { package, permissions, webhook_url }).await?;
+            aside("the API key is shown this once");
+            line(&secret)
+        }
+        AppCommand::List { json } => {
+            let answer: Apps = ask(socket, &Request::AppList).await?;
+            if json { print_json(&answer.apps) } else { print(&render::apps(&answer.apps)) }
+        }
+        AppCommand::Revoke { package } => {
+            let Done {} = ask(socket, &Request::AppRevoke { package }).await?;
+            Ok(())
+        }
+        AppCommand::Start { package, user } => {
+            let AppStarted { already } = ask(socket, &Request::AppStart { package, user }).await?;
+            if already {
+                aside("it was running already");
+            }
+            Ok(())
+        }
+        AppCommand::Stop { package, user } => {
+            let Done {} = ask(socket, &Request::AppStop { package, user }).await?;
+            Ok(())
+        }
+    }
+}
+
+async fn device(socket: &Path, command: DeviceCommand) -> Result<(), Failure> {
+    match command {
+        DeviceCommand::Add { name, user } => {
+            let Fresh { secret } = ask(socket, &Request::DeviceAdd { name, user }).await?;
+            aside("the token is shown this once; it belongs into cloud.token_file of lenscastd");
+            line(&secret)
+        }
+        DeviceCommand::List { json } => {
+            let answer: Devices = ask(socket, &Request::DeviceList).await?;
+            if json { print_json(&answer.devices) } else { print(&render::devices(&answer.devices)) }
+        }
+        DeviceCommand::Revoke { name } => {
+            let Done {} = ask(socket, &Request::DeviceRevoke { name }).await?;
+            Ok(())
+        }
+    }
+}
+
+async fn watch(socket: &Path, json: bool) -> Result<(), Failure> {
+    let mut client = Client::connect(socket).await.map_err(Failure::Cloud)?;
+    client.send(&Request::Watch).await.map_err(Failure::Cloud)?;
+    loop {
+        let event: Event = client.next().await.map_err(Failure::Cloud)?;
+        if json {
+            print_json(&event)?;
+        } else {
+            render::event(&event).iter().try_for_each(|text| line(text))?;
+        }
+    }
+}
+
+async fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, Failure> {
+    let mut client = Client::connect(socket).await.map_err(Failure::Cloud)?;
+    client.call(request).await.map_err(Failure::Cloud)
+}
+
+/// One URL a line; what is empty or begins with # is passed over.
+fn destinations(file: &Path) -> Result<Vec<Destination>, Failure> {
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let text = text.map_err(|error| Failure::Other(format!("{}: {error}", file.display())))?;
+    let urls = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(urls.map(|url| Destination { url: url.into(), name: None }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Arguments, Command};
+
+    fn parse(line: &str) -> CloudCommand {
+        let words = ["lenscastctl", "cloud"].into_iter().chain(line.split_whitespace());
+        match Arguments::try_parse_from(words).unwrap().command {
+            Command::Cloud(arguments) => arguments.command,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_app_may_stream_unless_something_else_was_said() {
+        let CloudCommand::App(AppCommand::Add { permissions, .. }) = parse("app add org.x") else { panic!() };
+        assert_eq!(permissions, [Permission::Camera]);
+        let line = "app add org.x --permission MICROPHONE --permission LOCATION --webhook-url http://h/webhook";
+        let CloudCommand::App(AppCommand::Add { permissions, webhook_url, .. }) = parse(line) else { panic!() };
+        assert_eq!(permissions, [Permission::Microphone, Permission::Location]);
+        assert!(webhook_url.is_some());
+        assert!(
+            Arguments::try_parse_from(["lenscastctl", "cloud", "app", "add", "x", "--permission", "ROOT"]).is_err()
+        );
+    }
+
+    #[test]
+    fn destinations_are_read_from_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("urls");
+        std::fs::write(&file, "# mine\nrtmp://a/live/k1\n\n  rtmps://b/live/k2 \n").unwrap();
+        let urls: Vec<_> = destinations(&file).unwrap().into_iter().map(|to| to.url).collect();
+        assert_eq!(urls, ["rtmp://a/live/k1", "rtmps://b/live/k2"]);
+        assert!(destinations(&folder.path().join("none")).is_err());
+    }
+}

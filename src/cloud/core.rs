@@ -1,0 +1,506 @@
+//! The state of the cloud, owned by one task: what comes in becomes an event of the user's machine
+//! ([`crate::policy::orchestration`]), what the machine says is carried out here. Nothing here decides.
+//!
+//! Nothing here waits either: services take orders without waiting, and what takes time (webhooks, photos, the store) is
+//! handed to tasks that [`super::task`] joins.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::config::Config;
+use super::control::{self, ControlEvent, Refusal, StreamInfo, Streams};
+use super::credential::random;
+use super::gateway::{ConnectionId, DeviceMessage, GatewayEvent, Outgoing};
+use super::live::{Live, News, Services};
+use super::photos::Photos;
+use super::view;
+use super::watch_page::{LiveState, WatchState};
+use super::webhook::Launcher;
+use crate::ingest;
+use crate::policy::Time;
+use crate::policy::orchestration::{Action, Durable, Event, Fresh, Orchestration, Overview, Settings, Timing};
+use crate::protocol::app::{self, AppRequest, ManagedRequest, ManagedWord, checked};
+use crate::protocol::{Cause, Secret, glasses};
+
+/// The app as which `lenscastctl cloud start` takes part.
+const PERSON: &str = "lenscastctl";
+
+/// Streams that ended whose pages say so.
+const ENDED_PAGES: usize = 1000;
+
+/// What the store is to write, by user; `None` to forget.
+pub(super) type Documents = BTreeMap<String, Option<String>>;
+
+/// What viewers' pages may know, by playback id.
+pub(super) type Pages = BTreeMap<String, WatchState>;
+
+pub(super) struct Core {
+    settings: Settings,
+    begun: Instant,
+    users: BTreeMap<String, User>,
+    live: BTreeMap<String, Live>,
+    services: Services,
+    launcher: Launcher,
+    photos: Photos,
+    news: mpsc::Sender<News>,
+    documents: watch::Sender<Documents>,
+    pages: watch::Sender<Pages>,
+    /// Of streams that ended, oldest first.
+    ended_pages: VecDeque<String>,
+    watchers: Vec<mpsc::Sender<control::Event>>,
+    /// What takes time; joined by the task.
+    pub(super) errands: JoinSet<()>,
+}
+
+struct User {
+    machine: Orchestration,
+    apps: BTreeMap<String, (ConnectionId, Outgoing)>,
+    device: Option<(ConnectionId, Outgoing)>,
+    /// As watchers were told last.
+    shown: Option<StreamInfo>,
+}
+
+impl Core {
+    #[allow(clippy::too_many_arguments, reason = "the parts it wires, each once")]
+    pub(super) fn new(
+        config: &Config,
+        services: Services,
+        launcher: Launcher,
+        photos: Photos,
+        news: mpsc::Sender<News>,
+        documents: watch::Sender<Documents>,
+        pages: watch::Sender<Pages>,
+    ) -> Self {
+        let settings = Settings {
+            timing: Timing::default(),
+            public_url: config.http.public_url(),
+            ingest_url: config.rtmp.public_url(),
+            preempt: config.streams.preempt,
+        };
+        Self {
+            settings,
+            begun: Instant::now(),
+            users: BTreeMap::new(),
+            live: BTreeMap::new(),
+            services,
+            launcher,
+            photos,
+            news,
+            documents,
+            pages,
+            ended_pages: VecDeque::new(),
+            watchers: Vec::new(),
+            errands: JoinSet::new(),
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.begun.elapsed()
+    }
+
+    /// Takes over what an earlier process left in the store.
+    pub(super) fn restore(&mut self, kept: Vec<(String, String)>) {
+        for (name, document) in kept {
+            let durable: Durable = match serde_json::from_str(&document) {
+                Ok(durable) => durable,
+                Err(error) => {
+                    warn!(user = name, %error, "cannot read what was kept of this user's streams");
+                    continue;
+                }
+            };
+            let (machine, actions) = Orchestration::restore(self.settings.clone(), durable, self.now());
+            let has_person = machine.has_app(PERSON);
+            self.users.insert(name.clone(), User { machine, apps: BTreeMap::new(), device: None, shown: None });
+            for action in actions {
+                self.carry_out(&name, action);
+            }
+            if has_person {
+                self.event(&name, Event::AppUp { app: PERSON.into(), may_stream: true });
+            }
+        }
+    }
+
+    /// When [`Self::tick`] is due, at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let machines = self.users.values().filter_map(|user| user.machine.deadline());
+        let machines = machines.min().map(|time| self.begun + time);
+        machines.into_iter().chain(self.photos.deadline()).min()
+    }
+
+    /// Time went by.
+    pub(super) fn tick(&mut self) {
+        let now = self.now();
+        let due = |user: &User| user.machine.deadline().is_some_and(|deadline| deadline <= now);
+        let names: Vec<String> =
+            self.users.iter().filter(|(_, user)| due(user)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.event(&name, Event::Tick);
+        }
+        self.photos.expire(Instant::now(), &mut self.errands);
+    }
+
+    /// Looks where media arrived; wanted every second or so.
+    pub(super) fn poll(&mut self) {
+        let moved: Vec<(String, String)> = self
+            .live
+            .iter_mut()
+            .filter_map(|(stream_id, live)| live.has_moved().then(|| (live.user.clone(), stream_id.clone())))
+            .collect();
+        for (user, stream_id) in moved {
+            self.event(&user, Event::Media { stream_id });
+        }
+    }
+
+    // What comes in.
+
+    pub(super) fn gateway(&mut self, event: GatewayEvent) {
+        match event {
+            GatewayEvent::AppUp { connection, user, app, may_stream, outgoing, .. } => {
+                info!(user, app, "app connected");
+                self.note(format!("{app} connected for {user}"));
+                self.user(&user).apps.insert(app.clone(), (connection, outgoing));
+                self.event(&user, Event::AppUp { app, may_stream });
+            }
+            GatewayEvent::AppMessage { user, app, text, .. } => self.app_says(&user, app, &text),
+            GatewayEvent::AppDown { connection, user, app, deliberate } => {
+                let known = self.user(&user);
+                if known.apps.get(&app).is_some_and(|(present, _)| *present == connection) {
+                    known.apps.remove(&app);
+                    info!(user, app, deliberate, "app gone");
+                    self.note(format!("{app} gone for {user}"));
+                    self.event(&user, Event::AppDown { app, deliberate });
+                }
+            }
+            GatewayEvent::DeviceUp { connection, user, device, outgoing, .. } => {
+                info!(user, device, "glasses connected");
+                self.note(format!("{device} of {user} connected"));
+                let known = self.user(&user);
+                let before = known.device.replace((connection, outgoing));
+                if before.is_some() {
+                    self.event(&user, Event::DeviceDown);
+                }
+                self.event(&user, Event::DeviceUp);
+            }
+            GatewayEvent::DeviceMessage { connection, user, message, .. } => {
+                let known = self.user(&user);
+                if known.device.as_ref().is_some_and(|(present, _)| *present == connection) {
+                    self.device_says(&user, message);
+                }
+            }
+            GatewayEvent::DeviceDown { connection, user, device } => {
+                let known = self.user(&user);
+                if known.device.take_if(|(present, _)| *present == connection).is_some() {
+                    info!(user, device, "glasses gone");
+                    self.note(format!("{device} of {user} gone"));
+                    self.event(&user, Event::DeviceDown);
+                }
+            }
+        }
+    }
+
+    fn app_says(&mut self, user: &str, app: String, text: &str) {
+        match app::parse(text) {
+            Ok(AppRequest::Other { .. }) => {}
+            Ok(request) => {
+                let watching = self.watching(user);
+                self.event(user, Event::Request { app, request, fresh: fresh(), watching });
+            }
+            Err(refused) => {
+                info!(user, app, %refused, "app's request refused");
+                self.event(user, Event::Refused { app, refused });
+            }
+        }
+    }
+
+    fn device_says(&mut self, user: &str, message: DeviceMessage) {
+        match message {
+            DeviceMessage::Text(text) => {
+                if self.photos.answered(&text, &mut self.errands) {
+                    return;
+                }
+                let (message, dialect) = glasses::parse(&text);
+                self.event(user, Event::Device { message, dialect });
+            }
+            DeviceMessage::Binary(bytes) => self.photos.taken(&bytes, &mut self.errands),
+        }
+    }
+
+    pub(super) fn ingest(&mut self, event: ingest::Event) {
+        let Some(live) = self.live.get_mut(&event.stream_id) else { return };
+        let (user, stream_id) = (live.user.clone(), event.stream_id);
+        match event.what {
+            ingest::Happening::Publishing { peer, encoder } => {
+                info!(stream_id, %peer, encoder, publication = event.publication, "publishing");
+                live.publication = event.publication;
+                self.event(&user, Event::Publishing { stream_id });
+            }
+            // At a takeover the old one's end comes after the new one's beginning.
+            ingest::Happening::Stopped(_) if event.publication != live.publication => {}
+            ingest::Happening::Stopped(why) => {
+                info!(stream_id, publication = event.publication, %why, "publisher gone");
+                self.event(&user, Event::PublisherLost { stream_id, why: why.to_string() });
+            }
+        }
+    }
+
+    pub(super) fn news(&mut self, news: News) {
+        let Some(live) = self.live.get(news.stream_id()) else { return };
+        let user = live.user.clone();
+        let event = match news {
+            News::Playable { publication, .. } if publication != live.publication => return,
+            News::Playable { stream_id, width, height, .. } => Event::Playable { stream_id, width, height },
+            News::Outputs { stream_id, outputs } => Event::Outputs { stream_id, outputs },
+        };
+        self.event(&user, event);
+    }
+
+    pub(super) fn control(&mut self, event: ControlEvent) {
+        match event {
+            ControlEvent::Streams { reply } => {
+                let _ = reply.send(self.streams()); // who asked may be gone
+            }
+            ControlEvent::Start { start, reply } => self.start(&start, reply),
+            ControlEvent::Stop { stream_id, reply } => {
+                let of = |user: &User| {
+                    user.machine.overview(0).is_some_and(|overview| overview.stream.stream_id == stream_id)
+                };
+                let name = self.users.iter().find(|(_, user)| of(user)).map(|(name, _)| name.clone());
+                let answer = match name {
+                    Some(name) => {
+                        self.event(&name, Event::Stop { stream_id, why: "stopped by lenscastctl".into() });
+                        Ok(())
+                    }
+                    None => Err(view::refusal(Cause::UnknownStream, "no such stream")),
+                };
+                let _ = reply.send(answer); // who asked may be gone
+            }
+            ControlEvent::Watch { events } => {
+                if events.try_send(control::Event::State(self.streams())).is_ok() {
+                    self.watchers.push(events);
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, start: &control::Start, reply: oneshot::Sender<Result<StreamInfo, Refusal>>) {
+        let user = start.user.clone();
+        let request = match view::request(start) {
+            Ok(request) => AppRequest::StartManaged(ManagedRequest { webrtc: true, ..request }),
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal)); // who asked may be gone
+                return;
+            }
+        };
+        self.event(&user, Event::AppUp { app: PERSON.into(), may_stream: true });
+        let event = Event::Request { app: PERSON.into(), request, fresh: fresh(), watching: 0 };
+        let refused = self.event(&user, event);
+        let watching = self.watching(&user);
+        let overview = self.user(&user).machine.overview(watching);
+        let answer = match (refused, overview) {
+            (Some(why), _) => Err(view::refusal(Cause::InvalidRequest, why)),
+            (None, Some(overview)) => Ok(view::stream(&user, overview, watching)),
+            (None, None) => Err(view::refusal(Cause::StreamExists, "another stream is just ending; try again")),
+        };
+        let _ = reply.send(answer); // who asked may be gone
+    }
+
+    // What goes out.
+
+    fn user(&mut self, name: &str) -> &mut User {
+        let settings = &self.settings;
+        self.users.entry(name.to_owned()).or_insert_with(|| User {
+            machine: Orchestration::new(settings.clone()),
+            apps: BTreeMap::new(),
+            device: None,
+            shown: None,
+        })
+    }
+
+    /// Gives the machine an event and carries out what it says. Gives why [`PERSON`] was refused, if that is so.
+    fn event(&mut self, name: &str, event: Event) -> Option<String> {
+        let now = self.now();
+        let actions = self.user(name).machine.handle(event, now);
+        let mut refused = None;
+        for action in actions {
+            if let Action::Managed { app, status } = &action
+                && app == PERSON
+                && matches!(status.word, ManagedWord::Error)
+            {
+                refused.clone_from(&status.message);
+            }
+            self.carry_out(name, action);
+        }
+        self.show(name);
+        let user = self.user(name);
+        if user.machine.is_idle() && user.apps.is_empty() && user.device.is_none() {
+            self.users.remove(name);
+        }
+        refused
+    }
+
+    fn carry_out(&mut self, name: &str, action: Action) {
+        match action {
+            Action::Managed { app, status } => {
+                info!(user = name, app, status = ?status.word, stream_id = status.stream_id, message = status.message, "told");
+                let end = match status.word {
+                    ManagedWord::Stopped => Some("stopped"),
+                    ManagedWord::Error => Some("error"),
+                    _ => None,
+                };
+                if let Some(word) = end {
+                    self.ended(name, status.stream_id.as_deref(), word, status.message.as_deref());
+                }
+                self.tell(name, &app, &status.json());
+            }
+            Action::Unmanaged { app, status } => {
+                if status.stats.is_none() {
+                    info!(
+                        user = name,
+                        app,
+                        status = status.word,
+                        stream_id = status.stream_id,
+                        details = status.details,
+                        "told"
+                    );
+                }
+                if matches!(status.word, "stopped" | "error" | "timeout") {
+                    self.ended(name, status.stream_id.as_deref(), status.word, status.details.as_deref());
+                }
+                self.tell(name, &app, &status.json());
+            }
+            Action::Checked { app, stream } => self.tell(name, &app, &checked(stream.as_ref())),
+            Action::Device { command, dialect } => {
+                if let Some((_, outgoing)) = &self.user(name).device {
+                    outgoing.send(command.json(dialect).to_string());
+                }
+            }
+            Action::Open { stream_id, key, playback, webrtc, destinations } => {
+                let (user, news) = (name.to_owned(), self.news.clone());
+                let live = Live::open(&self.services, user, &stream_id, &key, playback, webrtc, destinations, news);
+                self.live.insert(stream_id, live);
+            }
+            Action::Close { stream_id } => {
+                if let Some(live) = self.live.remove(&stream_id) {
+                    self.end_page(live.playback.clone());
+                    live.close(&self.services, &stream_id, &mut self.errands);
+                }
+            }
+            Action::StartApp { app } => {
+                let (launcher, user) = (self.launcher.clone(), name.to_owned());
+                self.errands.spawn(async move {
+                    if let Err(error) = launcher.start(&app, &user).await {
+                        warn!(user, app, %error, "an app whose stream runs could not be started again");
+                    }
+                });
+            }
+            Action::Photo { app, request, from } => {
+                let broadcast = from.and_then(|id| self.live.get(&id)).map(|live| live.broadcast.clone());
+                let device = self.user(name).device.as_ref().map(|(_, outgoing)| outgoing.clone());
+                self.photos.take(&app, request, broadcast, device.as_ref(), &mut self.errands);
+            }
+            Action::PhotoRefused { app, request, code, message } => {
+                self.photos.refuse(&app, &request, code, message, &mut self.errands);
+            }
+            Action::Save => {
+                let machine = &self.user(name).machine;
+                let document = (!machine.is_idle()).then(|| serde_json::to_string(&machine.durable()).ok()).flatten();
+                self.documents.send_modify(|documents| {
+                    documents.insert(name.to_owned(), document);
+                });
+            }
+        }
+    }
+
+    fn tell(&mut self, user: &str, app: &str, message: &serde_json::Value) {
+        if let Some((_, outgoing)) = self.user(user).apps.get(app) {
+            let mut message = message.clone();
+            message["timestamp"] = json!(timestamp());
+            outgoing.send(message.to_string());
+        }
+    }
+
+    // What people see.
+
+    fn watching(&self, user: &str) -> u64 {
+        self.live.values().filter(|live| live.user == user).map(|live| live.viewers(&self.services)).sum()
+    }
+
+    fn overview(&self, name: &str) -> Option<(Overview, u64)> {
+        let watching = self.watching(name);
+        Some((self.users.get(name)?.machine.overview(watching)?, watching))
+    }
+
+    fn streams(&self) -> Streams {
+        let of = |name: &String| self.overview(name).map(|(overview, watching)| view::stream(name, overview, watching));
+        Streams { streams: self.users.keys().filter_map(of).collect() }
+    }
+
+    /// Tells watchers and viewers' pages what has changed of a user's stream.
+    fn show(&mut self, name: &str) {
+        let overview = self.overview(name);
+        let page = overview.as_ref().and_then(|(overview, _)| Some((overview.playback.clone()?, view::page(overview))));
+        if let Some((playback, page)) = page {
+            self.pages.send_if_modified(|pages| pages.insert(playback, page.clone()).as_ref() != Some(&page));
+        }
+        let info = overview.map(|(overview, watching)| view::stream(name, overview, watching));
+        let user = self.user(name);
+        if info.is_some() && info != user.shown {
+            user.shown.clone_from(&info);
+            if let Some(stream) = info {
+                self.tell_watchers(&control::Event::Stream { stream });
+            }
+        }
+    }
+
+    /// Who comes late sees that it is over, for as long as there are not too many that are.
+    fn end_page(&mut self, playback: String) {
+        let ended = WatchState { state: LiveState::Ended, hls: None, dash: None, whep: None };
+        self.ended_pages.push_back(playback.clone());
+        let forgotten = (self.ended_pages.len() > ENDED_PAGES).then(|| self.ended_pages.pop_front()).flatten();
+        self.pages.send_modify(|pages| {
+            pages.insert(playback, ended);
+            if let Some(oldest) = forgotten {
+                pages.remove(&oldest);
+            }
+        });
+    }
+
+    /// A stream's end, for those who watch; once, however many apps are told.
+    fn ended(&mut self, name: &str, stream_id: Option<&str>, word: &str, message: Option<&str>) {
+        let user = self.user(name);
+        let running =
+            user.machine.overview(0).is_some_and(|overview| Some(overview.stream.stream_id.as_str()) == stream_id);
+        if running || user.shown.as_ref().map(|shown| shown.stream_id.as_str()) != stream_id {
+            return;
+        }
+        if let Some(shown) = user.shown.take() {
+            let (status, message) = (word.to_owned(), message.map(str::to_owned));
+            self.tell_watchers(&control::Event::Ended { stream_id: shown.stream_id, status, message });
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        self.tell_watchers(&control::Event::Note { text });
+    }
+
+    /// One that does not read is dropped: its connection ends, and it can ask again.
+    fn tell_watchers(&mut self, event: &control::Event) {
+        self.watchers.retain(|watcher| watcher.try_send(event.clone()).is_ok());
+    }
+}
+
+fn fresh() -> Fresh {
+    Fresh { id: random(6), key: Secret::new(random(24)), playback: random(16), created_at: timestamp() }
+}
+
+fn timestamp() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+/// How often [`Core::poll`] is wanted while there is anything to look at.
+pub(super) const POLL: Duration = Duration::from_secs(1);

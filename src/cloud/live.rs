@@ -1,0 +1,157 @@
+//! A managed stream's media in the cloud: opened at all services at once, watched, closed at all of them.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::opus_feed::OpusFeed;
+use super::restream::Restream;
+use super::thumbnails::Thumbnails;
+use crate::broadcast::{Bounds, Broadcast};
+use crate::ingest::Ingest;
+use crate::playback::{self, Playback};
+use crate::protocol::Secret;
+use crate::protocol::app::{Destination, Output};
+use crate::whep::Whep;
+
+/// What carries media, each of them shared by all streams.
+#[derive(Clone)]
+pub(super) struct Services {
+    pub(super) ingest: Ingest,
+    pub(super) playback: Playback,
+    pub(super) whep: Whep,
+    pub(super) thumbnails: Thumbnails,
+    /// How far back viewers can go.
+    pub(super) dvr: Duration,
+}
+
+impl Services {
+    /// Ends what they still do.
+    pub(super) async fn close(&self) {
+        self.whep.shut_down().await;
+        self.playback.shutdown().await;
+    }
+}
+
+/// Something new of a stream's media.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A segment of this publication can be played.
+    Playable { stream_id: String, publication: u64, width: u32, height: u32 },
+    /// How the restream destinations fare.
+    Outputs { stream_id: String, outputs: Vec<Output> },
+}
+
+impl News {
+    pub(super) fn stream_id(&self) -> &str {
+        match self {
+            Self::Playable { stream_id, .. } | Self::Outputs { stream_id, .. } => stream_id,
+        }
+    }
+}
+
+pub(super) struct Live {
+    pub(super) user: String,
+    pub(super) broadcast: Broadcast,
+    /// The present publication at ingest, 0 before the first.
+    pub(super) publication: u64,
+    pub(super) playback: String,
+    restream: Option<(Restream, JoinHandle<()>)>,
+    watching: JoinHandle<()>,
+    bytes: u64,
+}
+
+impl Live {
+    #[allow(clippy::too_many_arguments, reason = "an Open action's fields")]
+    pub(super) fn open(
+        services: &Services,
+        user: String,
+        stream_id: &str,
+        key: &Secret,
+        playback: String,
+        webrtc: bool,
+        destinations: Vec<Destination>,
+        news: mpsc::Sender<News>,
+    ) -> Self {
+        let broadcast = Broadcast::new(Bounds::default());
+        services.ingest.open(key, stream_id, broadcast.clone());
+        let options = playback::Options { window: services.dvr, ..playback::Options::default() };
+        let state = services.playback.open(&playback, &broadcast, options);
+        services.thumbnails.open(&playback, &broadcast);
+        if webrtc {
+            services.whep.open(&playback, &broadcast, Some(OpusFeed::new(&broadcast)));
+        }
+        let restream = (!destinations.is_empty()).then(|| {
+            let (outputs, changes) = mpsc::channel(1);
+            let telling = tokio::spawn(tell_outputs(stream_id.to_owned(), changes, news.clone()));
+            (Restream::start(&broadcast, destinations, outputs), telling)
+        });
+        let watching = tokio::spawn(watch(stream_id.to_owned(), broadcast.clone(), state, news));
+        Self { user, broadcast, publication: 0, playback, restream, watching, bytes: 0 }
+    }
+
+    /// Refuses its publisher and lets its viewers see the end.
+    pub(super) fn close(self, services: &Services, stream_id: &str, errands: &mut JoinSet<()>) {
+        services.ingest.close(stream_id);
+        services.whep.close(&self.playback);
+        services.thumbnails.close(&self.playback);
+        services.playback.close(&self.playback);
+        let Self { restream, watching, .. } = self;
+        errands.spawn(async move {
+            if let Some((restream, telling)) = restream {
+                restream.stop().await;
+                let _ = telling.await; // ends with the restream; a panic in it has been reported
+            }
+            watching.abort();
+            let _ = watching.await; // aborted is what it is to be
+        });
+    }
+
+    /// Whether media arrived since it was asked last.
+    pub(super) fn has_moved(&mut self) -> bool {
+        let bytes = self.broadcast.statistics().bytes;
+        std::mem::replace(&mut self.bytes, bytes) != bytes
+    }
+
+    /// People watching now.
+    pub(super) fn viewers(&self, services: &Services) -> u64 {
+        let state = services.playback.state(&self.playback);
+        let http = state.map_or(0, |state| state.borrow().viewers);
+        (http + services.whep.viewers(&self.playback)) as u64
+    }
+}
+
+/// Tells how the destinations fare. Ends with the restream.
+async fn tell_outputs(stream_id: String, mut changes: mpsc::Receiver<Vec<Output>>, news: mpsc::Sender<News>) {
+    while let Some(outputs) = changes.recv().await {
+        if news.send(News::Outputs { stream_id: stream_id.clone(), outputs }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells when each publication can be played. Ends with the playback.
+async fn watch(
+    stream_id: String,
+    broadcast: Broadcast,
+    mut state: tokio::sync::watch::Receiver<playback::State>,
+    news: mpsc::Sender<News>,
+) {
+    let mut told = 0;
+    loop {
+        let publication = state.borrow_and_update().publication;
+        if publication > told {
+            told = publication;
+            let size = broadcast.statistics().video.map_or((0, 0), |video| (video.width, video.height));
+            let (width, height) = size;
+            let item = News::Playable { stream_id: stream_id.clone(), publication, width, height };
+            if news.send(item).await.is_err() {
+                return;
+            }
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The application `lenscast-cloud`: the gateway of apps and glasses, what outlives a restart, and the one task that owns all state.
+
+pub mod config;
+pub mod control;
+mod core;
+pub mod credential;
+pub mod gateway;
+pub mod http_client;
+pub mod http_server;
+mod live;
+pub mod opus_feed;
+pub mod photo_delivery;
+mod photos;
+pub mod registry;
+pub mod restream;
+pub mod store;
+pub mod task;
+pub mod thumbnails;
+pub mod tls;
+mod view;
+pub mod watch_page;
+pub mod webhook;

@@ -1,0 +1,162 @@
+//! Brings a photo, or the word that there is none, to the app that asked for it (docs/photo.md): multipart to its
+//! `/photo-upload`, or to a URL of its choice. At most two attempts of 10 s, well within the 30 s that the SDK waits.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::multipart::{Form, Part};
+use tokio::time::sleep;
+
+use super::http_client::explain;
+use crate::protocol::Secret;
+
+/// The SDK's server takes no more (protocol facts F1), bytes.
+pub const MAX_PHOTO: usize = 10 * 1024 * 1024;
+/// For one attempt.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// Before the second.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Where to.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// The server of an app with this webhook: `/photo-upload` beside it.
+    App {
+        /// For example `http://app.example.org:7010/webhook`.
+        webhook_url: String,
+    },
+    /// What the app named in its request.
+    Custom {
+        /// `http://` or `https://`.
+        url: Secret,
+        /// Sent as a bearer token.
+        token: Option<Secret>,
+    },
+}
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The JPEG.
+    Taken(Bytes),
+    /// None, and why.
+    Failed {
+        /// In the SDK's words (`PhotoErrorCode`), for example `CAMERA_BUSY`.
+        code: String,
+        /// For a person.
+        message: String,
+    },
+}
+
+/// Why an app does not know what came of its request.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// The URL is none to post to.
+    #[error("the photo's URL is not http:// or https://")]
+    Url,
+    /// The server could not be reached, twice.
+    #[error("the app cannot be reached: {0}")]
+    Unreachable(String),
+    /// The server said no.
+    #[error("the app answers {0}")]
+    Refused(u16),
+}
+
+/// Delivers by `client`.
+#[derive(Clone, Debug)]
+pub struct PhotoDelivery {
+    client: reqwest::Client,
+    custom_webhooks: bool,
+}
+
+impl PhotoDelivery {
+    /// `custom_webhooks`: apps may name a URL of their own; otherwise [`DeliveryError::Url`].
+    pub fn new(client: reqwest::Client, custom_webhooks: bool) -> Self {
+        Self { client, custom_webhooks }
+    }
+
+    /// Tells the app what came of its request. A photo that its server would not take is told as a failure.
+    pub async fn deliver(&self, target: &Target, request_id: &str, outcome: &Outcome) -> Result<(), DeliveryError> {
+        let (url, token) = match target {
+            Target::App { webhook_url } => (upload_url(webhook_url), None),
+            Target::Custom { .. } if !self.custom_webhooks => return Err(DeliveryError::Url),
+            Target::Custom { url, token } => (url.expose().to_owned(), token.as_ref()),
+        };
+        let is_http = |url: &reqwest::Url| matches!(url.scheme(), "http" | "https");
+        let url = reqwest::Url::parse(&url).ok().filter(is_http).ok_or(DeliveryError::Url)?;
+        let too_large;
+        let outcome = match outcome {
+            Outcome::Taken(jpeg) if jpeg.len() > MAX_PHOTO => {
+                let message = format!("the photo has {} bytes; the app's server takes {MAX_PHOTO}", jpeg.len());
+                too_large = Outcome::Failed { code: "UPLOAD_FAILED".into(), message };
+                &too_large
+            }
+            other => other,
+        };
+        let first = self.attempt(&url, token, request_id, outcome).await;
+        if !first.as_ref().is_err_and(is_worth_another) {
+            return first;
+        }
+        sleep(PAUSE).await;
+        match self.attempt(&url, token, request_id, outcome).await {
+            // The first had arrived after all: the SDK forgets a request that it has settled.
+            Err(DeliveryError::Refused(404)) => Ok(()),
+            second => second,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        url: &reqwest::Url,
+        token: Option<&Secret>,
+        request_id: &str,
+        outcome: &Outcome,
+    ) -> Result<(), DeliveryError> {
+        let mut request = self.client.post(url.clone()).timeout(ATTEMPT).multipart(form(request_id, outcome));
+        if let Some(token) = token {
+            request = request.bearer_auth(token.expose());
+        }
+        let answer = request.send().await.map_err(|error| DeliveryError::Unreachable(explain(error)))?;
+        let status = answer.status();
+        if status.is_success() { Ok(()) } else { Err(DeliveryError::Refused(status.as_u16())) }
+    }
+}
+
+fn is_worth_another(error: &DeliveryError) -> bool {
+    match error {
+        DeliveryError::Unreachable(_) => true,
+        DeliveryError::Refused(status) => *status >= 500,
+        DeliveryError::Url => false,
+    }
+}
+
+/// `…/webhook` becomes `…/photo-upload`, also behind a proxy that puts a folder before it.
+fn upload_url(webhook_url: &str) -> String {
+    let end = webhook_url.find(['?', '#']).unwrap_or(webhook_url.len());
+    let place = webhook_url[..end].trim_end_matches('/');
+    let host = place.find("://").map_or(0, |scheme| scheme + 3);
+    let folder = match place[host..].rfind('/') {
+        Some(slash) => &place[..host + slash],
+        None => place,
+    };
+    format!("{folder}/photo-upload")
+}
+
+/// The SDK tells a failure by its `type`; `success` is text in a form, which it never finds false.
+fn form(request_id: &str, outcome: &Outcome) -> Form {
+    let form = Form::new().text("requestId", request_id.to_owned());
+    match outcome {
+        Outcome::Taken(jpeg) => {
+            // A length that is known, so that servers without chunked bodies take it.
+            let part = Part::stream_with_length(jpeg.clone(), jpeg.len() as u64).file_name("photo.jpg");
+            let mut headers = reqwest::header::HeaderMap::new();
+            headers.insert("content-type", reqwest::header::HeaderValue::from_static("image/jpeg"));
+            form.text("type", "photo_upload").text("success", "true").part("photo", part.headers(headers))
+        }
+        Outcome::Failed { code, message } => form
+            .text("type", "photo_error")
+            .text("success", "false")
+            .text("errorCode", code.clone())
+            .text("errorMessage", message.clone()),
+    }
+}

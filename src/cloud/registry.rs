@@ -1,0 +1,465 @@
+//! Who may connect: apps and devices, from the configuration and from the store, and the sessions that apps were asked
+//! to open. What is known is published as one immutable [`Accounts`], which connections watch, so that what is revoked
+//! ends at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::config::Config;
+use super::credential::{self, KeyHash};
+use super::store::{AppRow, AppSessionRow, DeviceRow, Store, StoreError};
+use crate::protocol::Secret;
+
+/// What an app may be allowed, in `MentraOS`'s names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs)] // the names say it; only CAMERA and ALL mean something here
+pub enum Permission {
+    All,
+    Microphone,
+    Camera,
+    Calendar,
+    Location,
+    BackgroundLocation,
+    ReadNotifications,
+    PostNotifications,
+}
+
+impl Permission {
+    const NAMES: [(Self, &'static str); 8] = [
+        (Self::All, "ALL"),
+        (Self::Microphone, "MICROPHONE"),
+        (Self::Camera, "CAMERA"),
+        (Self::Calendar, "CALENDAR"),
+        (Self::Location, "LOCATION"),
+        (Self::BackgroundLocation, "BACKGROUND_LOCATION"),
+        (Self::ReadNotifications, "READ_NOTIFICATIONS"),
+        (Self::PostNotifications, "POST_NOTIFICATIONS"),
+    ];
+
+    /// Its wire name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(permission, _)| *permission == self).map_or("", |(_, name)| name)
+    }
+
+    /// By its wire name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(permission, _)| *permission)
+    }
+}
+
+/// Where an account comes from, which is where it can be taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The configuration files.
+    Config,
+    /// The store, by `lenscastctl`.
+    Store,
+}
+
+/// An app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// Its package name.
+    pub package: String,
+    /// Of its API key.
+    pub key: KeyHash,
+    /// What it may do.
+    pub permissions: BTreeSet<Permission>,
+    /// Where it is started and stopped.
+    pub webhook_url: Option<String>,
+    /// Where this is written.
+    pub origin: Origin,
+}
+
+impl App {
+    /// Whether it may use the camera: streams and photos.
+    pub fn may_stream(&self) -> bool {
+        self.permissions.contains(&Permission::Camera) || self.permissions.contains(&Permission::All)
+    }
+}
+
+/// Glasses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name, unique.
+    pub name: String,
+    /// Whose it is.
+    pub user: String,
+    /// Of its token.
+    pub token: KeyHash,
+    /// Where this is written.
+    pub origin: Origin,
+}
+
+/// An app's session with a user. Its id is made of both, but never taken apart again: either may contain a hyphen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppSession {
+    /// The user.
+    pub user: String,
+    /// The app.
+    pub package: String,
+}
+
+/// All that may connect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// By package name.
+    pub apps: BTreeMap<String, App>,
+    /// By name.
+    pub devices: BTreeMap<String, Device>,
+    /// By session id.
+    pub sessions: BTreeMap<String, AppSession>,
+}
+
+impl Accounts {
+    /// The app of that name, if this is its key.
+    pub fn app_with_key(&self, package: &str, key: &str) -> Option<&App> {
+        self.apps.get(package).filter(|app| app.key.matches(key))
+    }
+
+    /// The device with this token. Takes as long for a wrong one as for any.
+    pub fn device_with_token(&self, token: &str) -> Option<&Device> {
+        let mut found = None;
+        for device in self.devices.values() {
+            if device.token.matches(token) {
+                found = Some(device);
+            }
+        }
+        found
+    }
+
+    /// The session of that id, if it is the app's.
+    pub fn session_of(&self, id: &str, package: &str) -> Option<&AppSession> {
+        self.sessions.get(id).filter(|session| session.package == package)
+    }
+}
+
+/// The session id of an app and a user, as the real cloud makes it.
+pub fn session_id(user: &str, package: &str) -> String {
+    format!("{user}-{package}")
+}
+
+/// For packages and device names: letters, digits, `.`, `_`, `-`; 1 to 128.
+pub fn valid_name(name: &str) -> bool {
+    (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// For users: 1 to 256 printable characters, none of them white space.
+pub fn valid_user(user: &str) -> bool {
+    (1..=256).contains(&user.chars().count()) && !user.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+/// Why an account was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// There is one of that name.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// There is none of that name.
+    #[error("{0} is unknown")]
+    Unknown(String),
+    /// It is in the configuration.
+    #[error("{0} is in the configuration; remove it there and restart lenscast-cloud")]
+    Configured(String),
+    /// A name or URL that cannot be used.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// Two users and packages make the same session id.
+    #[error("the session id {0} belongs to another user and app")]
+    Ambiguous(String),
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    NoRandomness,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// See the module's description. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    store: Store,
+    accounts: watch::Sender<Arc<Accounts>>,
+    /// Changes go one after the other, or what is published could part from what is stored.
+    changing: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Registry {
+    /// Reads what is stored and adds what is configured, which goes first.
+    pub async fn open(config: &Config, store: Store) -> Result<Self, StoreError> {
+        let stored = store.accounts().await?;
+        let mut accounts = Accounts::default();
+        for row in stored.apps {
+            match app_of(row) {
+                Ok(app) => drop(accounts.apps.insert(app.package.clone(), app)),
+                Err(package) => warn!(package, "store: an app that makes no sense is passed over"),
+            }
+        }
+        for row in stored.devices {
+            let Some(token) = KeyHash::from_hex(&row.token_sha256) else {
+                warn!(name = row.name, "store: a device that makes no sense is passed over");
+                continue;
+            };
+            let device = Device { name: row.name, user: row.user, token, origin: Origin::Store };
+            accounts.devices.insert(device.name.clone(), device);
+        }
+        for app in &config.app {
+            let app = App {
+                package: app.package.clone(),
+                key: app.api_key_sha256.clone(),
+                permissions: app.permissions.clone(),
+                webhook_url: app.webhook_url.clone(),
+                origin: Origin::Config,
+            };
+            if accounts.apps.insert(app.package.clone(), app.clone()).is_some() {
+                warn!(package = app.package, "the configuration's app hides the one added by lenscastctl");
+            }
+        }
+        for device in &config.device {
+            let device = Device {
+                name: device.name.clone(),
+                user: device.user.clone(),
+                token: device.token_sha256.clone(),
+                origin: Origin::Config,
+            };
+            if accounts.devices.insert(device.name.clone(), device.clone()).is_some() {
+                warn!(name = device.name, "the configuration's device hides the one added by lenscastctl");
+            }
+        }
+        for row in stored.sessions {
+            if accounts.apps.contains_key(&row.package) {
+                accounts.sessions.insert(row.id, AppSession { user: row.user, package: row.package });
+            }
+        }
+        let changing = Arc::default();
+        Ok(Self { store, accounts: watch::Sender::new(Arc::new(accounts)), changing })
+    }
+
+    /// What is known now.
+    pub fn accounts(&self) -> Arc<Accounts> {
+        Arc::clone(&self.accounts.borrow())
+    }
+
+    /// What is known now and later.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Accounts>> {
+        self.accounts.subscribe()
+    }
+
+    /// Adds an app; gives its API key, which nobody can read from here again.
+    pub async fn add_app(
+        &self,
+        package: &str,
+        permissions: BTreeSet<Permission>,
+        webhook_url: Option<String>,
+    ) -> Result<Secret, RegistryError> {
+        if !valid_name(package) {
+            return Err(RegistryError::Invalid("a package has letters, digits, '.', '_' and '-' only, 128 at most"));
+        }
+        if let Some(url) = &webhook_url
+            && !["http://", "https://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme))
+        {
+            return Err(RegistryError::Invalid("a webhook URL begins with http:// or https://"));
+        }
+        let _changing = self.changing.lock().await;
+        if self.accounts().apps.contains_key(package) {
+            return Err(RegistryError::Exists(package.into()));
+        }
+        let key = credential::fresh().ok_or(RegistryError::NoRandomness)?;
+        let app = App {
+            package: package.into(),
+            key: KeyHash::of(key.expose()),
+            permissions,
+            webhook_url,
+            origin: Origin::Store,
+        };
+        self.store.add_app(row_of(&app)).await?;
+        self.publish(|accounts| drop(accounts.apps.insert(app.package.clone(), app)));
+        Ok(key)
+    }
+
+    /// Takes an app's key and sessions away; its sockets are closed.
+    pub async fn revoke_app(&self, package: &str) -> Result<(), RegistryError> {
+        let _changing = self.changing.lock().await;
+        match self.accounts().apps.get(package).map(|app| app.origin) {
+            None => return Err(RegistryError::Unknown(package.into())),
+            Some(Origin::Config) => return Err(RegistryError::Configured(package.into())),
+            Some(Origin::Store) => {}
+        }
+        self.store.remove_app(package).await?;
+        self.publish(|accounts| {
+            accounts.apps.remove(package);
+            accounts.sessions.retain(|_, session| session.package != package);
+        });
+        Ok(())
+    }
+
+    /// Adds a device; gives its token, which nobody can read from here again.
+    pub async fn add_device(&self, name: &str, user: &str) -> Result<Secret, RegistryError> {
+        if !valid_name(name) {
+            return Err(RegistryError::Invalid(
+                "a device's name has letters, digits, '.', '_' and '-' only, 128 at most",
+            ));
+        }
+        if !valid_user(user) {
+            return Err(RegistryError::Invalid("a user is 1 to 256 printable characters without spaces"));
+        }
+        let _changing = self.changing.lock().await;
+        if self.accounts().devices.contains_key(name) {
+            return Err(RegistryError::Exists(name.into()));
+        }
+        let token = credential::fresh().ok_or(RegistryError::NoRandomness)?;
+        let device =
+            Device { name: name.into(), user: user.into(), token: KeyHash::of(token.expose()), origin: Origin::Store };
+        let row = DeviceRow { name: name.into(), user: user.into(), token_sha256: device.token.to_hex() };
+        self.store.add_device(row).await?;
+        self.publish(|accounts| drop(accounts.devices.insert(device.name.clone(), device)));
+        Ok(token)
+    }
+
+    /// Takes a device's token away; its link is closed.
+    pub async fn revoke_device(&self, name: &str) -> Result<(), RegistryError> {
+        let _changing = self.changing.lock().await;
+        match self.accounts().devices.get(name).map(|device| device.origin) {
+            None => return Err(RegistryError::Unknown(name.into())),
+            Some(Origin::Config) => return Err(RegistryError::Configured(name.into())),
+            Some(Origin::Store) => {}
+        }
+        self.store.remove_device(name).await?;
+        self.publish(|accounts| drop(accounts.devices.remove(name)));
+        Ok(())
+    }
+
+    /// From now on the app may connect for that user. Gives the session's id, and whether it is new.
+    pub async fn add_session(&self, user: &str, package: &str) -> Result<(String, bool), RegistryError> {
+        if !valid_user(user) {
+            return Err(RegistryError::Invalid("a user is 1 to 256 printable characters without spaces"));
+        }
+        let _changing = self.changing.lock().await;
+        let accounts = self.accounts();
+        if !accounts.apps.contains_key(package) {
+            return Err(RegistryError::Unknown(package.into()));
+        }
+        let id = session_id(user, package);
+        let session = AppSession { user: user.into(), package: package.into() };
+        match accounts.sessions.get(&id) {
+            Some(known) if *known == session => return Ok((id, false)),
+            Some(_) => return Err(RegistryError::Ambiguous(id)),
+            None => {}
+        }
+        let row = AppSessionRow { id: id.clone(), user: user.into(), package: package.into() };
+        self.store.add_app_session(row).await?;
+        self.publish(|accounts| drop(accounts.sessions.insert(id.clone(), session)));
+        Ok((id, true))
+    }
+
+    /// The app may no longer connect for that user; its socket is closed. False if it could not before.
+    pub async fn remove_session(&self, user: &str, package: &str) -> Result<bool, RegistryError> {
+        let _changing = self.changing.lock().await;
+        let id = session_id(user, package);
+        if self.accounts().session_of(&id, package).is_none_or(|session| session.user != user) {
+            return Ok(false);
+        }
+        self.store.remove_app_session(&id).await?;
+        self.publish(|accounts| drop(accounts.sessions.remove(&id)));
+        Ok(true)
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Accounts)) {
+        self.accounts.send_modify(|accounts| change(Arc::make_mut(accounts)));
+    }
+}
+
+fn app_of(row: AppRow) -> Result<App, String> {
+    let Some(key) = KeyHash::from_hex(&row.key_sha256) else { return Err(row.package) };
+    // A permission of a later version is none of ours.
+    let permissions = row.permissions.split_whitespace().filter_map(Permission::by_name).collect();
+    Ok(App { package: row.package, key, permissions, webhook_url: row.webhook_url, origin: Origin::Store })
+}
+
+fn row_of(app: &App) -> AppRow {
+    let permissions: Vec<_> = app.permissions.iter().map(|permission| permission.name()).collect();
+    AppRow {
+        package: app.package.clone(),
+        key_sha256: app.key.to_hex(),
+        permissions: permissions.join(" "),
+        webhook_url: app.webhook_url.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn registry(folder: &tempfile::TempDir, config: &str) -> Registry {
+        let config: Config = toml::from_str(config).unwrap();
+        Registry::open(&config, Store::open(&folder.path().join("cloud.sqlite")).unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_added_app_gets_in_with_its_key_until_it_is_revoked() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(&folder, "").await;
+        let key = registry.add_app("org.one", [Permission::Camera].into(), None).await.unwrap();
+        let accounts = registry.accounts();
+        assert!(accounts.app_with_key("org.one", key.expose()).unwrap().may_stream());
+        assert!(accounts.app_with_key("org.one", "other").is_none());
+        assert!(accounts.app_with_key("org.two", key.expose()).is_none());
+        assert!(matches!(registry.add_app("org.one", [].into(), None).await, Err(RegistryError::Exists(_))));
+        registry.add_session("u-1@e.com", "org.one").await.unwrap();
+        registry.revoke_app("org.one").await.unwrap();
+        assert_eq!(*registry.accounts(), Accounts::default());
+        assert!(matches!(registry.revoke_app("org.one").await, Err(RegistryError::Unknown(_))));
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_and_what_is_configured_is_known_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            "[[app]]\npackage = \"org.fixed\"\napi_key_sha256 = \"{}\"\npermissions = [\"ALL\"]\n\
+             [[device]]\nname = \"fixed\"\nuser = \"u\"\ntoken_sha256 = \"{}\"\n",
+            KeyHash::of("key").to_hex(),
+            KeyHash::of("token").to_hex()
+        );
+        let before = registry(&folder, &config).await;
+        let token = before.add_device("live", "u@e.com").await.unwrap();
+        before
+            .add_app("org.one", [Permission::Camera, Permission::Microphone].into(), Some("http://h/w".into()))
+            .await
+            .unwrap();
+        before.add_session("u", "org.fixed").await.unwrap();
+        assert!(matches!(before.revoke_app("org.fixed").await, Err(RegistryError::Configured(_))));
+        assert!(matches!(before.revoke_device("fixed").await, Err(RegistryError::Configured(_))));
+        before.store.close().await;
+        let after = registry(&folder, &config).await;
+        assert_eq!(after.accounts(), before.accounts());
+        let accounts = after.accounts();
+        assert_eq!(accounts.device_with_token(token.expose()).unwrap().user, "u@e.com");
+        assert_eq!(accounts.device_with_token("token").unwrap().name, "fixed");
+        assert!(accounts.device_with_token("").is_none());
+        assert!(accounts.app_with_key("org.fixed", "key").unwrap().may_stream());
+    }
+
+    #[tokio::test]
+    async fn a_session_is_looked_up_whole_and_never_split_at_its_hyphens() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(&folder, "").await;
+        for package in ["app", "b-app"] {
+            registry.add_app(package, [].into(), None).await.unwrap();
+        }
+        let (id, new) = registry.add_session("a-b", "app").await.unwrap();
+        assert!(new && !registry.add_session("a-b", "app").await.unwrap().1);
+        let accounts = registry.accounts();
+        assert_eq!(accounts.session_of(&id, "app").unwrap().user, "a-b");
+        assert!(accounts.session_of(&id, "b-app").is_none());
+        assert!(matches!(registry.add_session("a", "b-app").await, Err(RegistryError::Ambiguous(_))));
+        assert!(!registry.remove_session("a", "b-app").await.unwrap());
+        assert!(registry.remove_session("a-b", "app").await.unwrap());
+        assert!(matches!(registry.add_session("a", "org.none").await, Err(RegistryError::Unknown(_))));
+    }
+}

@@ -1,0 +1,227 @@
+//! The cloud's process: its listeners and services, and the loop of the task that owns its state.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tracing::{error, info};
+
+use super::config::Config;
+use super::core::{Core, Documents, POLL, Pages};
+use super::gateway::Gateway;
+use super::live::Services;
+use super::photo_delivery::PhotoDelivery;
+use super::photos::Photos;
+use super::registry::Registry;
+use super::store::Store;
+use super::thumbnails::Thumbnails;
+use super::tls;
+use super::webhook::Launcher;
+use super::{control, http_client, http_server, watch_page};
+use crate::ingest::{self, Ingest};
+use crate::playback::Playback;
+use crate::whep::{self, Whep};
+
+/// Events of one kind that wait for the task at most; then their senders wait.
+const QUEUE: usize = 256;
+/// For everything to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Why the cloud cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum CloudError {
+    /// A port or socket is not to be had.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(String, #[source] io::Error),
+    /// The database is not to be had.
+    #[error(transparent)]
+    Store(#[from] super::store::StoreError),
+    /// A certificate or key is of no use.
+    #[error("{0}")]
+    Tls(String),
+    /// GStreamer does not work.
+    #[error("GStreamer: {0}")]
+    Media(String),
+}
+
+/// Runs the cloud until `stop` resolves.
+///
+/// # Errors
+/// What keeps it from beginning. Once it runs, nothing that peers do ends it.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), CloudError> {
+    crate::media::init().map_err(CloudError::Media)?;
+    let limits = http_server::Limits::new(&config.http, descriptors());
+    let bind = async |address: SocketAddr| {
+        TcpListener::bind(address).await.map_err(|error| CloudError::Listen(address.to_string(), error))
+    };
+    let http = bind(config.http.listen).await?;
+    let rtmp = bind(config.rtmp.listen).await?;
+    let rtmps = match config.rtmp.tls_listen {
+        Some(address) => {
+            Some((bind(address).await?, acceptor(config.rtmp.cert.as_deref(), config.rtmp.key.as_deref())?))
+        }
+        None => None,
+    };
+    let https = match &config.http.cert {
+        Some(chain) => Some(acceptor(Some(chain), config.http.key.as_deref())?),
+        None => None,
+    };
+    let store = Store::open(&config.store.path())?;
+    let registry = Registry::open(&config, store.clone()).await?;
+    let client = http_client::client(config.tls.ca_file.clone()).await.map_err(CloudError::Tls)?;
+
+    let (gateway_events, mut from_gateway) = mpsc::channel(QUEUE);
+    let (control_events, mut from_control) = mpsc::channel(QUEUE);
+    let (news, mut from_live) = mpsc::channel(QUEUE);
+    let (documents, to_write) = watch::channel(Documents::new());
+    let (pages, page_states) = watch::channel(Pages::new());
+    let (end, shutdown) = watch::channel(false);
+    let (ingest, mut from_ingest) = Ingest::new();
+
+    let gateway = Gateway::new(&config, registry.clone(), gateway_events);
+    let launcher = Launcher::new(&config, client.clone(), registry.clone(), gateway.clone());
+    let webrtc =
+        whep::Options { bind: config.webrtc.listen, advertise: config.webrtc.candidates(), ..whep::Options::default() };
+    let whep = Whep::start(&webrtc)
+        .await
+        .map_err(|error| CloudError::Listen(format!("{} (WebRTC)", config.webrtc.listen), error))?;
+    let services = Services {
+        ingest: ingest.clone(),
+        playback: Playback::default(),
+        whep,
+        thumbnails: Thumbnails::default(),
+        dvr: config.hls.dvr_window(),
+    };
+    let photos = Photos::new(PhotoDelivery::new(client, config.photo.custom_webhooks), registry.clone());
+    let listener = control::bind(&config.control.socket, Some(&config.control.group))
+        .map_err(|error| CloudError::Listen(config.control.socket.display().to_string(), error))?;
+
+    let mut servers = JoinSet::new();
+    servers.spawn(ingest::serve(rtmp, None, ingest.clone(), ingest::Limits::default(), shutdown.clone()));
+    if let Some((listener, acceptor)) = rtmps {
+        servers.spawn(ingest::serve(listener, Some(acceptor), ingest, ingest::Limits::default(), shutdown.clone()));
+    }
+    let service = control::Service { registry, gateway: gateway.clone(), launcher: launcher.clone() };
+    servers.spawn(control::serve(listener, service, control_events, shutdown.clone()));
+    servers.spawn(write(store.clone(), to_write));
+
+    let kept = store.sessions().await?;
+    let mut core = Core::new(&config, services.clone(), launcher.clone(), photos, news, documents, pages);
+    core.restore(kept);
+    // Only now, so that nobody is answered by a cloud that does not know its streams yet.
+    servers.spawn(http_server::serve(http, https, router(&gateway, &services, page_states), limits, shutdown));
+    info!(http = %config.http.listen, rtmp = %config.rtmp.listen, webrtc = %config.webrtc.listen, "ready");
+
+    let mut poll = interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::pin!(stop);
+    loop {
+        let deadline = core.deadline().map(Instant::from_std);
+        tokio::select! {
+            () = &mut stop => break,
+            Some(event) = from_gateway.recv() => core.gateway(event),
+            Some(event) = from_control.recv() => core.control(event),
+            Some(event) = from_ingest.recv() => core.ingest(event),
+            Some(event) = from_live.recv() => core.news(event),
+            _ = poll.tick() => core.poll(),
+            () = async { sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => core.tick(),
+            Some(ended) = core.errands.join_next() => log_panic(ended),
+        }
+    }
+
+    info!("ending");
+    // Apps and glasses first, so that they come back to the next process; streams are kept for it.
+    gateway.close().await;
+    end.send_replace(true);
+    launcher.close().await;
+    core.errands.shutdown().await;
+    // Dropping the core drops the documents' sender, after which the writer ends.
+    drop(core);
+    services.close().await;
+    let all = async {
+        while let Some(ended) = servers.join_next().await {
+            log_panic(ended);
+        }
+    };
+    if timeout(FAREWELL, all).await.is_err() {
+        servers.shutdown().await;
+    }
+    store.close().await;
+    Ok(())
+}
+
+fn acceptor(chain: Option<&std::path::Path>, key: Option<&std::path::Path>) -> Result<TlsAcceptor, CloudError> {
+    let (Some(chain), Some(key)) = (chain, key) else {
+        return Err(CloudError::Tls("TLS wants cert and key".into()));
+    };
+    tls::acceptor(chain, key).map_err(CloudError::Tls)
+}
+
+/// How many files and sockets this process may have open; as many as the system lets it have.
+fn descriptors() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX)
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "a task failed");
+    }
+}
+
+/// Everything that HTTP clients see.
+fn router(gateway: &Gateway, services: &Services, pages: watch::Receiver<Pages>) -> Router {
+    let watch = Router::new().route("/api/watch/{id}", get(watch_state)).with_state(Arc::new(pages));
+    Router::new()
+        .merge(gateway.router())
+        .merge(services.playback.router())
+        .merge(services.whep.router())
+        .merge(services.thumbnails.router())
+        .merge(watch_page::router())
+        .merge(watch)
+}
+
+async fn watch_state(State(pages): State<Arc<watch::Receiver<Pages>>>, Path(id): Path<String>) -> Response {
+    let state = pages.borrow().get(&id).cloned();
+    let headers = [("cache-control", "no-store"), ("access-control-allow-origin", "*")];
+    match state {
+        Some(state) => (headers, Json(state)).into_response(),
+        None => (StatusCode::NOT_FOUND, headers).into_response(),
+    }
+}
+
+/// Keeps the store as the core wants it; writes what is left when the core is gone.
+async fn write(store: Store, mut documents: watch::Receiver<Documents>) {
+    let mut written = Documents::new();
+    loop {
+        let last = documents.changed().await.is_err();
+        let wanted = documents.borrow_and_update().clone();
+        for (user, document) in &wanted {
+            if written.get(user) != Some(document)
+                && let Err(error) = store.save_session(user, document.as_deref()).await
+            {
+                error!(user, %error, "the streams of a user cannot be kept");
+            }
+        }
+        written = wanted;
+        if last {
+            return;
+        }
+    }
+}

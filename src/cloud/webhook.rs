@@ -1,0 +1,270 @@
+//! Starts and stops an app's session by its webhook (protocol facts F1).
+//!
+//! Success is the app's socket, not the answer to the POST: an app that waits for its stream inside `onSession` answers
+//! only after half a minute. So a POST goes on behind a start that has succeeded, and none is sent while the socket is up
+//! or another start of the same session is under way.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::config::Config;
+use super::gateway::Gateway;
+use super::http_client::explain;
+use super::registry::{Registry, RegistryError, session_id};
+
+/// How long. Tests shorten it.
+#[derive(Clone, Copy, Debug)]
+struct Timing {
+    /// For the app to connect; the SDK does so before anything else.
+    connect: Duration,
+    /// For the answer to a start.
+    start_answer: Duration,
+    /// For the answer to a stop.
+    stop_answer: Duration,
+    /// For the app to close its socket, once it has answered a stop.
+    leave: Duration,
+}
+
+const TIMING: Timing = Timing {
+    connect: Duration::from_secs(12),
+    start_answer: Duration::from_mins(2),
+    stop_answer: Duration::from_secs(8),
+    leave: Duration::from_secs(2),
+};
+
+/// POSTs that are under way at most.
+const MOST_POSTS: usize = 256;
+
+/// How a start went well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// The app has just connected.
+    Now,
+    /// It was connected already.
+    Before,
+}
+
+/// Why an app's session is stopped, for the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The user wants it.
+    UserDisabled,
+    /// The cloud wants it.
+    SystemStop,
+    /// Something went wrong.
+    Error,
+}
+
+impl StopReason {
+    fn name(self) -> &'static str {
+        match self {
+            Self::UserDisabled => "user_disabled",
+            Self::SystemStop => "system_stop",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Why an app was not started or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// It is unknown, or the user makes no sense, or the store failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// There is no webhook to call.
+    #[error("{0} has no webhook URL")]
+    NoWebhook(String),
+    /// It has no session with that user.
+    #[error("{0} is not running for that user")]
+    NotRunning(String),
+    /// The webhook could not be called.
+    #[error("the app's webhook cannot be reached: {0}")]
+    Unreachable(String),
+    /// The webhook said no.
+    #[error("the app's webhook answers {0}")]
+    Refused(u16),
+    /// The webhook was called, but no socket came up.
+    #[error("the app did not connect within {0:?}")]
+    NotConnected(Duration),
+    /// Too many calls are under way.
+    #[error("too many apps are being started")]
+    Busy,
+}
+
+/// See the module's description. Cheap to clone.
+#[derive(Clone)]
+pub struct Launcher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: reqwest::Client,
+    registry: Registry,
+    gateway: Gateway,
+    websocket_url: String,
+    timing: Timing,
+    starting: Mutex<BTreeSet<String>>,
+    posts: Mutex<JoinSet<()>>,
+}
+
+/// A session that is being started, until this is dropped.
+struct Starting<'a> {
+    shared: &'a Shared,
+    session: String,
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.shared.starting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.session);
+    }
+}
+
+impl Launcher {
+    /// Calls by `client` (see [`super::http_client`]) and waits for sockets at `gateway`.
+    pub fn new(config: &Config, client: reqwest::Client, registry: Registry, gateway: Gateway) -> Self {
+        Self::with_timing(config, client, registry, gateway, TIMING)
+    }
+
+    fn with_timing(
+        config: &Config,
+        client: reqwest::Client,
+        registry: Registry,
+        gateway: Gateway,
+        timing: Timing,
+    ) -> Self {
+        let shared = Shared {
+            client,
+            registry,
+            gateway,
+            websocket_url: config.http.app_websocket_url(),
+            timing,
+            starting: Mutex::default(),
+            posts: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Starts the app for the user, and returns when it is connected; within 12 s in any case. What fails leaves no
+    /// session behind that was not there before.
+    pub async fn start(&self, package: &str, user: &str) -> Result<Started, LaunchError> {
+        let shared = &*self.shared;
+        let accounts = shared.registry.accounts();
+        let app = accounts.apps.get(package).ok_or_else(|| RegistryError::Unknown(package.into()))?;
+        let url = app.webhook_url.clone().ok_or_else(|| LaunchError::NoWebhook(package.into()))?;
+        let (session, new) = shared.registry.add_session(user, package).await?;
+        if shared.gateway.has_session(&session) {
+            return Ok(Started::Before);
+        }
+        let started = self.connect(url, &session, user).await;
+        match &started {
+            Ok(()) => info!(package, user, "app started"),
+            Err(error) => {
+                warn!(package, user, %error, "app not started");
+                if new {
+                    shared.registry.remove_session(user, package).await?;
+                }
+            }
+        }
+        started.map(|()| Started::Now)
+    }
+
+    async fn connect(&self, url: String, session: &str, user: &str) -> Result<(), LaunchError> {
+        let shared = &*self.shared;
+        let limit = shared.timing.connect;
+        let up = shared.gateway.session_up(session);
+        let first = shared.starting.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_owned());
+        if !first {
+            return timeout(limit, up).await.map_err(|_| LaunchError::NotConnected(limit));
+        }
+        let _starting = Starting { shared, session: session.to_owned() };
+        let message = json!({
+            "type": "session_request",
+            "sessionId": session,
+            "userId": user,
+            "timestamp": timestamp(),
+            "mentraOSWebsocketUrl": shared.websocket_url,
+            // What clouds call it that are older than the SDK.
+            "augmentOSWebsocketUrl": shared.websocket_url,
+        });
+        let (outcome, mut answered) = oneshot::channel();
+        let post = post(shared.client.clone(), url, message, shared.timing.start_answer);
+        let post = async move {
+            let _ = outcome.send(post.await); // nobody waits for it once the socket is up
+        };
+        let handle = {
+            let mut posts = shared.posts.lock().unwrap_or_else(PoisonError::into_inner);
+            while posts.try_join_next().is_some() {}
+            if posts.len() >= MOST_POSTS {
+                return Err(LaunchError::Busy);
+            }
+            posts.spawn(post)
+        };
+        let connected = async {
+            tokio::pin!(up);
+            tokio::select! {
+                biased;
+                () = &mut up => Ok(()),
+                // An answer that is good is no success yet; the socket is.
+                Ok(Err(error)) = &mut answered => Err(error),
+            }
+        };
+        let connected = timeout(limit, connected).await.unwrap_or(Err(LaunchError::NotConnected(limit)));
+        if connected.is_err() {
+            // A later start would otherwise have two of them.
+            handle.abort();
+        }
+        connected
+    }
+
+    /// Stops the app for the user: tells it, gives it 2 s to close its socket, and closes that otherwise. An app that
+    /// cannot be told is stopped all the same.
+    pub async fn stop(&self, package: &str, user: &str, reason: StopReason) -> Result<(), LaunchError> {
+        let shared = &*self.shared;
+        let session = session_id(user, package);
+        let accounts = shared.registry.accounts();
+        if accounts.session_of(&session, package).is_none_or(|known| known.user != user) {
+            return Err(LaunchError::NotRunning(package.into()));
+        }
+        if let Some(url) = accounts.apps.get(package).and_then(|app| app.webhook_url.clone()) {
+            let message = json!({
+                "type": "stop_request",
+                "sessionId": session,
+                "userId": user,
+                "timestamp": timestamp(),
+                "reason": reason.name(),
+            });
+            match post(shared.client.clone(), url, message, shared.timing.stop_answer).await {
+                Ok(()) => {
+                    let _ = timeout(shared.timing.leave, shared.gateway.session_down(&session)).await;
+                }
+                Err(error) => warn!(package, user, %error, "an app cannot be told that it is stopped"),
+            }
+        }
+        shared.registry.remove_session(user, package).await?;
+        info!(package, user, reason = reason.name(), "app stopped");
+        Ok(())
+    }
+
+    /// Ends the calls that are under way.
+    pub async fn close(&self) {
+        let mut posts = std::mem::take(&mut *self.shared.posts.lock().unwrap_or_else(PoisonError::into_inner));
+        posts.shutdown().await;
+    }
+}
+
+async fn post(client: reqwest::Client, url: String, message: Value, limit: Duration) -> Result<(), LaunchError> {
+    let answer = client.post(url).json(&message).timeout(limit).send().await;
+    let status = answer.map_err(|error| LaunchError::Unreachable(explain(error)))?.status();
+    if status.is_success() { Ok(()) } else { Err(LaunchError::Refused(status.as_u16())) }
+}
+
+fn timestamp() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}

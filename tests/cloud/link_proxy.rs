@@ -1,0 +1,89 @@
+//! A cable between glasses and cloud that can be cut.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+
+use crate::support::cloud_server::CloudServer;
+
+/// Carries TCP connections to one address, or refuses to.
+#[derive(Clone, Default)]
+pub struct LinkProxy(Arc<Cable>);
+
+#[derive(Default)]
+struct Cable {
+    to: OnceLock<String>,
+    cut: AtomicBool,
+    open: Mutex<Vec<TcpStream>>,
+    connected: Mutex<Vec<Instant>>,
+}
+
+impl LinkProxy {
+    /// One before a cloud's HTTP port, and the configuration of a daemon that links through it.
+    pub fn before(cloud: &CloudServer) -> (Self, String) {
+        let (this, port) = Self::listen();
+        let to = cloud.url().trim_start_matches("http://").to_owned();
+        let link = cloud.link().replace(&to, &format!("127.0.0.1:{port}"));
+        this.lead_to(to);
+        (this, link)
+    }
+
+    /// One that leads nowhere yet, and its port.
+    pub fn listen() -> (Self, u16) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let this = Self::default();
+        let cable = this.0.clone();
+        // Its connections end with the peers', it with the test.
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                if cable.cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let Some(Ok(far)) = cable.to.get().map(TcpStream::connect) else { continue };
+                let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+                cable.open.lock().expect("not poisoned").extend([clone(&near), clone(&far)]);
+                cable.connected.lock().expect("not poisoned").push(Instant::now());
+                let (near2, far2) = (clone(&near), clone(&far));
+                std::thread::spawn(move || carry(near, far));
+                std::thread::spawn(move || carry(far2, near2));
+            }
+        });
+        (this, port)
+    }
+
+    /// Where it leads.
+    pub fn lead_to(&self, address: String) {
+        self.0.to.set(address).expect("it leads to one address");
+    }
+
+    /// When each connection came through.
+    pub fn connected(&self) -> Vec<Instant> {
+        self.0.connected.lock().expect("not poisoned").clone()
+    }
+
+    /// Breaks what there is, and lets nothing new through.
+    pub fn cut(&self) {
+        self.0.cut.store(true, Ordering::SeqCst);
+        for stream in self.0.open.lock().expect("not poisoned").drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Lets new connections through again.
+    pub fn mend(&self) {
+        self.0.cut.store(false, Ordering::SeqCst);
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(n) = from.read(&mut buffer) {
+        if n == 0 || to.write_all(&buffer[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}

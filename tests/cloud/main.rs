@@ -1,0 +1,24 @@
+//! Tests of lenscast-cloud across processes: publishers, servers, viewers and apps that nobody here wrote.
+#![cfg(feature = "cloud")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod browser;
+mod endpoints;
+mod flv_source;
+mod frames;
+mod gateway;
+mod http_server;
+mod ingest;
+mod link_proxy;
+mod live_source;
+mod material;
+mod playback;
+mod reconnect;
+mod restream;
+mod sdk;
+mod store;
+mod tls;
+mod viewer;
+mod whep;
