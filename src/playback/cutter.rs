@@ -2,7 +2,9 @@
 //!
 //! Pictures: a picture is held back until the next one tells how long it lasts. A segment ends before a key frame once it
 //! is long enough, and before any picture where it would get longer than the target duration allows: an encoder with a GOP
-//! of 10 s gets segments that do not begin with a key frame rather than a playlist that breaks its promise.
+//! of 10 s gets segments that do not begin with a key frame rather than a playlist that breaks its promise. A picture that
+//! stands still for longer than a part may last does so in the media, and is a part whose playlist entry says less: a hole
+//! would stop players, hls.js for many seconds.
 //!
 //! Sound: placed by counting samples; RTMP's milliseconds only say when to count anew. What is missing is silence, what
 //! is too much is left out, and segments end where those of the picture do.
@@ -55,8 +57,7 @@ struct Pending {
 impl Pending {
     fn add(&mut self, track: &mut Track, at: u64, sample: Sample) {
         let duration = u64::from(sample.duration);
-        // A hole is between fragments, never within one.
-        if self.duration + duration > track.part_target || at != self.start + self.duration {
+        if self.duration + duration > track.part_target && self.is_long_enough(track) {
             self.flush(track);
         }
         if self.samples.is_empty() {
@@ -64,6 +65,14 @@ impl Pending {
         }
         self.duration += duration;
         self.samples.push(sample);
+        if self.duration > track.part_target {
+            self.flush(track);
+        }
+    }
+
+    /// A part must have 85 % of the promised duration, unless it is the last of its segment.
+    fn is_long_enough(&self, track: &Track) -> bool {
+        self.duration * 100 >= track.part_target * 86
     }
 
     fn flush(&mut self, track: &mut Track) {
@@ -78,8 +87,8 @@ impl Pending {
         let sequence = track.next_part() as u32;
         match head.and_then(|head| cmaf::fragment(&head, sequence, self.start, &samples)) {
             Ok(data) => {
-                let part = Part { duration, independent, data };
-                track.push(self.rules.epoch, self.start, samples.len() as u64, part);
+                let part = Part { duration: duration.min(track.part_target), independent, data };
+                track.push(self.rules.epoch, self.start, duration, samples.len() as u64, part);
             }
             Err(error) => tracing::error!(%error, "a part is lost"),
         }
@@ -124,14 +133,21 @@ impl Pictures {
         let key = sample.sync;
         let (before, held) = self.held.replace((at, sample))?;
         let interval = at - before;
+        let rules = self.pending.rules;
+        let longest = track.ticks(rules.target_duration + ROUNDS_DOWN);
+        if at - self.segment_start > longest {
+            self.pending.close(track);
+            self.segment_start = before;
+            self.add(track, before, held, interval);
+            return Some(before);
+        }
         self.add(track, before, held, interval);
-        let rules = &self.pending.rules;
         let length = at - self.segment_start;
         let young = self.segment_start - self.epoch_start < track.ticks(YOUNG);
         let least = track.ticks(if young { SHORTEST } else { rules.segment_target });
         // A tenth less will do: key frames come by the clock of a camera.
         let enough = key && length >= least - least / 10;
-        let full = length + interval.max(self.interval) > track.ticks(rules.target_duration + ROUNDS_DOWN);
+        let full = length + interval.max(self.interval) > longest;
         (enough || full).then(|| {
             self.pending.close(track);
             self.segment_start = at;
@@ -140,13 +156,10 @@ impl Pictures {
     }
 
     fn add(&mut self, track: &mut Track, at: u64, mut sample: Sample, interval: u64) {
-        // Pictures that stand still for longer leave a hole: a part must not last longer than promised.
-        sample.duration = interval.min(track.part_target) as u32;
+        sample.duration = interval as u32;
         self.pending.add(track, at, sample);
-        let duration = self.pending.duration;
-        // The next one would bring it further from the usual, and it is not short of the 85 % of the promised duration
-        // that a part must have.
-        if duration + self.interval / 2 > self.part && duration * 100 >= track.part_target * 86 {
+        // The next one would bring it further from the usual.
+        if self.pending.duration + self.interval / 2 > self.part && self.pending.is_long_enough(track) {
             self.pending.flush(track);
         }
     }

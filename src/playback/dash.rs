@@ -86,14 +86,7 @@ fn put_template(text: &mut String, kind: Kind, track: &Track, init: u64, epoch: 
     put(text, format_args!("<SegmentTemplate timescale=\"{timescale}\" presentationTimeOffset=\"{offset}\""));
     put(text, format_args!(" initialization=\"{}\" media=\"{letter}t{number}-$Time$.m4s\">\n", init_name(kind, init)));
     text.push_str("<SegmentTimeline>\n");
-    // A picture that stood still for a moment leaves a hole behind it. In the timeline it belongs to the segment before:
-    // dash.js asks for the segment that follows, in time, and waits in a hole for ever.
-    let next_starts = segments.iter().skip(1).map(|next| Some(next.start)).chain([None]);
-    let durations = segments.iter().zip(next_starts).map(|(segment, next)| {
-        let duration = next.map_or(segment.duration, |next| next - segment.start);
-        (segment.start, duration)
-    });
-    let mut rest = durations.peekable();
+    let mut rest = segments.iter().map(|segment| (segment.start, segment.duration)).peekable();
     while let Some((start, duration)) = rest.next() {
         let mut repeated = 0;
         while rest.next_if(|&(_, next)| next == duration).is_some() {

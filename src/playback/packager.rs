@@ -101,7 +101,7 @@ impl Packager {
 
     /// Takes the next frame.
     pub fn push(&mut self, frame: &Arc<Frame>) {
-        if self.running.as_ref().is_some_and(|running| running.ends_before(frame)) {
+        if self.running.as_ref().is_some_and(|running| running.ends_before(frame, self.settings.target_duration)) {
             self.end_epoch();
         }
         if self.running.is_some() {
@@ -303,12 +303,14 @@ impl Packager {
 }
 
 impl Running {
-    fn ends_before(&self, frame: &Frame) -> bool {
+    fn ends_before(&self, frame: &Frame, target_duration: u64) -> bool {
         if frame.publication != self.publication {
             return true;
         }
         let Media::Video { format, key, .. } = &frame.media else { return false };
-        let standstill = STANDSTILL.max(Duration::from_secs(1) * 4 * self.pictures.interval() / VIDEO_TIMESCALE);
+        let usual = Duration::from_secs(1) * self.pictures.interval() / VIDEO_TIMESCALE;
+        // A picture lasts no longer than a segment may.
+        let standstill = STANDSTILL.max(4 * usual).min(Duration::from_secs(target_duration));
         let gap = frame.dts.saturating_sub(self.newest) > standstill;
         let back = frame.dts < self.newest;
         let changed = *key && (*format != self.video || self.sound_changed);

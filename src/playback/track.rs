@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 /// A partial segment.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// Ticks.
+    /// As the playlist says it, at most the part target; ticks.
     pub duration: u64,
     /// It begins with a key frame.
     pub independent: bool,
@@ -89,8 +89,9 @@ impl Track {
         }
     }
 
-    /// Adds a part of `samples` samples from `start` on to the growing segment, beginning one if there is none.
-    pub fn push(&mut self, epoch: u64, start: u64, samples: u64, part: Part) {
+    /// Adds a part of `samples` samples from `start` on, which last `duration` ticks, to the growing segment, beginning one if
+    /// there is none.
+    pub fn push(&mut self, epoch: u64, start: u64, duration: u64, samples: u64, part: Part) {
         let (number, first_part) = (self.next_number, self.next_part);
         let segment = self.open.get_or_insert_with(|| Segment {
             number,
@@ -102,8 +103,7 @@ impl Track {
             parts: Vec::new(),
             data: Bytes::new(),
         });
-        // Over a hole the segment lasts as long as its samples do; the next one says by its own time where it is.
-        segment.duration += part.duration;
+        segment.duration += duration;
         segment.samples += samples;
         self.bytes += part.data.len();
         segment.parts.push(part);

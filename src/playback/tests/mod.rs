@@ -57,6 +57,8 @@ struct Publication {
     sound: Sound,
     /// Another picture size.
     other: bool,
+    /// No pictures come for this long after the first second, ms.
+    still: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,7 +76,17 @@ enum Sound {
 impl Default for Publication {
     /// What the daemon publishes: key frames at 0, 0.5 and 1 s, then each second.
     fn default() -> Self {
-        Self { gap: 0, frames: 300, fps: 30, gop: 0, jitter: 0, reordered: false, sound: Sound::All, other: false }
+        Self {
+            gap: 0,
+            frames: 300,
+            fps: 30,
+            gop: 0,
+            jitter: 0,
+            reordered: false,
+            sound: Sound::All,
+            other: false,
+            still: 0,
+        }
     }
 }
 
@@ -89,7 +101,11 @@ impl Publication {
         let mut frames = Vec::new();
         for n in 0..self.frames {
             let jitter = if self.jitter == 0 { 0 } else { n * 7919 % self.jitter };
-            let dts = start + n * 1000 / self.fps + jitter;
+            let at = n * 1000 / self.fps;
+            if (1001..1000 + self.still).contains(&at) && !self.key(n) {
+                continue;
+            }
+            let dts = start + at + jitter;
             let step = 1000 / self.fps;
             // I B P B P: each B is shown at once, each P after it.
             let shown =
@@ -161,6 +177,7 @@ impl Recorded {
 fn play(publications: &[Publication]) -> (Packager, Recorded) {
     let mut packager = Packager::new(settings());
     let mut recorded = Recorded::default();
+    recorded.video.stands_still = publications.iter().any(|publication| publication.still > 0);
     let mut start = 0;
     for (n, publication) in publications.iter().enumerate() {
         start += publication.gap;
@@ -321,6 +338,19 @@ fn sizes(mut data: &[u8]) -> Vec<usize> {
 }
 
 #[test]
+fn a_picture_that_stands_still_is_no_hole() {
+    for still in [100, 250, 500, 700, 950] {
+        for gop in [0, 250] {
+            let (_, recorded) = play(&[Publication { gop, still, ..Publication::default() }]);
+            let parts: Vec<_> = recorded.segments[0].iter().flat_map(|(_, data)| fragments(data)).collect();
+            let whole = parts.windows(2).all(|pair| pair[0].0 + pair[0].1 == pair[1].0);
+            assert!(whole, "{still} ms at a GOP of {gop}: {parts:?}");
+            assert!(parts.iter().any(|part| part.1 >= still * 90), "it lasts as long as it did: {parts:?}");
+        }
+    }
+}
+
+#[test]
 fn rare_key_frames_break_no_promise() {
     let (_, recorded) = play(&[Publication { frames: 900, gop: 250, ..Publication::default() }]);
     assert!(recorded.video.segments >= 12);
@@ -359,8 +389,9 @@ fn publication() -> impl Strategy<Value = Publication> {
     ];
     let fps = prop::sample::select(vec![10u64, 15, 24, 25, 30, 50, 60]);
     let gop = prop_oneof![Just(0u64), 8..300u64];
-    (0..4000u64, 1..400u64, fps, gop, 0..8u64, any::<bool>(), sound, any::<bool>()).prop_map(
-        |(gap, frames, fps, gop, jitter, reordered, sound, other)| Publication {
+    let still = prop_oneof![2 => Just(0u64), 1 => 0..990u64];
+    (0..4000u64, 1..400u64, fps, gop, 0..8u64, any::<bool>(), sound, any::<bool>(), still).prop_map(
+        |(gap, frames, fps, gop, jitter, reordered, sound, other, still)| Publication {
             gap,
             frames,
             fps,
@@ -369,6 +400,7 @@ fn publication() -> impl Strategy<Value = Publication> {
             reordered,
             sound,
             other,
+            still,
         },
     )
 }
@@ -395,7 +427,8 @@ proptest! {
                 samples += if kind == 0 { count } else { 0 };
             }
         }
-        prop_assert_eq!(samples, publications.iter().map(|publication| publication.frames).sum::<u64>());
+        let sent = publications.iter().flat_map(|publication| publication.frames(1, 0)).filter(Frame::is_video).count();
+        prop_assert_eq!(samples, sent as u64);
     }
 
     #[test]
