@@ -209,14 +209,6 @@ impl Reader {
         Some(frame)
     }
 
-    /// Goes on at the newest key frame if that lies ahead: for a reader that is told to be behind.
-    pub fn skip_to_newest_key(&mut self) {
-        if let Some(key) = lock(&self.shared).key.filter(|&key| key > self.next) {
-            self.skipped += key - self.next;
-            self.next = key;
-        }
-    }
-
     /// How many frames it never saw because it was too slow.
     pub fn skipped(&self) -> u64 {
         self.skipped
@@ -274,8 +266,6 @@ mod tests {
         }
         assert_eq!(all(&mut slow), [96 * 20, 97 * 20, 98 * 20, 99 * 20]);
         assert_eq!((slow.skipped(), fast.skipped()), (96, 0));
-        slow.skip_to_newest_key();
-        assert!(all(&mut slow).is_empty(), "never backwards");
     }
 
     #[test]

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use crate::broadcast::{AudioFormat, Broadcast, Frame, Media, Reader};
 use crate::media::opus::{AacFormat, JUMP, OpusPacket, OpusTranscoder};
 use crate::whep::{OpusSource, Sound};
-
-/// A second of sound may wait for the WebRTC task.
-const QUEUE: usize = 50;
 
 /// After a transcoder failed, before the next is tried.
 const RETRY: Duration = Duration::from_secs(2);
@@ -27,11 +25,8 @@ impl OpusFeed {
 }
 
 impl OpusSource for OpusFeed {
-    fn start(&self) -> mpsc::Receiver<Sound> {
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        // Ends by itself when the receiver is dropped or the stream ends; the pipeline ends with it.
-        tokio::spawn(run(self.0.reader(), sender));
-        receiver
+    fn run(&self, sounds: mpsc::Sender<Sound>) -> BoxFuture<'static, ()> {
+        Box::pin(run(self.0.reader(), sounds))
     }
 }
 

@@ -23,6 +23,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -59,9 +60,9 @@ pub struct Sound {
 
 /// Gives a stream's sound as Opus while somebody watches.
 pub trait OpusSource: Send + Sync {
-    /// Begins at the present; called in a tokio runtime. Ends when the receiver is dropped. A source that has to give up
-    /// drops its sender; viewers then go on without sound.
-    fn start(&self) -> mpsc::Receiver<Sound>;
+    /// Carries sound from the present on, until it is dropped, the stream ends or `sounds` is closed. One that returns before
+    /// has given up; viewers then go on without sound.
+    fn run(&self, sounds: mpsc::Sender<Sound>) -> BoxFuture<'static, ()>;
 }
 
 /// The service; cloning gives another handle to it.

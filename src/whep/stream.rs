@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::registry::Stream;
@@ -13,6 +14,9 @@ const SAMPLE_RATE: u128 = 48_000;
 
 /// Of 20 ms.
 const PACKET: u64 = 960;
+
+/// A second of sound may wait for a task that is behind.
+const SOUNDS: usize = 50;
 
 /// As far as sound may be off its time for nobody to see it in lips: 40 ms.
 const TOLERANCE: u64 = 2 * PACKET;
@@ -56,23 +60,25 @@ pub struct Picture {
 pub async fn run(stream: Arc<Stream>, units: mpsc::Sender<(u64, Unit)>) {
     let mut open = stream.open.clone();
     let mut reader = stream.broadcast.reader();
-    let mut opus = stream.opus.as_ref().map(|source| source.start());
+    let (sounds, mut opus) = mpsc::channel(SOUNDS);
+    // Owned here, so that it ends with this task however that ends.
+    let mut transcoding = stream.opus.as_ref().map(|source| source.run(sounds));
     let mut cutter = Cutter::default();
     loop {
         let unit = tokio::select! {
             biased;
             _ = open.changed() => Some(Unit::End),
-            sound = next(&mut opus) => {
-                if sound.is_none() {
-                    tracing::warn!("viewers go on without sound: the transcoder has given up");
-                    opus = None;
-                }
-                sound.and_then(|sound| cutter.sound(sound))
-            }
+            Some(sound) = opus.recv() => cutter.sound(sound),
             frame = reader.next() => match frame {
                 Ok(frame) => cutter.frame(&frame, reader.skipped()),
                 Err(_) => Some(Unit::End),
             },
+            // Last, as a transcoder ends with the stream too.
+            () = run_on(&mut transcoding) => {
+                tracing::warn!("viewers go on without sound: the transcoder has given up");
+                transcoding = None;
+                None
+            }
         };
         let Some(unit) = unit else { continue };
         let ends = matches!(unit, Unit::End);
@@ -83,9 +89,9 @@ pub async fn run(stream: Arc<Stream>, units: mpsc::Sender<(u64, Unit)>) {
     }
 }
 
-async fn next(opus: &mut Option<mpsc::Receiver<Sound>>) -> Option<Sound> {
-    match opus {
-        Some(opus) => opus.recv().await,
+async fn run_on(transcoding: &mut Option<BoxFuture<'static, ()>>) {
+    match transcoding {
+        Some(transcoding) => transcoding.await,
         None => std::future::pending().await,
     }
 }
