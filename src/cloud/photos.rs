@@ -147,8 +147,7 @@ impl Photos {
 
     fn target(&self, app: &str, request: &PhotoRequest) -> Option<Target> {
         if let Some(url) = &request.webhook_url {
-            let url = crate::protocol::Secret::new(url.clone());
-            return Some(Target::Custom { url, token: request.auth_token.clone() });
+            return Some(Target::Custom { url: url.clone(), token: request.auth_token.clone() });
         }
         let accounts = self.registry.accounts();
         let webhook_url = accounts.apps.get(app)?.webhook_url.clone()?;

@@ -19,7 +19,7 @@ use crate::media::feed::{Feed, Unit};
 use crate::media::flv::Metadata;
 use crate::media::publisher::{Event, Publisher, Target};
 use crate::policy::retry::{self, Backoff, Class};
-use crate::protocol::app::{Destination, Output, OutputState};
+use crate::protocol::app::{Destination, Output, OutputState, ShownUrl};
 use crate::protocol::{Cause, StreamUrl};
 
 /// What metadata says until it was measured.
@@ -61,8 +61,7 @@ async fn run(
     mut stopped: watch::Receiver<bool>,
 ) {
     let initial = destinations.iter().map(|Destination { url, name }| Output {
-        url: url.clone(),
-        own: false,
+        url: ShownUrl { url: url.clone(), own: false },
         name: name.clone(),
         status: OutputState::Connecting,
         error: None,

@@ -48,7 +48,7 @@ pub(super) fn stream(user: &str, overview: Overview, viewers: u64) -> StreamInfo
 }
 
 fn output(output: Output) -> OutputInfo {
-    let name = output.name.unwrap_or_else(|| output.url.to_string());
+    let name = output.name.unwrap_or_else(|| output.url.url.to_string());
     OutputInfo { name, status: output.status.word().into(), error: output.error }
 }
 

@@ -106,12 +106,12 @@ impl Orchestration {
         if down.is_some() {
             return;
         }
-        if stream.keep_alive.missed(now, timing.acknowledge) >= MISSES {
+        if stream.keep_alive.missed(now, &timing) >= MISSES {
             let end = Final::timed_out(stream.is_unmanaged());
             return self.give_up(id, &end);
         }
-        if stream.keep_alive.next <= now {
-            stream.keep_alive.sent(now, timing.keep_alive);
+        if stream.keep_alive.is_due(now, &timing) {
+            stream.keep_alive.sent(now);
             self.keep_alives += 1;
             let ack_id = format!("a{}", self.keep_alives);
             self.command(GlassesCommand::KeepAlive { stream_id: id.to_owned(), ack_id });

@@ -13,13 +13,12 @@ mod end;
 mod event;
 mod glasses;
 mod request;
+mod status;
 mod stream;
 
 use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use super::Time;
 use crate::protocol::Dialect;
@@ -27,7 +26,7 @@ use crate::protocol::app::{AppRequest, Refused};
 
 pub use durable::Durable;
 pub use event::{Action, Event, Fresh};
-pub use stream::Overview;
+pub use status::Overview;
 use stream::{Final, Media, Stream};
 
 /// How long. In parentheses what they are by default.
@@ -121,7 +120,7 @@ struct App {
     missed: Vec<Action>,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug)]
 struct Away {
     until: Time,
     started: bool,
@@ -174,6 +173,11 @@ impl Orchestration {
     pub fn overview(&self, watching: u64) -> Option<Overview> {
         let down = self.device.down.is_some();
         self.alive().map(|stream| stream.overview(watching, &self.settings, down))
+    }
+
+    /// The id of the stream there is, if it is not ending.
+    pub fn stream_id(&self) -> Option<&str> {
+        self.alive().map(|stream| stream.id.as_str())
     }
 
     fn alive(&self) -> Option<&Stream> {

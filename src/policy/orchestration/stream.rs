@@ -1,31 +1,10 @@
-//! One stream: the facts about it, and what follows from them for those who take part.
+//! One stream: the facts about it, and when something is due.
 
-use std::time::Duration;
-
-use super::{Action, MANAGED_APP, Settings, Time, Timing};
-use crate::protocol::app::{
-    CheckedStream, ManagedRequest, ManagedStatus, ManagedWord, Output, UnmanagedRequest, UnmanagedStatus, ViewerUrls,
-};
+use super::status::Status;
+use super::{MANAGED_APP, Time, Timing};
+use crate::protocol::app::{ManagedRequest, ManagedWord, Output, UnmanagedRequest};
 use crate::protocol::glasses::{GlassesCommand, GlassesState, GlassesStatus};
-use crate::protocol::{Dialect, Secret, StreamUrl};
-
-/// A stream for a person.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Overview {
-    /// As an app that did not start it is told.
-    pub stream: CheckedStream,
-    /// Its id in viewers' URLs, if it is managed.
-    pub playback: Option<String>,
-    /// Why it is as it is.
-    pub message: Option<String>,
-    /// Those who take part.
-    pub apps: Vec<String>,
-    /// Restream destinations, without their keys.
-    pub outputs: Vec<Output>,
-}
-
-/// From a start to the first keep-alive.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+use crate::protocol::{Secret, StreamUrl};
 
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -138,36 +117,6 @@ impl Final {
     }
 }
 
-/// A status on its way to an app.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Status {
-    Managed(ManagedStatus),
-    Unmanaged(UnmanagedStatus),
-}
-
-impl Status {
-    pub(super) fn addressed(self, app: String) -> Action {
-        match self {
-            Self::Managed(status) => Action::Managed { app, status },
-            Self::Unmanaged(status) => Action::Unmanaged { app, status },
-        }
-    }
-}
-
-impl ManagedStatus {
-    /// A status without URLs and outputs.
-    pub(super) fn plain(word: ManagedWord, stream_id: Option<String>, message: Option<String>) -> Self {
-        Self { word, stream_id, urls: None, message, outputs: Vec::new() }
-    }
-}
-
-impl UnmanagedStatus {
-    /// A status that is only a word.
-    pub(super) fn plain(dialect: Dialect, word: &'static str, stream_id: Option<String>, app: &str) -> Self {
-        Self { dialect, word, stream_id, app: app.to_owned(), details: None, cause: None, stats: None }
-    }
-}
-
 impl Stream {
     pub(super) fn new(id: String, kind: Kind, url: StreamUrl, app: String, created_at: String, now: Time) -> Self {
         Self {
@@ -186,7 +135,7 @@ impl Stream {
             why: None,
             size: None,
             outputs: Vec::new(),
-            keep_alive: KeepAlives::new(now + KEEP_ALIVE),
+            keep_alive: KeepAlives::new(now),
             restarts: 0,
             ending: None,
         }
@@ -241,7 +190,7 @@ impl Stream {
         }
     }
 
-    fn glasses_state(&self) -> Option<GlassesState> {
+    pub(super) fn glasses_state(&self) -> Option<GlassesState> {
         self.glasses.as_ref().map(|status| status.state)
     }
 
@@ -251,7 +200,7 @@ impl Stream {
     }
 
     /// Whether media plays at this moment.
-    fn is_active(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         self.media == Media::Playable && !self.silent && self.glasses_state() != Some(GlassesState::Reconnecting)
     }
 
@@ -281,7 +230,7 @@ impl Stream {
         }
         let limit = self.limit(timing, down);
         let silence = (self.is_published() && !self.silent).then(|| self.heard + timing.silence);
-        let keep_alive = down.is_none().then(|| self.keep_alive.deadline(timing.acknowledge));
+        let keep_alive = down.is_none().then(|| self.keep_alive.deadline(timing));
         limit.into_iter().chain(keep_alive).chain(silence).min()
     }
 
@@ -313,220 +262,54 @@ impl Stream {
             Final::failed(&format!("the glasses did not stream within {} s{said}", timing.start.as_secs()))
         })
     }
-
-    /// Statuses that differ from what their apps were told last.
-    pub(super) fn news(
-        &mut self,
-        settings: &Settings,
-        down: bool,
-        is_here: impl Fn(&str) -> bool,
-    ) -> Vec<(String, Status)> {
-        let measured = self.glasses.as_mut().and_then(|glasses| glasses.stats.take());
-        let mut news = Vec::new();
-        for n in 0..self.participants.len() {
-            let participant = &self.participants[n];
-            if !is_here(&participant.app) {
-                continue;
-            }
-            let status = self.status(participant, settings, down);
-            if participant.told.as_ref() != Some(&status) {
-                news.push((participant.app.clone(), status.clone()));
-                self.participants[n].told = Some(status);
-            } else if let (Status::Unmanaged(status), Some(_)) = (status, &measured) {
-                let with_stats = UnmanagedStatus { stats: measured.clone(), ..status };
-                news.push((participant.app.clone(), Status::Unmanaged(with_stats)));
-            }
-        }
-        news
-    }
-
-    fn status(&self, participant: &Participant, settings: &Settings, down: bool) -> Status {
-        let stream_id = Some(self.id.clone());
-        match &self.kind {
-            Kind::Managed { request, playback, .. } => {
-                let word = self.managed_word();
-                let active = word == ManagedWord::Active;
-                let urls = active.then(|| ViewerUrls::new(&settings.public_url, playback, request.webrtc));
-                let message = if active { self.remark(participant, request) } else { self.obstacle(down) };
-                let outputs = self.outputs.iter().map(|output| for_app(output, &participant.app, self)).collect();
-                Status::Managed(ManagedStatus { word, stream_id, urls, message, outputs })
-            }
-            Kind::Unmanaged { request } => {
-                let (word, details) = self.unmanaged_word(down);
-                let cause = self.glasses.as_ref().and_then(|status| status.cause.clone());
-                let cause = cause.filter(|_| word == "reconnecting" && !down);
-                let plain = UnmanagedStatus::plain(request.dialect, word, stream_id, &participant.app);
-                Status::Unmanaged(UnmanagedStatus { details, cause, ..plain })
-            }
-        }
-    }
-
-    fn managed_word(&self) -> ManagedWord {
-        if self.ending.is_some() {
-            ManagedWord::Stopping
-        } else if self.is_active() {
-            ManagedWord::Active
-        } else if self.is_published() || self.was_active {
-            ManagedWord::Preparing
-        } else {
-            ManagedWord::Initializing
-        }
-    }
-
-    fn unmanaged_word(&self, down: bool) -> (&'static str, Option<String>) {
-        if self.ending.is_some() {
-            return ("stopping", None);
-        }
-        if down {
-            return ("reconnecting", Some("glasses link lost".into()));
-        }
-        let reason =
-            || self.glasses.as_ref().and_then(|status| status.details.clone().or_else(|| status.cause.clone()));
-        match self.glasses_state() {
-            Some(GlassesState::Streaming) => ("active", None),
-            Some(GlassesState::Reconnecting) => ("reconnecting", reason()),
-            Some(GlassesState::Stopping) => ("stopping", None),
-            _ => ("initializing", None),
-        }
-    }
-
-    /// Why it does not play yet, or no longer.
-    fn obstacle(&self, down: bool) -> Option<String> {
-        if self.ending.is_some() {
-            return None;
-        }
-        if !self.was_active {
-            let text = if self.is_published() { "The stream arrives" } else { "Waiting for the glasses to start" };
-            return Some(text.into());
-        }
-        let why = match &self.glasses {
-            Some(status) if status.state == GlassesState::Reconnecting => status.cause.clone(),
-            _ if down && !self.is_published() => Some("glasses link lost".into()),
-            _ if !self.is_published() || self.silent => self.why.clone(),
-            _ => None,
-        };
-        Some(why.map_or("The glasses are reconnecting".into(), |why| format!("The glasses are reconnecting: {why}")))
-    }
-
-    /// What is worth knowing of a stream that plays.
-    fn remark(&self, participant: &Participant, request: &ManagedRequest) -> Option<String> {
-        if participant.joined {
-            return Some("Joined the running stream; its options stay as they are".into());
-        }
-        let asked = request.quality?;
-        let (width, height) = self.size?;
-        (width.min(height) < asked).then(|| format!("{asked}p was asked for; the camera gives {width}x{height}"))
-    }
-
-    /// The final status for one who took part.
-    pub(super) fn last_words(&self, app: &str, end: &Final) -> Action {
-        let (stream_id, details) = (Some(self.id.clone()), end.details.clone());
-        let status = match &self.kind {
-            Kind::Managed { .. } => Status::Managed(ManagedStatus::plain(end.managed, stream_id, details)),
-            Kind::Unmanaged { request } => {
-                let plain = UnmanagedStatus::plain(request.dialect, end.unmanaged, stream_id, app);
-                Status::Unmanaged(UnmanagedStatus { details, cause: end.cause.clone(), ..plain })
-            }
-        };
-        status.addressed(app.to_owned())
-    }
-
-    /// For a person.
-    pub(super) fn overview(&self, watching: u64, settings: &Settings, down: bool) -> Overview {
-        let message = match &self.kind {
-            Kind::Managed { .. } if self.is_active() => None,
-            Kind::Managed { .. } => self.obstacle(down),
-            Kind::Unmanaged { .. } => self.unmanaged_word(down).1,
-        };
-        Overview {
-            stream: self.checked(None, watching, settings, down),
-            playback: self.playback().map(str::to_owned),
-            message,
-            apps: self.participants.iter().map(|participant| participant.app.clone()).collect(),
-            outputs: self.outputs.iter().map(|output| for_app(output, "", self)).collect(),
-        }
-    }
-
-    /// For `checkExistingStream()` by this app; by a person without.
-    pub(super) fn checked(&self, app: Option<&str>, watching: u64, settings: &Settings, down: bool) -> CheckedStream {
-        let (stream_id, created_at) = (self.id.clone(), self.created_at.clone());
-        match &self.kind {
-            Kind::Managed { request, playback, .. } => CheckedStream {
-                kind: "managed",
-                stream_id,
-                status: serde_json::to_value(self.managed_word())
-                    .ok()
-                    .and_then(|word| word.as_str().map(str::to_owned))
-                    .unwrap_or_default(),
-                created_at,
-                urls: Some(ViewerUrls::new(&settings.public_url, playback, request.webrtc)),
-                active_viewers: Some(watching),
-                rtmp_url: None,
-                requesting_app_id: None,
-            },
-            Kind::Unmanaged { request } => CheckedStream {
-                kind: "unmanaged",
-                stream_id,
-                status: self.unmanaged_word(down).0.to_owned(),
-                created_at,
-                urls: None,
-                active_viewers: None,
-                rtmp_url: Some(if app == Some(self.owner()) {
-                    request.url.expose().to_owned()
-                } else {
-                    request.url.to_string()
-                }),
-                requesting_app_id: Some(self.owner().to_owned()),
-            },
-        }
-    }
-}
-
-/// An app sees the keys of destinations only if it gave them.
-fn for_app(output: &Output, app: &str, stream: &Stream) -> Output {
-    let own = stream.participants.iter().any(|participant| participant.app == app && !participant.joined);
-    Output { own, ..output.clone() }
 }
 
 /// Keep-alives of one stream.
 #[derive(Debug)]
 pub(super) struct KeepAlives {
-    pub(super) next: Time,
-    /// When the one without an answer was sent.
-    open: Option<Time>,
+    /// When the last one was sent.
+    last: Time,
+    /// It has no answer yet.
+    open: bool,
     misses: u32,
 }
 
 impl KeepAlives {
-    /// The start itself is the first.
-    pub(super) fn new(next: Time) -> Self {
-        Self { next, open: None, misses: 0 }
+    /// The start itself is the first, and has its own answers.
+    pub(super) fn new(now: Time) -> Self {
+        Self { last: now, open: false, misses: 0 }
     }
 
-    pub(super) fn sent(&mut self, now: Time, every: Duration) {
-        self.next = now + every;
-        self.open = Some(now);
+    pub(super) fn is_due(&self, now: Time, timing: &Timing) -> bool {
+        self.last + timing.keep_alive <= now
+    }
+
+    pub(super) fn sent(&mut self, now: Time) {
+        self.last = now;
+        self.open = true;
     }
 
     pub(super) fn answered(&mut self) {
-        self.open = None;
+        self.open = false;
         self.misses = 0;
     }
 
     /// The link is down: nothing is sent, nothing counts.
     pub(super) fn pause(&mut self) {
-        self.open = None;
+        self.open = false;
     }
 
     /// How many in a row had no answer by now.
-    pub(super) fn missed(&mut self, now: Time, limit: Duration) -> u32 {
-        if self.open.take_if(|sent| *sent + limit <= now).is_some() {
+    pub(super) fn missed(&mut self, now: Time, timing: &Timing) -> u32 {
+        if self.open && self.last + timing.acknowledge <= now {
+            self.open = false;
             self.misses += 1;
         }
         self.misses
     }
 
-    fn deadline(&self, limit: Duration) -> Time {
-        self.open.map_or(self.next, |sent| self.next.min(sent + limit))
+    fn deadline(&self, timing: &Timing) -> Time {
+        let next = self.last + timing.keep_alive;
+        if self.open { next.min(self.last + timing.acknowledge) } else { next }
     }
 }

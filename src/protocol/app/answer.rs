@@ -1,4 +1,4 @@
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::protocol::{Dialect, StreamUrl};
@@ -52,13 +52,26 @@ impl ViewerUrls {
     }
 }
 
+/// A URL that an app is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownUrl {
+    /// The URL.
+    pub url: StreamUrl,
+    /// Whether the reader may see its key: only the app that gave it.
+    pub own: bool,
+}
+
+impl Serialize for ShownUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.own { serializer.serialize_str(self.url.expose()) } else { serializer.collect_str(&self.url) }
+    }
+}
+
 /// How one restream destination fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// The destination.
-    pub url: StreamUrl,
-    /// Whether the reader may see its key: only the app that gave it.
-    pub own: bool,
+    pub url: ShownUrl,
     /// What the app calls it.
     pub name: Option<String>,
     /// What is so of it.
@@ -93,8 +106,7 @@ impl OutputState {
 
 impl Output {
     fn json(&self) -> Value {
-        let url = if self.own { self.url.expose().to_owned() } else { self.url.to_string() };
-        let mut json = json!({"url": url, "status": self.status.word()});
+        let mut json = json!({"url": self.url, "status": self.status.word()});
         set(&mut json, "name", self.name.as_deref());
         set(&mut json, "error", self.error.as_deref());
         json
@@ -186,7 +198,7 @@ pub struct CheckedStream {
     pub active_viewers: Option<u64>,
     /// Where an unmanaged stream goes; the key hidden from other apps.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rtmp_url: Option<String>,
+    pub rtmp_url: Option<ShownUrl>,
     /// Whose unmanaged stream it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requesting_app_id: Option<String>,
@@ -213,8 +225,8 @@ mod tests {
     use super::*;
 
     fn output(own: bool) -> Output {
-        let url = StreamUrl::parse("rtmp://h/a/s3cret").unwrap();
-        Output { url, own, name: None, status: OutputState::Error, error: None }
+        let url = ShownUrl { url: StreamUrl::parse("rtmp://h/a/s3cret").unwrap(), own };
+        Output { url, name: None, status: OutputState::Error, error: None }
     }
 
     #[test]

@@ -8,6 +8,6 @@ mod answer;
 mod request;
 
 pub use answer::{
-    CheckedStream, ManagedStatus, ManagedWord, Output, OutputState, UnmanagedStatus, ViewerUrls, checked,
+    CheckedStream, ManagedStatus, ManagedWord, Output, OutputState, ShownUrl, UnmanagedStatus, ViewerUrls, checked,
 };
 pub use request::{AppRequest, Destination, ManagedRequest, PhotoRequest, Refused, UnmanagedRequest, parse};

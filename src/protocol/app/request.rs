@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use crate::protocol::settings::Object;
-use crate::protocol::{AudioSettings, Dialect, SettingsError, StreamUrl, VideoSettings};
+use crate::protocol::{AudioSettings, Dialect, Secret, SettingsError, StreamUrl, VideoSettings};
 
 /// Most destinations of one stream.
 const MAX_DESTINATIONS: usize = 10;
@@ -91,9 +91,9 @@ pub struct PhotoRequest {
     /// The app's own id of it.
     pub request_id: String,
     /// Where the app wants it instead of at its own `/photo-upload`.
-    pub webhook_url: Option<String>,
+    pub webhook_url: Option<Secret>,
     /// What to present there.
-    pub auth_token: Option<crate::protocol::Secret>,
+    pub auth_token: Option<Secret>,
     /// `small`, `medium`, `large` or `full`.
     pub size: String,
 }
@@ -228,8 +228,8 @@ fn photo(message: &Object) -> Result<PhotoRequest, String> {
     let text = |key| message.text(&[key]).map_err(|error| error.to_string());
     Ok(PhotoRequest {
         request_id,
-        webhook_url: text("customWebhookUrl")?.filter(|url| !url.is_empty()).map(str::to_owned),
-        auth_token: text("authToken")?.filter(|token| !token.is_empty()).map(crate::protocol::Secret::new),
+        webhook_url: text("customWebhookUrl")?.filter(|url| !url.is_empty()).map(Secret::new),
+        auth_token: text("authToken")?.filter(|token| !token.is_empty()).map(Secret::new),
         size: text("size")?.unwrap_or("medium").to_owned(),
     })
 }
