@@ -10,11 +10,12 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::config::Config;
 use super::control::{self, ControlEvent, Refusal, StreamInfo, Streams};
 use super::credential::random;
+use super::documents::Documents;
 use super::gateway::{ConnectionId, DeviceMessage, GatewayEvent, Outgoing};
 use super::live::{Live, News, Services};
 use super::photos::Photos;
@@ -33,9 +34,6 @@ const PERSON: &str = "lenscastctl";
 /// Streams that ended whose pages say so.
 const ENDED_PAGES: usize = 1000;
 
-/// What the store is to write, by user; `None` to forget.
-pub(super) type Documents = BTreeMap<String, Option<String>>;
-
 /// What viewers' pages may know, by playback id.
 pub(super) type Pages = BTreeMap<String, WatchState>;
 
@@ -48,7 +46,7 @@ pub(super) struct Core {
     launcher: Launcher,
     photos: Photos,
     news: mpsc::Sender<News>,
-    documents: watch::Sender<Documents>,
+    documents: Documents,
     pages: watch::Sender<Pages>,
     /// Of streams that ended, oldest first.
     ended_pages: VecDeque<String>,
@@ -73,7 +71,7 @@ impl Core {
         launcher: Launcher,
         photos: Photos,
         news: mpsc::Sender<News>,
-        documents: watch::Sender<Documents>,
+        documents: Documents,
         pages: watch::Sender<Pages>,
     ) -> Self {
         let settings = Settings {
@@ -153,6 +151,19 @@ impl Core {
             .collect();
         for (user, stream_id) in moved {
             self.event(&user, Event::Media { stream_id });
+        }
+    }
+
+    /// Lets go of all streams and their tasks, but neither of the glasses that publish them nor of what is kept: the next
+    /// process takes them over.
+    pub(super) async fn close(mut self) {
+        self.documents.close();
+        self.errands.abort_all();
+        for live in std::mem::take(&mut self.live).into_values() {
+            self.errands.spawn(live.let_go());
+        }
+        while let Some(ended) = self.errands.join_next().await {
+            log_panic(ended);
         }
     }
 
@@ -266,10 +277,8 @@ impl Core {
             }
             ControlEvent::Start { start, reply } => self.start(&start, reply),
             ControlEvent::Stop { stream_id, reply } => {
-                let of = |user: &User| {
-                    user.machine.overview(0).is_some_and(|overview| overview.stream.stream_id == stream_id)
-                };
-                let name = self.users.iter().find(|(_, user)| of(user)).map(|(name, _)| name.clone());
+                let is_it = |user: &User| user.machine.stream_id() == Some(stream_id.as_str());
+                let name = self.users.iter().find(|(_, user)| is_it(user)).map(|(name, _)| name.clone());
                 let answer = match name {
                     Some(name) => {
                         self.event(&name, Event::Stop { stream_id, why: "stopped by lenscastctl".into() });
@@ -409,9 +418,7 @@ impl Core {
             Action::Save => {
                 let machine = &self.user(name).machine;
                 let document = (!machine.is_idle()).then(|| serde_json::to_string(&machine.durable()).ok()).flatten();
-                self.documents.send_modify(|documents| {
-                    documents.insert(name.to_owned(), document);
-                });
+                self.documents.put(name, document);
             }
         }
     }
@@ -427,7 +434,8 @@ impl Core {
     // What people see.
 
     fn watching(&self, user: &str) -> u64 {
-        self.live.values().filter(|live| live.user == user).map(|live| live.viewers(&self.services)).sum()
+        let stream_id = self.users.get(user).and_then(|user| user.machine.stream_id());
+        stream_id.and_then(|id| self.live.get(id)).map_or(0, |live| live.viewers(&self.services))
     }
 
     fn overview(&self, name: &str) -> Option<(Overview, u64)> {
@@ -473,9 +481,8 @@ impl Core {
     /// A stream's end, for those who watch; once, however many apps are told.
     fn ended(&mut self, name: &str, stream_id: Option<&str>, word: &str, message: Option<&str>) {
         let user = self.user(name);
-        let running =
-            user.machine.overview(0).is_some_and(|overview| Some(overview.stream.stream_id.as_str()) == stream_id);
-        if running || user.shown.as_ref().map(|shown| shown.stream_id.as_str()) != stream_id {
+        let runs = user.machine.stream_id() == stream_id;
+        if runs || user.shown.as_ref().map(|shown| shown.stream_id.as_str()) != stream_id {
             return;
         }
         if let Some(shown) = user.shown.take() {
@@ -504,3 +511,12 @@ fn timestamp() -> String {
 
 /// How often [`Core::poll`] is wanted while there is anything to look at.
 pub(super) const POLL: Duration = Duration::from_secs(1);
+
+/// A task that panicked has said so itself; here it gets into the log.
+pub(super) fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "a task failed");
+    }
+}

@@ -97,15 +97,18 @@ impl Live {
         services.whep.close(&self.playback);
         services.thumbnails.close(&self.playback);
         services.playback.close(&self.playback);
+        errands.spawn(self.let_go());
+    }
+
+    /// Ends its own tasks; restream destinations are left politely, which may take a few seconds.
+    pub(super) async fn let_go(self) {
         let Self { restream, watching, .. } = self;
-        errands.spawn(async move {
-            if let Some((restream, telling)) = restream {
-                restream.stop().await;
-                let _ = telling.await; // ends with the restream; a panic in it has been reported
-            }
-            watching.abort();
-            let _ = watching.await; // aborted is what it is to be
-        });
+        watching.abort();
+        let _ = watching.await; // aborted is what it is to be
+        if let Some((restream, telling)) = restream {
+            restream.stop().await;
+            let _ = telling.await; // ends with the restream; a panic in it has been reported
+        }
     }
 
     /// Whether media arrived since it was asked last.

@@ -4,6 +4,7 @@ pub mod config;
 pub mod control;
 mod core;
 pub mod credential;
+mod documents;
 pub mod gateway;
 pub mod http_client;
 pub mod http_server;

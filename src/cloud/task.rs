@@ -20,7 +20,8 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{error, info};
 
 use super::config::Config;
-use super::core::{Core, Documents, POLL, Pages};
+use super::core::{Core, POLL, Pages, log_panic};
+use super::documents::Documents;
 use super::gateway::Gateway;
 use super::live::Services;
 use super::photo_delivery::PhotoDelivery;
@@ -86,7 +87,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
     let (gateway_events, mut from_gateway) = mpsc::channel(QUEUE);
     let (control_events, mut from_control) = mpsc::channel(QUEUE);
     let (news, mut from_live) = mpsc::channel(QUEUE);
-    let (documents, to_write) = watch::channel(Documents::new());
+    let documents = Documents::default();
     let (pages, page_states) = watch::channel(Pages::new());
     let (end, shutdown) = watch::channel(false);
     let (ingest, mut from_ingest) = Ingest::new();
@@ -110,18 +111,18 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
         .map_err(|error| CloudError::Listen(config.control.socket.display().to_string(), error))?;
 
     let mut servers = JoinSet::new();
+    servers.spawn(documents.clone().write(store.clone()));
+
+    let kept = store.sessions().await?;
+    let mut core = Core::new(&config, services.clone(), launcher.clone(), photos, news, documents, pages);
+    core.restore(kept);
+    // Only now, so that no glasses, app or person is answered by a cloud that does not know its streams yet.
     servers.spawn(ingest::serve(rtmp, None, ingest.clone(), ingest::Limits::default(), shutdown.clone()));
     if let Some((listener, acceptor)) = rtmps {
         servers.spawn(ingest::serve(listener, Some(acceptor), ingest, ingest::Limits::default(), shutdown.clone()));
     }
     let service = control::Service { registry, gateway: gateway.clone(), launcher: launcher.clone() };
     servers.spawn(control::serve(listener, service, control_events, shutdown.clone()));
-    servers.spawn(write(store.clone(), to_write));
-
-    let kept = store.sessions().await?;
-    let mut core = Core::new(&config, services.clone(), launcher.clone(), photos, news, documents, pages);
-    core.restore(kept);
-    // Only now, so that nobody is answered by a cloud that does not know its streams yet.
     servers.spawn(http_server::serve(http, https, router(&gateway, &services, page_states), limits, shutdown));
     info!(http = %config.http.listen, rtmp = %config.rtmp.listen, webrtc = %config.webrtc.listen, "ready");
 
@@ -147,9 +148,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
     gateway.close().await;
     end.send_replace(true);
     launcher.close().await;
-    core.errands.shutdown().await;
-    // Dropping the core drops the documents' sender, after which the writer ends.
-    drop(core);
+    if timeout(FAREWELL, core.close()).await.is_err() {
+        error!("streams do not end in time");
+    }
     services.close().await;
     let all = async {
         while let Some(ended) = servers.join_next().await {
@@ -177,14 +178,6 @@ fn descriptors() -> usize {
     usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX)
 }
 
-fn log_panic(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        error!(%error, "a task failed");
-    }
-}
-
 /// Everything that HTTP clients see.
 fn router(gateway: &Gateway, services: &Services, pages: watch::Receiver<Pages>) -> Router {
     let watch = Router::new().route("/api/watch/{id}", get(watch_state)).with_state(Arc::new(pages));
@@ -203,25 +196,5 @@ async fn watch_state(State(pages): State<Arc<watch::Receiver<Pages>>>, Path(id):
     match state {
         Some(state) => (headers, Json(state)).into_response(),
         None => (StatusCode::NOT_FOUND, headers).into_response(),
-    }
-}
-
-/// Keeps the store as the core wants it; writes what is left when the core is gone.
-async fn write(store: Store, mut documents: watch::Receiver<Documents>) {
-    let mut written = Documents::new();
-    loop {
-        let last = documents.changed().await.is_err();
-        let wanted = documents.borrow_and_update().clone();
-        for (user, document) in &wanted {
-            if written.get(user) != Some(document)
-                && let Err(error) = store.save_session(user, document.as_deref()).await
-            {
-                error!(user, %error, "the streams of a user cannot be kept");
-            }
-        }
-        written = wanted;
-        if last {
-            return;
-        }
     }
 }
