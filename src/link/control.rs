@@ -5,6 +5,7 @@
 //! reports for `kill -9` too. A client that only shuts down its writing half (`echo … | socat`) still gets its answers.
 //! `status` and `watch` never reach the device: they are served from its published state.
 
+pub(crate) mod accept;
 pub(crate) mod socket;
 mod watch;
 
@@ -15,13 +16,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{broadcast, mpsc, oneshot, watch as state_watch};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::protocol::control::{Answer, MAX_REQUEST_LINE, Refusal, Reply, ReportLine, Request, Status, reply_line};
 use crate::protocol::{Cause, DaemonState};
 
+use accept::ordered;
 use socket::Hangup;
 pub use socket::{Listener, bind};
 
@@ -112,68 +113,16 @@ async fn serve_within(
     events: mpsc::Sender<ControlEvent>,
     state: state_watch::Receiver<DaemonState>,
     reports: broadcast::Sender<ReportLine>,
-    mut shutdown: state_watch::Receiver<bool>,
+    shutdown: state_watch::Receiver<bool>,
 ) {
     let shared = Arc::new(Shared { limits, events, state, reports, shutdown: shutdown.clone() });
-    let mut connections = JoinSet::new();
     let mut last_connection = 0;
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(ended) = connections.join_next() => {
-                log_panic(ended);
-                continue;
-            }
-            () = ordered(&mut shutdown) => break,
-        };
-        match accepted {
-            Ok(stream) if connections.len() >= limits.connections => turn_away(&stream, limits.connections),
-            Ok(stream) => {
-                last_connection += 1;
-                connections.spawn(connection(last_connection, stream, Arc::clone(&shared)));
-            }
-            Err(error) => {
-                // Out of file descriptors, most likely. Nothing tells when there are some again.
-                warn!(%error, "control socket: cannot accept");
-                tokio::select! {
-                    () = tokio::time::sleep(Duration::from_millis(100)) => {}
-                    () = ordered(&mut shutdown) => break,
-                }
-            }
-        }
-    }
-    // No new client may find the socket while the last ones are served.
-    drop(listener);
-    let farewell = async {
-        while let Some(ended) = connections.join_next().await {
-            log_panic(ended);
-        }
-    };
-    if timeout(limits.farewell, farewell).await.is_err() {
-        connections.shutdown().await;
-    }
-}
-
-fn log_panic(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        warn!(%error, "control socket: a connection's task panicked");
-    }
-}
-
-/// Until `shutdown` is true or can no longer become so.
-async fn ordered(shutdown: &mut state_watch::Receiver<bool>) {
-    // An error is the sender's end, and means the same.
-    let _ = shutdown.wait_for(|&ordered| ordered).await;
-}
-
-fn turn_away(stream: &UnixStream, connections: usize) {
-    warn!(connections, "control socket: too many connections; turned one away");
-    let message = format!("there are already {connections} connections to the control socket");
-    let line = reply_line(&refuse(Cause::Internal, message));
-    // A fresh socket's buffer takes the line at once, or the client has to do without the reason.
-    let _ = stream.try_write(&line);
+    let bounds = accept::Limits { connections: limits.connections, farewell: limits.farewell };
+    accept::serve(listener, bounds, shutdown, |stream| {
+        last_connection += 1;
+        connection(last_connection, stream, Arc::clone(&shared))
+    })
+    .await;
 }
 
 fn refuse(cause: Cause, message: impl Into<String>) -> Reply {

@@ -13,13 +13,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::gateway::Gateway;
 use super::registry::{Registry, RegistryError};
 use super::webhook::{LaunchError, Launcher, Started as AppState, StopReason};
+use crate::link::control::accept::{self, ordered};
 use crate::link::control::socket::{self, Hangup};
 pub use crate::link::control::{Listener, bind};
 use crate::protocol::Cause;
@@ -61,13 +61,11 @@ pub enum ControlEvent {
 /// Events that wait for one watcher at most.
 pub const WATCH_QUEUE: usize = 256;
 
-const CONNECTIONS: usize = 32;
 /// For an answer, also of an app's webhook.
 const REPLY: Duration = Duration::from_secs(15);
 /// A client's time to read on.
 const WRITE: Duration = Duration::from_secs(5);
-/// For the last words to all connections, when it ends.
-const FAREWELL: Duration = Duration::from_secs(1);
+const LIMITS: accept::Limits = accept::Limits { connections: 32, farewell: Duration::from_secs(1) };
 
 /// Answers what needs no stream.
 #[derive(Clone)]
@@ -92,60 +90,10 @@ pub async fn serve(
     listener: Listener,
     service: Service,
     events: mpsc::Sender<ControlEvent>,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) {
     let shared = Arc::new(Shared { service, events, shutdown: shutdown.clone() });
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(ended) = connections.join_next() => {
-                log_panic(ended);
-                continue;
-            }
-            () = ordered(&mut shutdown) => break,
-        };
-        match accepted {
-            Ok(stream) if connections.len() >= CONNECTIONS => {
-                let refusal = refuse(Cause::Internal, format!("there are already {CONNECTIONS} connections"));
-                // A fresh socket's buffer takes the line at once, or the client has to do without the reason.
-                let _ = stream.try_write(&line(&refused(&refusal)));
-            }
-            Ok(stream) => drop(connections.spawn(connection(stream, Arc::clone(&shared)))),
-            Err(error) => {
-                // Out of file descriptors, most likely. Nothing tells when there are some again.
-                warn!(%error, "control socket: cannot accept");
-                tokio::select! {
-                    () = tokio::time::sleep(Duration::from_millis(100)) => {}
-                    () = ordered(&mut shutdown) => break,
-                }
-            }
-        }
-    }
-    // No new client may find the socket while the last ones are served.
-    drop(listener);
-    let farewell = async {
-        while let Some(ended) = connections.join_next().await {
-            log_panic(ended);
-        }
-    };
-    if timeout(FAREWELL, farewell).await.is_err() {
-        connections.shutdown().await;
-    }
-}
-
-fn log_panic(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        warn!(%error, "control socket: a connection's task panicked");
-    }
-}
-
-/// Until `shutdown` is true or can no longer become so.
-async fn ordered(shutdown: &mut watch::Receiver<bool>) {
-    // An error is the sender's end, and means the same.
-    let _ = shutdown.wait_for(|&ordered| ordered).await;
+    accept::serve(listener, LIMITS, shutdown, |stream| connection(stream, Arc::clone(&shared))).await;
 }
 
 /// Why a connection ends before its client wants it to: it is gone, reads too slowly, or all ends.
