@@ -212,6 +212,16 @@ impl Task {
         });
     }
 
+    fn prepare_next_encoder(&self, generation: u64) {
+        let plan = self.captures.get(&generation).and_then(|capture| capture.shown().plan);
+        if let Some(plan) = plan.filter(|plan| plan.video.profile.is_some()) {
+            let (encoders, config) = (self.encoders.clone(), self.config.clone());
+            tokio::task::spawn_blocking(move || {
+                encoders.prepare_next(&config.encoder.profile, plan.video.encoder(), &plan.video.settings);
+            });
+        }
+    }
+
     fn now(&self) -> Duration {
         self.start.elapsed()
     }
@@ -337,7 +347,11 @@ impl Task {
                 }
                 capture::Event::Closed
             }
-            event => event,
+            capture::Event::Running => {
+                self.prepare_next_encoder(generation);
+                capture::Event::Running
+            }
+            event @ capture::Event::Lost(_) => event,
         };
         Input::Capture(generation, event)
     }

@@ -96,6 +96,15 @@ impl Encoders {
         }
     }
 
+    /// Tries those behind `present` until one works, while `present` still does: a server that gets nothing drops its
+    /// publisher after seconds, which a stream whose encoder has failed must not spend on trials.
+    pub fn prepare_next(&self, wanted: &str, present: &str, settings: &VideoSettings) {
+        if wanted == "auto" {
+            let behind = self.profiles.iter().skip_while(|profile| profile.name != present).skip(1);
+            behind.take_while(|profile| self.trial(profile, settings).is_err()).for_each(drop);
+        }
+    }
+
     /// What each profile's trial shows, for `doctor`.
     pub fn survey(&self, settings: &VideoSettings) -> Vec<(Profile, Result<Trial, Failure>)> {
         self.profiles.iter().map(|profile| (profile.clone(), self.trial(profile, settings))).collect()

@@ -74,7 +74,7 @@ enum Sound {
 }
 
 impl Default for Publication {
-    /// What the daemon publishes: key frames at 0, 0.5 and 1 s, then each second.
+    /// An encoder in a hurry: key frames at 0, 0.5 and 1 s, then each second.
     fn default() -> Self {
         Self {
             gap: 0,
@@ -250,7 +250,7 @@ fn check_manifest(now: &Presentation) {
 }
 
 #[test]
-fn a_stream_of_the_daemon_is_playable_after_half_a_second() {
+fn a_stream_with_an_early_key_frame_is_playable_after_half_a_second() {
     let mut packager = Packager::new(settings());
     let frames = Publication::default().frames(1, 0);
     let playable = frames.into_iter().find(|frame| {
