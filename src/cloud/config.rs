@@ -115,11 +115,13 @@ pub struct Webrtc {
     pub listen: SocketAddr,
     /// Addresses at which viewers reach `listen`, with a port where it differs. Default: `listen` itself.
     pub advertise: Vec<Advertised>,
+    /// Viewers at a time; one more is told to come back later (503), and the watch page plays HLS. Default 500.
+    pub viewers: usize,
 }
 
 impl Default for Webrtc {
     fn default() -> Self {
-        Self { listen: loopback(8189), advertise: vec![] }
+        Self { listen: loopback(8189), advertise: vec![], viewers: 500 }
     }
 }
 

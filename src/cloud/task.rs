@@ -94,8 +94,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
 
     let gateway = Gateway::new(&config, registry.clone(), gateway_events);
     let launcher = Launcher::new(&config, client.clone(), registry.clone(), gateway.clone());
-    let webrtc =
-        whep::Options { bind: config.webrtc.listen, advertise: config.webrtc.candidates(), ..whep::Options::default() };
+    let webrtc = whep::Options {
+        bind: config.webrtc.listen,
+        advertise: config.webrtc.candidates(),
+        sessions: config.webrtc.viewers,
+    };
     let whep = Whep::start(&webrtc)
         .await
         .map_err(|error| CloudError::Listen(format!("{} (WebRTC)", config.webrtc.listen), error))?;

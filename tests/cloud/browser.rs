@@ -72,11 +72,6 @@ fn hls_js_and_dash_js_play_the_urls() {
     // One after the other, as two browsers and an encoder are too much for two cores.
     let seen = [("hls", "hlsUrl"), ("dash", "dashUrl")].map(|(mode, url)| {
         let mut player = Browser::play(mode, mode, text(&result, url));
-        // dash.js has been seen once, on a machine with 18 running processes, to wait for ever for its first segment. The
-        // cause is not known; a page that is loaded anew plays.
-        if mode == "dash" && !player.begins(FIRST / 2) {
-            player = Browser::play(mode, mode, text(&result, url));
-        }
         player.pictures(150.0, FIRST);
         player.finish()
     });
@@ -88,7 +83,7 @@ fn hls_js_and_dash_js_play_the_urls() {
     }
     // Parts of 200 ms, of picture and sound: whoever loads segments instead loads none.
     assert!(number(&seen[0], "parts") > 20.0, "{}", seen[0]);
-    // Promised are 2 s from glass to glass, of which this is the greater part.
-    assert!(number(&seen[0], "latency") < 6.0, "{}", seen[0]);
+    // At its best, as a machine that is too busy once leaves it behind. Promised are 2 s from glass to glass.
+    assert!(number(&seen[0], "latency") < 4.0, "{}", seen[0]);
     stage.finish();
 }

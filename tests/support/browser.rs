@@ -69,19 +69,6 @@ impl Browser {
         }
     }
 
-    /// Whether its first picture comes in time.
-    pub fn begins(&mut self, within: Duration) -> bool {
-        let deadline = Instant::now() + within;
-        while let Ok(said) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            let decoded = said["now"]["decoded"].as_f64();
-            self.said.push(said);
-            if decoded.is_some_and(|decoded| decoded > 0.0) {
-                return true;
-            }
-        }
-        false
-    }
-
     /// Waits for the page to show `state`.
     pub fn state(&mut self, state: &str, within: Duration) {
         self.wait(&format!("the page to show {state}"), within, |said| said["state"] == state);
@@ -114,7 +101,8 @@ impl Browser {
         writeln!(self.stdin, "stop").expect("the browser's driver reads its standard input");
         let seen = self.wait("what it saw", Duration::from_secs(30), |said| said["mode"].is_string());
         self.process.wait(Duration::from_secs(15));
-        println!("{}: {seen}", self.name);
+        // Shown if the test fails.
+        self.said.iter().for_each(|said| println!("{}: {said}", self.name));
         seen
     }
 
