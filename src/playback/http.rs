@@ -135,8 +135,14 @@ fn playlist(text: Option<Bytes>, cache: &'static str) -> Response {
     ([(header::CONTENT_TYPE, "application/vnd.apple.mpegurl"), (header::CACHE_CONTROL, cache)], text).into_response()
 }
 
-/// Answers at once, or when there is what is asked for. When that does not come in time the playlist is sent as it is: a
-/// player that would give up after a few 503 then waits for a publisher that reconnects.
+/// Of blocked playlist requests, target durations. The specification has a server block until there is what was asked for,
+/// and answer 503 after three of them (6.2.5.2); hls.js calls it an error after 0.8, and after three errors gives up. So a
+/// playlist is sent as it is before that, and players wait as long as it takes for a publisher that reconnects.
+const PLAYLIST_PATIENCE: f64 = 0.7;
+/// Of requests for the part that is announced.
+const PART_PATIENCE: f64 = 3.0;
+
+/// Answers at once, or when there is what is asked for, or in time for the player not to give up.
 async fn media_playlist(stream: &Stream, id: &str, kind: Kind, directives: Directives) -> Response {
     let text = match kind {
         Kind::Video => Text::Video,
@@ -154,7 +160,7 @@ async fn media_playlist(stream: &Stream, id: &str, kind: Kind, directives: Direc
     if stream.read(|now| too_far(now, kind, number, directives.part)).is_some() {
         return StatusCode::BAD_REQUEST.into_response();
     }
-    let there = stream.wait(|now| reached(now, kind, number, directives.part).then_some(())).await;
+    let there = stream.wait(PLAYLIST_PATIENCE, |now| reached(now, kind, number, directives.part).then_some(())).await;
     playlist(stream.text(text, id), if there.is_some() { SHORTLY } else { NEVER })
 }
 
@@ -194,7 +200,7 @@ async fn part(stream: &Stream, kind: Kind, number: u64, headers: &HeaderMap) -> 
     if announced != Some(true) {
         return media(stream.read(find), kind, headers);
     }
-    let found = stream.wait(|now| find(now).map(Some).or(now.ended.then_some(None))).await;
+    let found = stream.wait(PART_PATIENCE, |now| find(now).map(Some).or(now.ended.then_some(None))).await;
     match found {
         Some(data) => media(data, kind, headers),
         None => (StatusCode::SERVICE_UNAVAILABLE, [(header::CACHE_CONTROL, NEVER)]).into_response(),

@@ -296,8 +296,8 @@ impl Stream {
         Some(bytes)
     }
 
-    /// Waits until `read` finds something, for so long as a playlist may be held back.
-    pub(super) async fn wait<T>(&self, read: impl Fn(&Presentation) -> Option<T>) -> Option<T> {
+    /// Waits until `read` finds something, for some target durations at most.
+    pub(super) async fn wait<T>(&self, targets: f64, read: impl Fn(&Presentation) -> Option<T>) -> Option<T> {
         let mut version = self.version.subscribe();
         let found = async {
             loop {
@@ -310,7 +310,8 @@ impl Stream {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(3 * self.target_duration), found).await.ok().flatten()
+        let limit = Duration::from_secs(self.target_duration).mul_f64(targets);
+        tokio::time::timeout(limit, found).await.ok().flatten()
     }
 
     /// Somebody watches.

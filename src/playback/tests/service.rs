@@ -197,7 +197,7 @@ async fn a_reload_waits_for_what_it_asks_for() {
     });
     assert_eq!((playlist.status, part.status), (200, 200));
     assert!(playlist.text().contains(&hint) && !now.contains(&format!("DURATION=0.20000,URI=\"{hint}\"")));
-    // Nothing more comes: after three target durations the playlist as it is, not to be kept.
+    // Nothing more comes: before a player gives up, the playlist as it is, not to be kept.
     let late = served.get(&at(&format!("_HLS_msn={}", first + 3))).await;
     assert!(late.status == 200 && late.has("cache-control: no-store"), "{late:?}");
 }
