@@ -181,10 +181,10 @@ pub fn section(extent: &Extent) -> String {
     let (hls, whep) = (url("hls_url"), url("webrtc_url"));
     let mut table = String::new();
     let counts = |all: &'static [usize]| if extent.quick { &all[..1] } else { all };
-    for &viewers in counts(&[200, 300, 400, 500]) {
+    for &viewers in counts(&[200, 400, 600, 800, 1000, 1500]) {
         let step = step("whep", &whep, viewers, server, extent);
         table += &step.line("WHEP");
-        if step.count("late") * 100 > step.count("items") {
+        if (step.count("late") + step.count("failures")) * 100 > step.count("items") {
             break;
         }
     }

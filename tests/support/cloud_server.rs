@@ -110,7 +110,7 @@ impl CloudServer {
         let (store, socket) = (path("cloud.sqlite"), path("cloud.sock"));
         let config = format!(
             "[http]\nlisten = \"127.0.0.1:{http}\"\n{https_lines}[rtmp]\nlisten = \"127.0.0.1:{rtmp}\"\n{rtmp_lines}\
-             [webrtc]\nlisten = \"127.0.0.1:{webrtc}\"\n\
+             [webrtc]\nlisten = \"127.0.0.1:{webrtc}\"\nviewers = 2000\n\
              [store]\npath = \"{store}\"\n[control]\nsocket = \"{socket}\"\n\
              [[device]]\nname = \"glasses\"\nuser = \"{USER}\"\ntoken_sha256 = \"{}\"\n{more}",
             sha256(TOKEN)
