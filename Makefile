@@ -1,4 +1,4 @@
-.PHONY: run test check test-hw soak-hw bench bench-cloud clean
+.PHONY: run test check test-hw soak-hw bench bench-uplink bench-cloud clean
 
 # The main job: installs what is missing, builds, starts cloud and daemon, goes live and prints where to watch.
 run:
@@ -31,6 +31,11 @@ soak-hw:
 bench:
 	scripts/install-dependencies.sh test
 	cargo bench --locked --bench budgets -- $(ARGS)
+	cargo bench --locked --bench uplink
+
+# Of these only the rules of bitrate over simulated uplinks, side by side; seconds to run.
+bench-uplink:
+	cargo bench --locked --bench uplink -- $(ARGS)
 
 # The same of the cloud: time to live, glass to glass, how many viewers; writes benches/RESULTS-cloud.md.
 bench-cloud:

@@ -7,6 +7,7 @@
 //! taken for the loss that it must be.
 
 pub mod arbiter;
+pub mod bitrate;
 pub mod camera;
 pub mod keep_alive;
 #[cfg(feature = "cloud")]

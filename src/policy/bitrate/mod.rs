@@ -1,0 +1,89 @@
+//! How many bits the encoder is to make, so that what it makes gets through at once.
+//!
+//! A [`Rule`] hears how the connection does and says what the encoder is to do. It asks for fewer bits first, then for
+//! fewer pictures. The simulator in `benches/uplink/` compares rules, which is what the trait is for.
+
+use std::time::Duration;
+
+use super::Time;
+
+/// How often a sample is due.
+pub const INTERVAL: Duration = Duration::from_millis(100);
+
+/// One look at a publication and its socket. Byte counts begin with the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Bytes that the peer's kernel acknowledged (`tcpi_bytes_acked`).
+    pub acked: u64,
+    /// Bytes in the kernel that are not acknowledged, sent or not (`SIOCOUTQ`).
+    pub outstanding: u64,
+    /// The part of `outstanding` that was not sent yet (`tcpi_notsent_bytes`).
+    pub unsent: u64,
+    /// Bytes that passed the gate and wait in front of the kernel.
+    pub waiting: u64,
+    /// Media that waits in front of the kernel, as time.
+    pub queued: Duration,
+    /// Smoothed round-trip time (`tcpi_rtt`).
+    pub round_trip: Duration,
+    /// Bytes of video that left the encoder, whether or not they passed the gate.
+    pub encoded: u64,
+}
+
+impl Sample {
+    /// Bytes on their way that nobody has acknowledged.
+    pub fn backlog(&self) -> u64 {
+        self.outstanding + self.waiting
+    }
+}
+
+/// What a rule hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A connection begins; its counts begin at 0.
+    Connected,
+    /// How it does.
+    Sampled(Sample),
+    /// The most that is wanted from now on, bit/s of video.
+    Limit(u32),
+}
+
+/// What the encoder is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Bit/s of video.
+    pub bitrate: u32,
+    /// Which of the camera's pictures are encoded.
+    pub pictures: Pictures,
+}
+
+/// Which of the camera's pictures are encoded, from most to least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pictures {
+    /// Every one.
+    #[default]
+    All,
+    /// Every second.
+    Half,
+    /// Every fourth.
+    Quarter,
+    /// One a second, as a key frame: sound goes on, and the viewer sees that the stream lives.
+    KeyFrames,
+}
+
+impl Pictures {
+    /// One picture of how many is encoded, at `frame_rate` pictures a second.
+    pub fn one_in(self, frame_rate: u32) -> u32 {
+        match self {
+            Self::All => 1,
+            Self::Half => 2,
+            Self::Quarter => 4,
+            Self::KeyFrames => frame_rate.max(1),
+        }
+    }
+}
+
+/// Decides how much is encoded.
+pub trait Rule {
+    /// Hears what happened; what the encoder is to do from now on.
+    fn on(&mut self, event: Event, now: Time) -> Decision;
+}
