@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lenscast::policy::bitrate::Rule;
+use lenscast::policy::bitrate::{self, Follow, Rule, Settings};
 
 use score::{Outcome, mean_score};
 use traces::Family;
@@ -47,7 +47,14 @@ struct Contestant {
     rule: fn(u32) -> Box<dyn Rule>,
 }
 
-const CONTESTANTS: [Contestant; 3] = [
+const CONTESTANTS: [Contestant; 4] = [
+    Contestant {
+        name: "lenscast",
+        interval: bitrate::INTERVAL,
+        rule: |limit| {
+            Box::new(Follow::new(&Settings { limit, floor: 150_000, frame_rate: run::FRAME_RATE, start: None }))
+        },
+    },
     Contestant {
         name: "belacoder",
         interval: rivals::Belacoder::INTERVAL,

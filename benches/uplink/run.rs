@@ -11,7 +11,8 @@ use crate::path::Path;
 use crate::score::Outcome;
 use crate::traces::{STEP_S, Trace};
 
-const FRAME_RATE: u32 = 30;
+/// Pictures a second.
+pub const FRAME_RATE: u32 = 30;
 /// rtmp2sink's own queue, which nothing shows.
 const SINK_HOLDS: usize = 3;
 /// Bytes of a frame of sound, one every other step: 64 kbit/s.

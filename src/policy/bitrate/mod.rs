@@ -1,9 +1,17 @@
 //! How many bits the encoder is to make, so that what it makes gets through at once.
 //!
 //! A [`Rule`] hears how the connection does and says what the encoder is to do. It asks for fewer bits first, then for
-//! fewer pictures. The simulator in `benches/uplink/` compares rules, which is what the trait is for.
+//! fewer pictures. What the daemon uses is [`Follow`]; the simulator in `benches/uplink/` compares it with the rules of
+//! others, which is what the trait is for.
+
+mod follow;
+mod history;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
+
+pub use follow::{Follow, Settings};
 
 use super::Time;
 

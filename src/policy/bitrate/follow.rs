@@ -1,0 +1,346 @@
+//! The daemon's own rule: follows what the uplink carries, by how long bytes wait on their way.
+//!
+//! The one signal is the time from the encoder to the acknowledgement of the byte that was acknowledged last. It holds
+//! every queue on the way, ours, the kernel's and the network's, whatever congestion control fills which; and it says
+//! nothing about a scene that gives little to send. Above its least value of late it is *excess*: a queue.
+//!
+//! - **Fall**: a queue that stands, or is long at once, takes the rate below what was delivered meanwhile, the more the
+//!   longer the queue is, so that it drains.
+//! - **Return**: while the queue drains the link is busy, so what is delivered is what it carries. When the queue is gone
+//!   the rate goes there at once.
+//! - **Probe**: with no queue and a scene that fills the rate, up in steps, small near the rate that was too much last,
+//!   larger with each that went well beyond it.
+//!
+//! Below [`Settings::floor`] (or below what the encoder was seen to need) pictures are left out instead of made coarser.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::history::History;
+use super::{Decision, Event, Pictures, Rule, Sample, Time};
+
+/// A queue that was never shorter than this, for so long, stands.
+const STANDING: Duration = Duration::from_millis(90);
+const STANDING_FOR: Duration = Duration::from_millis(400);
+/// A queue that is too long however short its life.
+const LONG: Duration = Duration::from_millis(350);
+/// A queue up to this is none.
+const NONE: Duration = Duration::from_millis(45);
+/// Over this time the least wait counts as that of the empty link. Roaming changes it.
+const BASE_OF: Duration = Duration::from_secs(15);
+/// A queue that takes longer to drain is no queue.
+const LONGEST_DRAIN: Duration = Duration::from_secs(30);
+/// What the smoothed round trip may hide.
+const TOLERANCE: Duration = Duration::from_millis(20);
+/// The rate of delivery is taken over this time.
+const DELIVERY: Duration = Duration::from_millis(300);
+/// Between two falls; the encoder needs a moment to obey.
+const BETWEEN_FALLS: Duration = Duration::from_millis(300);
+/// Between two rises.
+const BETWEEN_RISES: Duration = Duration::from_millis(600);
+/// After a rise that was too much, the next waits so long.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// A queue is to be gone within this time.
+const DRAIN_WITHIN: f64 = 1.2;
+/// Of what the link was seen to carry, so much is used.
+const USED: f64 = 0.92;
+/// Steps upward, as a share of the rate: first, factor from one to the next, most.
+const STEP: (f64, f64, f64) = (0.04, 1.5, 0.25);
+/// The rate that was too much is near from this share of it,
+const NEAR: f64 = 0.8;
+/// and was passed by this share.
+const PASSED: f64 = 1.1;
+/// A rate counts as tried when the encoder makes this share of it.
+const FILLED: f64 = 0.7;
+/// Untried, the rate may be at most this many times what was tried.
+const UNTRIED: f64 = 1.5;
+/// No less, bit/s: a coarse key frame a second.
+const LEAST: f64 = 24e3;
+/// The encoder's rate is taken over this time.
+const OBEDIENCE: Duration = Duration::from_millis(1500);
+/// It does not obey when it makes so many times what it was told.
+const DISOBEYED: f64 = 1.5;
+/// So much more than what a rung needs must be there before it is climbed back to.
+const CLIMB: f64 = 1.3;
+
+/// A rate that needs fewer pictures must last so long before they are left out: most dips are over by then.
+const RUNG_AFTER: Duration = Duration::from_secs(1);
+/// TCP finds its pace first.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// What a [`Follow`] is to keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The most, bit/s of video.
+    pub limit: u32,
+    /// Below this pictures are left out, bit/s of video.
+    pub floor: u32,
+    /// Pictures a second.
+    pub frame_rate: u32,
+    /// What to begin with, if something is known of the network, bit/s of video.
+    pub start: Option<u32>,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Follow {
+    limit: f64,
+    floor: f64,
+    frame_rate: u32,
+    /// Before quantisation, bit/s.
+    rate: f64,
+    history: History,
+    least_wait: Least,
+    least_round_trip: Least,
+    /// Since when the excess was never below [`STANDING`].
+    standing_since: Option<Time>,
+    draining: Option<Draining>,
+    may_fall: Time,
+    may_rise: Time,
+    step: f64,
+    /// The rate that was too much last.
+    ceiling: Option<f64>,
+    /// The most that the encoder made without a queue.
+    tried: f64,
+    told_at: Time,
+    /// What the encoder makes of every picture at its coarsest, as far as it was seen, bit/s.
+    needs: f64,
+    /// Since when fewer pictures are called for.
+    fewer_since: Option<Time>,
+    decision: Decision,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Draining {
+    since: Time,
+    /// The most that was delivered meanwhile, bit/s of video.
+    delivered: f64,
+}
+
+/// The least value of the last [`BASE_OF`]: only those that none after them is below, with their times.
+#[derive(Debug, Default)]
+struct Least(VecDeque<(Time, Duration)>);
+
+impl Least {
+    /// With one more value, the least since [`BASE_OF`] before `until`.
+    fn of_late(&mut self, value: Duration, now: Time, until: Time) -> Duration {
+        while self.0.back().is_some_and(|&(_, other)| other >= value) {
+            self.0.pop_back();
+        }
+        while self.0.front().is_some_and(|&(at, _)| until.saturating_sub(at) > BASE_OF) {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, value));
+        self.0.front().map_or(value, |&(_, least)| least)
+    }
+}
+
+impl Follow {
+    /// Begins with what is asked for, or with what is known of the network.
+    pub fn new(settings: &Settings) -> Self {
+        let limit = f64::from(settings.limit).max(LEAST);
+        let rate = settings.start.map_or(limit, |start| f64::from(start).clamp(LEAST, limit));
+        let mut this = Self {
+            limit,
+            floor: f64::from(settings.floor),
+            frame_rate: settings.frame_rate,
+            rate,
+            history: History::default(),
+            least_wait: Least::default(),
+            least_round_trip: Least::default(),
+            standing_since: None,
+            draining: None,
+            may_fall: Time::ZERO,
+            may_rise: Time::ZERO,
+            step: STEP.0,
+            ceiling: None,
+            tried: rate,
+            told_at: Time::ZERO,
+            needs: 0.0,
+            fewer_since: None,
+            decision: Decision { bitrate: settings.limit, pictures: Pictures::All },
+        };
+        this.decision = this.quantised(Time::ZERO);
+        this
+    }
+
+    /// What it decided last.
+    pub fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    fn sampled(&mut self, sample: &Sample, now: Time) {
+        self.history.push(now, sample);
+        let excess = self.excess(sample, now);
+        if excess >= STANDING {
+            self.standing_since.get_or_insert(now);
+        } else {
+            self.standing_since = None;
+        }
+        let stands = self.standing_since.is_some_and(|since| now.saturating_sub(since) >= STANDING_FOR);
+        self.watch_encoder(now);
+        if let Some(draining) = self.draining {
+            self.drain(draining, excess, now);
+        } else if (stands || excess >= LONG) && now >= self.may_fall {
+            self.ceiling = Some(self.carried().map_or(self.rate, |carried| carried.min(self.rate)));
+            self.draining = Some(Draining { since: now, delivered: 0.0 });
+            self.fall(excess, now);
+        } else if excess <= NONE {
+            self.probe(now);
+        }
+    }
+
+    /// How much longer than on an empty link bytes waited.
+    fn excess(&mut self, sample: &Sample, now: Time) -> Duration {
+        let round_trip = sample.round_trip.saturating_sub(self.least_round_trip.of_late(sample.round_trip, now, now));
+        let Some(wait) = self.history.wait().filter(|_| sample.acked > 0) else { return Duration::ZERO };
+        // A queue must not pass for the link's own delay by lasting long.
+        let drains_since = self.draining.map_or(now, |draining| draining.since);
+        let base = self.least_wait.of_late(wait, now, drains_since.max(now.saturating_sub(LONGEST_DRAIN)));
+        let excess = wait.saturating_sub(base);
+        // With all of it in TCP's window, only the network can hold a queue, and the round trip shows that.
+        if sample.waiting + sample.unsent == 0 { excess.min(round_trip + TOLERANCE) } else { excess }
+    }
+
+    /// Bit/s of video that the link carries, if it is busy.
+    fn carried(&self) -> Option<f64> {
+        let delivered = self.history.delivered(DELIVERY)?;
+        // Sound and headers, from what was produced when there was time to tell.
+        let span = Duration::from_secs(2);
+        let beside = match (self.history.produced(span), self.history.encoded(span)) {
+            (Some(produced), Some(encoded)) => (produced - encoded).clamp(0.0, 400e3),
+            _ => 0.0,
+        };
+        Some((delivered - beside).max(0.0))
+    }
+
+    fn fall(&mut self, excess: Duration, now: Time) {
+        if now < self.may_fall {
+            return;
+        }
+        let Some(carried) = self.carried() else { return };
+        let share = (1.0 - excess.as_secs_f64() / DRAIN_WITHIN).clamp(0.4, 0.9);
+        let rate = (carried * share).max(LEAST);
+        if rate < self.rate {
+            self.rate = rate;
+            self.may_fall = now + BETWEEN_FALLS;
+        }
+        self.step = STEP.0;
+        self.may_rise = now + AFTER_FAILURE;
+    }
+
+    fn drain(&mut self, mut draining: Draining, excess: Duration, now: Time) {
+        let carried = self.carried().unwrap_or(0.0);
+        if now.saturating_sub(draining.since) >= DELIVERY {
+            draining.delivered = draining.delivered.max(carried);
+        }
+        if excess <= NONE {
+            self.draining = None;
+            self.standing_since = None;
+            let known = USED * draining.delivered.max(carried);
+            if known > self.rate {
+                self.rate = known.min(self.limit);
+            }
+            self.tried = self.tried.max(self.rate);
+            self.may_rise = now + BETWEEN_RISES;
+        } else {
+            self.draining = Some(draining);
+            if excess >= STANDING {
+                self.fall(excess, now);
+            }
+        }
+    }
+
+    fn probe(&mut self, now: Time) {
+        let made = self.history.encoded(BETWEEN_RISES).unwrap_or(0.0);
+        self.tried = self.tried.max(made);
+        if now < self.may_rise || self.rate >= self.limit {
+            return;
+        }
+        if made < FILLED * self.rate {
+            // Little is sent because little moves: nothing is learned from it, nothing taken away.
+            if self.rate >= UNTRIED * self.tried {
+                return;
+            }
+        }
+        let near = self.ceiling.is_some_and(|ceiling| (NEAR * ceiling..PASSED * ceiling).contains(&self.rate));
+        if near {
+            self.step = STEP.0;
+        } else {
+            self.step = (self.step * STEP.1).min(STEP.2);
+        }
+        self.rate = (self.rate * (1.0 + self.step)).min(self.limit);
+        self.may_rise = now + BETWEEN_RISES;
+    }
+
+    /// Sees what the encoder makes of what it was told. One that cannot make pictures small enough gets fewer of them.
+    fn watch_encoder(&mut self, now: Time) {
+        if now.saturating_sub(self.told_at) < OBEDIENCE {
+            return;
+        }
+        let Some(made) = self.history.encoded(OBEDIENCE) else { return };
+        if made > DISOBEYED * f64::from(self.decision.bitrate) {
+            let pictures = f64::from(self.decision.pictures.one_in(self.frame_rate));
+            self.needs = self.needs.max(made * pictures);
+        } else {
+            self.needs *= 0.999;
+        }
+    }
+
+    fn pictures(&mut self, now: Time) -> Pictures {
+        let needs = self.floor.max(self.needs).min(self.limit);
+        let rung = |rate: f64| match rate / needs {
+            1.0.. => Pictures::All,
+            0.5.. => Pictures::Half,
+            0.25.. => Pictures::Quarter,
+            _ => Pictures::KeyFrames,
+        };
+        let before = self.decision.pictures;
+        let (wanted, cautious) = (rung(self.rate), rung(self.rate / CLIMB));
+        if wanted <= before {
+            self.fewer_since = None;
+            return cautious.min(before);
+        }
+        let since = *self.fewer_since.get_or_insert(now);
+        if now.saturating_sub(since) >= RUNG_AFTER { wanted } else { before }
+    }
+
+    /// As it is told to the encoder: in steps, so that it is not told at every turn.
+    fn quantised(&mut self, now: Time) -> Decision {
+        let step = if self.rate >= 500e3 { 50e3 } else { 10e3 };
+        let bitrate = if self.rate >= self.limit { self.limit } else { ((self.rate / step).floor() * step).max(LEAST) };
+        Decision { bitrate: bitrate as u32, pictures: self.pictures(now) }
+    }
+}
+
+impl Rule for Follow {
+    fn on(&mut self, event: Event, now: Time) -> Decision {
+        match event {
+            Event::Connected => {
+                self.history.clear();
+                self.least_wait = Least::default();
+                self.least_round_trip = Least::default();
+                self.standing_since = None;
+                self.draining = None;
+                self.may_rise = now + BETWEEN_RISES;
+                self.may_fall = now + SETTLING;
+            }
+            Event::Limit(limit) => {
+                let limit = f64::from(limit).max(LEAST);
+                // At the limit there was nothing to learn of the link; a new limit is tried at once.
+                if self.rate >= self.limit {
+                    self.rate = limit;
+                }
+                self.limit = limit;
+                self.rate = self.rate.min(limit);
+            }
+            Event::Sampled(sample) => self.sampled(&sample, now),
+        }
+        let decision = self.quantised(now);
+        if decision != self.decision {
+            self.told_at = now;
+        }
+        self.decision = decision;
+        decision
+    }
+}

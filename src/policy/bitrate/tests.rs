@@ -1,0 +1,177 @@
+//! A link that is one queue, and what the rule makes of it. The simulator of the benches has the better links.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const WANTED: u32 = 2_000_000;
+const ROUND_TRIP: Duration = Duration::from_millis(40);
+
+fn settings() -> Settings {
+    Settings { limit: WANTED, floor: 150_000, frame_rate: 30, start: None }
+}
+
+/// A link with one queue, fed by an encoder that obeys at once.
+struct Link {
+    rule: Follow,
+    now: Time,
+    /// Bit/s.
+    capacity: f64,
+    /// The most that the scene gives, bit/s.
+    scene: f64,
+    /// The encoder gives no less for a picture, bits.
+    coarsest: f64,
+    encoded: f64,
+    delivered: f64,
+}
+
+impl Link {
+    fn new(capacity: f64) -> Self {
+        let mut rule = Follow::new(&settings());
+        let now = Duration::from_secs(50);
+        rule.on(Event::Connected, now);
+        Self { rule, now, capacity, scene: f64::INFINITY, coarsest: 0.0, encoded: 0.0, delivered: 0.0 }
+    }
+
+    fn step(&mut self) -> Decision {
+        let step = INTERVAL.as_secs_f64();
+        self.now += INTERVAL;
+        let Decision { bitrate, pictures } = self.rule.decision();
+        let pictures_made = 30.0 * step / f64::from(pictures.one_in(30));
+        self.encoded += (f64::from(bitrate).min(self.scene) * step).max(self.coarsest * pictures_made) / 8.0;
+        self.delivered = (self.delivered + self.capacity * step / 8.0).min(self.encoded);
+        let backlog = self.encoded - self.delivered;
+        let sample = Sample {
+            acked: self.delivered as u64 + 1,
+            outstanding: backlog.min(30e3) as u64 + 100,
+            unsent: (backlog - 14e3).clamp(0.0, 16e3) as u64,
+            waiting: (backlog - 30e3).max(0.0) as u64,
+            queued: Duration::from_secs_f64((backlog - 30e3).max(0.0) * 8.0 / f64::from(bitrate)),
+            round_trip: ROUND_TRIP + Duration::from_secs_f64(backlog.min(14e3) * 8.0 / self.capacity.max(1e3)),
+            encoded: self.encoded as u64,
+        };
+        self.rule.on(Event::Sampled(sample), self.now)
+    }
+
+    fn run(&mut self, seconds: u64) -> Decision {
+        (0..seconds * 10).map(|_| self.step()).last().expect("some time")
+    }
+
+    /// Seconds of media on the way.
+    fn queue(&self) -> f64 {
+        (self.encoded - self.delivered) * 8.0 / self.capacity
+    }
+}
+
+#[test]
+fn a_link_with_room_is_left_alone() {
+    let mut link = Link::new(5e6);
+    for _ in 0..600 {
+        assert_eq!(link.step(), Decision { bitrate: WANTED, pictures: Pictures::All });
+    }
+}
+
+#[test]
+fn it_falls_within_a_second_and_is_back_within_ten() {
+    let mut link = Link::new(2.2e6);
+    link.run(20);
+    link.capacity = 0.6e6;
+    link.run(1);
+    assert!(link.rule.decision().bitrate < 600_000, "{:?}", link.rule.decision());
+    link.run(4);
+    for _ in 0..200 {
+        link.step();
+        assert!(link.queue() < 0.5, "a queue of {} s once settled", link.queue());
+    }
+    let settled = link.run(1).bitrate;
+    assert!((480_000..=650_000).contains(&settled), "{settled}");
+    link.capacity = 2.2e6;
+    let back = link.run(10).bitrate;
+    assert!(back >= WANTED / 10 * 9, "{back}");
+}
+
+#[test]
+fn a_still_scene_takes_nothing_away_and_proves_nothing() {
+    let mut link = Link::new(1e6);
+    let before = link.run(30).bitrate;
+    link.scene = 50e3;
+    let after = link.run(60).bitrate;
+    assert!(after >= before / 10 * 8, "{before} before, {after} after a minute of stillness");
+    assert!(after <= WANTED, "{after}");
+    link.scene = f64::INFINITY;
+    link.run(4);
+    assert!(link.queue() < 0.8, "a queue of {} s once it moves again", link.queue());
+}
+
+#[test]
+fn an_outage_ends_in_key_frames_and_is_forgotten_soon() {
+    let mut link = Link::new(4e6);
+    link.run(10);
+    link.capacity = 1.0;
+    assert_eq!(link.run(4).pictures, Pictures::KeyFrames);
+    link.capacity = 4e6;
+    let back = link.run(8);
+    assert_eq!(back.pictures, Pictures::All);
+    assert!(back.bitrate >= WANTED / 10 * 8, "{back:?}");
+}
+
+#[test]
+fn below_the_floor_pictures_are_left_out() {
+    let mut link = Link::new(90e3);
+    link.run(60);
+    let pictures: Vec<Pictures> = (0..300).map(|_| link.step().pictures).collect();
+    assert!(pictures.iter().all(|pictures| *pictures != Pictures::All), "{pictures:?}");
+    assert!(link.queue() < 2.0, "a queue of {} s", link.queue());
+}
+
+#[test]
+fn an_encoder_that_cannot_go_lower_gets_fewer_pictures() {
+    let mut link = Link::new(500e3);
+    link.coarsest = 800e3 / 30.0;
+    link.run(30);
+    let decision = link.run(10);
+    assert_ne!(decision.pictures, Pictures::All, "{decision:?}");
+    assert!(link.queue() < 1.5, "a queue of {} s", link.queue());
+}
+
+#[test]
+fn a_new_limit_holds_at_once() {
+    let mut rule = Follow::new(&settings());
+    let now = Duration::from_secs(1);
+    assert_eq!(rule.on(Event::Limit(800_000), now).bitrate, 800_000);
+    assert_eq!(rule.on(Event::Limit(1_500_000), now).bitrate, 1_500_000, "nothing spoke against it");
+}
+
+#[test]
+fn what_is_known_of_the_network_is_where_it_begins() {
+    let rule = Follow::new(&Settings { start: Some(700_000), ..settings() });
+    assert_eq!(rule.decision().bitrate, 700_000);
+    assert_eq!(Follow::new(&Settings { start: Some(9_000_000), ..settings() }).decision().bitrate, WANTED);
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_it_stays_within_its_bounds(
+        limit in 100_000_u32..10_000_000,
+        floor in 50_000_u32..1_000_000,
+        events in prop::collection::vec((0_u64..3_000, 0_u64..1 << 40, 0_u64..1 << 24, 0_u64..1 << 40, 0_u64..9_000, any::<bool>()), 1..300),
+    ) {
+        let mut rule = Follow::new(&Settings { limit, floor, frame_rate: 30, start: None });
+        let mut now = Duration::ZERO;
+        for (step, acked, outstanding, encoded, wait, connected) in events {
+            now += Duration::from_millis(step);
+            if connected && step > 2_900 {
+                rule.on(Event::Connected, now);
+            }
+            let sample = Sample {
+                acked, outstanding, encoded,
+                unsent: outstanding / 2,
+                waiting: outstanding * 3,
+                queued: Duration::from_millis(wait),
+                round_trip: Duration::from_millis(wait / 3),
+            };
+            let decision = rule.on(Event::Sampled(sample), now);
+            prop_assert!((24_000..=limit).contains(&decision.bitrate), "{decision:?}");
+        }
+    }
+}
