@@ -253,7 +253,7 @@ impl Runner {
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Some((_, Event::Accepted)) => {}
+                    Some((_, Event::Accepted | Event::Sampled(_))) => {}
                     Some((_, Event::Flowing)) => {
                         verdicts.streaming();
                         self.show(OutputState::Active, None);

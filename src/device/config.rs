@@ -111,6 +111,10 @@ pub struct Stream {
     pub link_loss_grace_s: u64,
     /// How long the connection to the server is kept while the camera is gone, seconds. Default 10.
     pub camera_hold_s: u64,
+    /// Whether the bitrate follows what the uplink carries; what a request asks for is then the most. Default true.
+    pub adaptive: bool,
+    /// Below this, pictures are left out instead of made coarser; kbit/s of video. Default 150.
+    pub floor_kbps: u32,
     /// Whether a managed stream gives way to an unmanaged one. Default true.
     pub managed_yields: bool,
 }
@@ -124,6 +128,8 @@ impl Default for Stream {
             on_link_loss: OnLoss::Continue,
             link_loss_grace_s: 120,
             camera_hold_s: 10,
+            adaptive: true,
+            floor_kbps: 150,
             managed_yields: true,
         }
     }
@@ -208,6 +214,9 @@ impl Config {
                 "stream.keep_alive_timeout_s = 0 would end every stream; see stream.on_keep_alive_loss",
             );
         }
+        if !(50..=10_000).contains(&self.stream.floor_kbps) {
+            return contradiction("stream.floor_kbps must be 50 to 10000");
+        }
         match (&self.cloud.token, &self.cloud.token_file) {
             (Some(_), Some(_)) => return contradiction("give either cloud.token or cloud.token_file, not both"),
             (None, Some(file)) => self.cloud.token = Some(configuration::read_secret(file)?),
@@ -278,6 +287,7 @@ mod tests {
         assert!(load("[cloud]\nurl = \"https://h\"\n").is_err());
         assert!(load("[cloud]\ntoken = \"t\"\n").is_err());
         assert!(load("[stream]\nkeep_alive_timeout_s = 0\n").is_err());
+        assert!(load("[stream]\nfloor_kbps = 0\n").is_err());
         let config = load("[cloud]\nurl = \"ws://h/glasses-ws\"\ntoken = \"hush\"\n").unwrap();
         assert!(!format!("{config:?}").contains("hush"));
     }

@@ -11,6 +11,7 @@
 mod camera;
 mod cloud;
 mod control;
+mod rate;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use crate::link::control::Peer;
 use crate::media::{capture, failure::Failure, publisher};
 use crate::policy::Time;
 use crate::policy::arbiter::{self, Arbiter, LeaseId, RequestId};
+use crate::policy::bitrate;
 use crate::policy::camera as camera_policy;
 use crate::protocol::command::Dialect;
 use crate::protocol::control::{Refusal, Reply, ReportLine, Request};
@@ -79,8 +81,8 @@ pub enum Effect {
     CloseCapture(u64),
     /// The encoder in use failed: another is to be taken.
     DistrustEncoder(Failure),
-    /// Tell the encoder of that capture another bitrate, bit/s.
-    SetBitrate(u64, u32),
+    /// Tell the encoder of that capture what to make from now on.
+    Encode(u64, bitrate::Decision),
     /// Begin a publication attempt; events come tagged with the number, which is never used again.
     OpenPublisher(u32, publisher::Target),
     /// End it.

@@ -254,9 +254,9 @@ impl Task {
                     capture.close();
                 }
             }
-            Effect::SetBitrate(generation, bitrate) => {
+            Effect::Encode(generation, what) => {
                 if let Some(capture) = self.captures.get(&generation) {
-                    capture.set_bitrate(bitrate);
+                    capture.encode(what);
                 }
             }
             Effect::DistrustEncoder(failure) => {
@@ -374,7 +374,7 @@ impl Task {
                     publisher.join().await;
                 }
             }
-            publisher::Event::Accepted | publisher::Event::Lost(_) => {}
+            publisher::Event::Accepted | publisher::Event::Sampled(_) | publisher::Event::Lost(_) => {}
         }
         Input::Publisher(attempt, event)
     }

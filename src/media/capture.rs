@@ -20,6 +20,7 @@ use super::memory;
 use super::source::VideoSource;
 use super::video::{Progress, VideoPipeline, VideoPlan};
 use crate::camera::Signal;
+use crate::policy::bitrate::Decision;
 use crate::protocol::{AudioSettings, Cause};
 
 /// A camera may take its time to wake up, but not more.
@@ -32,6 +33,8 @@ const ONE_AFTER_THE_OTHER: Duration = Duration::from_millis(20);
 const FIRST_ENCODED_LIMIT: Duration = Duration::from_secs(3);
 /// Behind a running camera.
 const NEXT_ENCODED_LIMIT: Duration = Duration::from_millis(1500);
+/// More than that where pictures are left out on purpose; at least one a second is encoded.
+const LEFT_OUT: Duration = Duration::from_secs(1);
 /// Over this time a hardware encoder must keep up with the camera,
 const PACE_WINDOW: Duration = Duration::from_millis(1200);
 /// at least by this much.
@@ -73,7 +76,7 @@ pub struct Capture {
 
 enum Command {
     Photo(oneshot::Sender<Vec<u8>>),
-    SetBitrate(u32),
+    Encode(Decision),
     Close,
 }
 
@@ -113,9 +116,9 @@ impl Capture {
         receiver
     }
 
-    /// Changes the encoder's bitrate, bit/s.
-    pub fn set_bitrate(&self, bitrate: u32) {
-        let _ = self.commands.try_send(Command::SetBitrate(bitrate)); // a capture that ends needs none
+    /// Changes what the encoder makes.
+    pub fn encode(&self, what: Decision) {
+        let _ = self.commands.try_send(Command::Encode(what)); // a capture that ends needs none
     }
 
     /// Ends it; `Closed` follows.
@@ -227,9 +230,9 @@ async fn watch(
             biased;
             command = commands.recv() => match command {
                 Some(Command::Photo(request)) => video.photo(request),
-                Some(Command::SetBitrate(bitrate)) => {
-                    let outcome = video.set_bitrate(bitrate);
-                    tracing::info!(generation, bitrate, ?outcome, "bitrate changed");
+                Some(Command::Encode(what)) => {
+                    let outcome = video.encode(what);
+                    tracing::debug!(generation, bitrate = what.bitrate, pictures = ?what.pictures, ?outcome, "bitrate changed");
                 }
                 Some(Command::Close) | None => return Ok(()),
             },
@@ -279,7 +282,8 @@ fn check_deadlines(progress: &Progress) -> Result<(), Failure> {
     if camera_silent > camera_limit {
         return Err(Failure::new(Cause::CameraStalled, format!("no picture for {camera_limit:?}")));
     }
-    let encoder_limit = if progress.encoded() == 0 { FIRST_ENCODED_LIMIT } else { NEXT_ENCODED_LIMIT };
+    let left_out = if progress.one_in() > 1 { LEFT_OUT } else { Duration::ZERO };
+    let encoder_limit = if progress.encoded() == 0 { FIRST_ENCODED_LIMIT } else { NEXT_ENCODED_LIMIT + left_out };
     if progress.captured() > 0 && progress.encoder_silent() > encoder_limit {
         return Err(Failure::new(Cause::EncoderStalled, format!("nothing encoded for {encoder_limit:?}")));
     }

@@ -25,7 +25,8 @@ use super::flv::{self, Metadata};
 use super::gate::{Gate, Verdict};
 use super::log;
 use super::pipeline;
-use super::socket::{self, Connection, Progress};
+use super::socket::{self, Connection, Progress, TcpInfo};
+use crate::policy::bitrate;
 use crate::policy::stall::{Sample, StallDetector};
 use crate::protocol::{Cause, StreamUrl};
 
@@ -67,6 +68,8 @@ pub enum Event {
     Accepted,
     /// Media arrives at the server, for the first time or again after the camera paused.
     Flowing,
+    /// How the connection does, every [`bitrate::INTERVAL`].
+    Sampled(bitrate::Sample),
     /// It failed; `Closed` follows.
     Lost(Failure),
     /// Nothing is left of it. The last event.
@@ -131,6 +134,8 @@ struct Intake {
     /// The latest time that entered the sink.
     sent_ms: AtomicU32,
     bytes: AtomicU64,
+    /// Of video, whether or not the gate let it through.
+    encoded: AtomicU64,
     round_trip_us: AtomicU64,
 }
 
@@ -169,6 +174,7 @@ impl Intake {
             open: AtomicBool::new(false),
             sent_ms: AtomicU32::new(0),
             bytes: AtomicU64::new(0),
+            encoded: AtomicU64::new(0),
             round_trip_us: AtomicU64::new(0),
         }
     }
@@ -191,6 +197,18 @@ impl Intake {
     fn queued(&self, gate: &Gate) -> Duration {
         let sent = self.sent_ms.load(Ordering::Relaxed);
         Duration::from_millis(gate.newest_ms().saturating_sub(sent).into())
+    }
+
+    fn sample(&self, info: &TcpInfo) -> bitrate::Sample {
+        bitrate::Sample {
+            acked: info.acked,
+            outstanding: info.outstanding,
+            unsent: info.unsent.into(),
+            waiting: self.appsrc.current_level_bytes(),
+            queued: self.queued(&self.state().gate),
+            round_trip: Duration::from_micros(info.rtt_us.into()),
+            encoded: self.encoded.load(Ordering::Relaxed),
+        }
     }
 
     fn push_media(&self, dts_ms: u32, tag: Vec<u8>) {
@@ -226,6 +244,7 @@ impl Consumer for Intake {
         if !self.open.load(Ordering::Acquire) {
             return;
         }
+        self.encoded.fetch_add(unit.data.len() as u64, Ordering::Relaxed);
         let mut state = self.state();
         state.last_picture = Some(Instant::now());
         state.opening = unit.opening;
@@ -459,6 +478,7 @@ impl Life<'_> {
         let mut detector = StallDetector::new(start.elapsed(), true);
         let mut flowing = false;
         let mut camera = None;
+        let mut sampled = start;
         let mut acked_before = self.connection.as_ref().and_then(Connection::tcp_info).map_or(0, |info| info.acked);
         loop {
             let pause = if flowing { SAMPLING } else { SAMPLING / 5 };
@@ -472,6 +492,11 @@ impl Life<'_> {
             let sample = Sample { acked: info.acked, outstanding: info.outstanding, window: info.window };
             if let Some(cause) = detector.sample(start.elapsed(), sample) {
                 return Failure::new(cause, format!("{info:?}"));
+            }
+            if sampled.elapsed() + SAMPLING / 10 >= bitrate::INTERVAL {
+                sampled = Instant::now();
+                let event = Event::Sampled(self.intake.sample(&info));
+                let _ = self.events.try_send((self.attempt, event)); // the next one says all that this one did
             }
             let now_from = self.intake.camera();
             if now_from.is_none() || now_from != camera {

@@ -157,13 +157,15 @@ pub struct TcpInfo {
     /// The peer's advertised window, bytes (`tcpi_snd_wnd`; Linux 5.4). A window that rises, or is at its most, proves
     /// that the peer's *process* reads.
     pub window: u32,
+    /// Bytes in the send queue that were not sent yet (`tcpi_notsent_bytes`; Linux 4.6).
+    pub unsent: u32,
     /// Smoothed round-trip time, microseconds (`tcpi_rtt`).
     pub rtt_us: u32,
 }
 
 /// How much may wait unsent in the kernel before rtmp2sink is held back, bytes. What waits there cannot be dropped, so
-/// it is delay; 64 KiB is 0.25 s at 2 Mbit/s.
-const NOTSENT_LOWAT: libc::c_int = 64 * 1024;
+/// it is delay, and hides from the bitrate's controller; 16 KiB is 0.2 s at 0.6 Mbit/s.
+const NOTSENT_LOWAT: libc::c_int = 16 * 1024;
 
 /// When the kernel itself gives the connection up, milliseconds: the last resort behind the stall detector, which
 /// needs 3 s.
@@ -173,6 +175,7 @@ const USER_TIMEOUT_MS: u32 = 8000;
 mod offset {
     pub const RTT: usize = 68;
     pub const BYTES_ACKED: usize = 120;
+    pub const NOTSENT: usize = 144;
     pub const SND_WND: usize = 228;
     pub const END: usize = 232;
 }
@@ -239,6 +242,7 @@ impl Connection {
             ),
             outstanding: u64::try_from(outstanding).unwrap_or(0),
             window: u32_at(offset::SND_WND),
+            unsent: u32_at(offset::NOTSENT),
             rtt_us: u32_at(offset::RTT),
         })
     }

@@ -3,7 +3,7 @@
 //! Every picture is counted and timed where it leaves the camera and where it leaves the encoder, because neither
 //! tells when it stops: GStreamer 1.22 ends `v4l2h264enc` silently after one bad buffer.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use super::pipeline::{self, EncodedUnit};
 use super::profile::Profile;
 use super::sequence;
 use super::source::{self, Rotation, VideoSource};
+use crate::policy::bitrate::{Decision, Pictures};
 use crate::protocol::VideoSettings;
 
 /// How far the pictures got.
@@ -30,6 +31,8 @@ pub struct Progress {
     offered: Stage,
     encoded: Stage,
     first_encoded: Notify,
+    /// One of how many pictures is encoded.
+    one_in: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +61,7 @@ impl Progress {
             offered: Stage::default(),
             encoded: Stage::default(),
             first_encoded: Notify::new(),
+            one_in: AtomicU32::new(1),
         }
     }
 
@@ -79,6 +83,11 @@ impl Progress {
     /// Pictures that left the encoder.
     pub fn encoded(&self) -> u64 {
         self.encoded.count.load(Ordering::Relaxed)
+    }
+
+    /// One of how many of the camera's pictures is encoded.
+    pub fn one_in(&self) -> u32 {
+        self.one_in.load(Ordering::Relaxed)
     }
 
     /// Time since the camera gave a picture, or since the start.
@@ -121,6 +130,7 @@ pub struct VideoPipeline {
     pub progress: Arc<Progress>,
     pipeline: gst::Pipeline,
     encoder: Option<Encoder>,
+    frame_rate: u32,
     photos: PhotoBranch,
     feed: Arc<Feed>,
 }
@@ -142,7 +152,7 @@ impl VideoPipeline {
         let photos = PhotoBranch::attach(&pipeline, &tee, encoder.is_none())?;
         let errors = pipeline::errors(&pipeline);
         pipeline::play(&pipeline).await?;
-        Ok(Self { errors, progress, pipeline, encoder, photos, feed })
+        Ok(Self { errors, progress, pipeline, encoder, frame_rate: settings.frame_rate, photos, feed })
     }
 
     /// Sends the next picture as JPEG; drops `request` if the pipeline ends before.
@@ -150,12 +160,16 @@ impl VideoPipeline {
         self.photos.take(request);
     }
 
-    /// Changes the bitrate, bit/s, while it runs.
+    /// Changes what the encoder makes while it runs.
     ///
     /// # Errors
     /// In words, when the encoder (or the camera that encodes itself) cannot.
-    pub fn set_bitrate(&self, bitrate: u32) -> Result<(), String> {
-        self.encoder.as_ref().ok_or("the camera encodes itself")?.set_bitrate(bitrate)
+    pub fn encode(&self, what: Decision) -> Result<(), String> {
+        let encoder = self.encoder.as_ref().ok_or("the camera encodes itself")?;
+        let one_in = what.pictures.one_in(self.frame_rate);
+        self.progress.one_in.store(one_in, Ordering::Relaxed);
+        // Encoders share a second's bits out among as many pictures as they were promised.
+        encoder.set_bitrate(what.bitrate.saturating_mul(one_in))
     }
 
     /// Ends it.
@@ -170,6 +184,27 @@ fn count_pictures(pad: &gst::Pad, progress: &Arc<Progress>, stage: fn(&Progress)
     let progress = progress.clone();
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         stage(&progress).count(progress.start);
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Lets one of so many pictures through to the encoder, and counts those. At one a second each is to be a key frame.
+fn thin_out(pad: &gst::Pad, progress: &Arc<Progress>, feed: &Arc<Feed>, all_key_frames: u32) {
+    let (progress, feed) = (progress.clone(), Arc::downgrade(feed));
+    let left_out = AtomicU32::new(0);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let one_in = progress.one_in();
+        if left_out.fetch_add(1, Ordering::Relaxed) + 1 < one_in {
+            return gst::PadProbeReturn::Drop;
+        }
+        left_out.store(0, Ordering::Relaxed);
+        if one_in > 1
+            && one_in >= all_key_frames
+            && let Some(feed) = feed.upgrade()
+        {
+            feed.ask_for_key_frame();
+        }
+        progress.offered.count(progress.start);
         gst::PadProbeReturn::Ok
     });
 }
@@ -200,7 +235,7 @@ fn encoder_branch(
     // A thread of its own for the encoder; when it is too slow the camera's oldest pictures go, the camera never waits.
     let queue = pipeline::element("queue", None)?;
     let offered = queue.static_pad("sink").expect("a queue has a sink pad");
-    count_pictures(&offered, progress, |progress| &progress.offered);
+    thin_out(&offered, progress, feed, Pictures::KeyFrames.one_in(settings.frame_rate));
     queue.set_property("max-size-buffers", 3_u32);
     queue.set_property_from_str("leaky", "downstream");
     let encoder = Encoder::build(profile, settings)?;

@@ -165,7 +165,10 @@ impl Core {
                     self.capture.generation = generation;
                     self.capture.running = false;
                     self.capture.open = Some(settings.clone());
-                    self.effects.push(Effect::OpenCapture(generation, settings));
+                    // Where the rate stands, not where it began: the camera may have been lost meanwhile.
+                    let bitrate = self.stream.as_ref().map_or(settings.video.bitrate, |s| s.rate.decision().bitrate);
+                    let video = VideoSettings { bitrate, ..settings.video };
+                    self.effects.push(Effect::OpenCapture(generation, CaptureSettings { video, ..settings }));
                 }
                 Action::Close { generation } => {
                     self.capture.running = false;
@@ -174,6 +177,9 @@ impl Core {
                 Action::Running => {
                     self.capture.running = true;
                     self.capture.failure = None;
+                    if let Some(what) = self.stream.as_ref().map(|stream| stream.rate.decision()) {
+                        self.encode(what);
+                    }
                     self.stream_event(StreamEvent::CameraRunning, now);
                     self.take_photos();
                 }

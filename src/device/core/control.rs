@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::stream::Origin;
-use super::{Core, Effect, Waiting};
+use super::{Core, Waiting};
 use crate::link::control::Peer;
 use crate::policy::Time;
 use crate::policy::arbiter::{Claim, Event, RequestId};
@@ -30,7 +30,7 @@ impl Core {
                 Err(refusal) => self.reply(request, Err(refusal)),
             },
             Request::Stop { stream_id } => self.control_stop(request, stream_id.as_deref(), now),
-            Request::Bitrate { bitrate } => self.change_bitrate(request, bitrate),
+            Request::Bitrate { bitrate } => self.change_bitrate(request, bitrate, now),
             Request::Photo { app } => {
                 self.waiting.insert(request, Waiting::Photo { connection: Some(connection) });
                 let claim = Claim::Photo { app: app.unwrap_or_else(|| DEFAULT_APP.into()) };
@@ -67,7 +67,7 @@ impl Core {
         }
     }
 
-    fn change_bitrate(&mut self, request: RequestId, bitrate: u32) {
+    fn change_bitrate(&mut self, request: RequestId, bitrate: u32, now: Time) {
         let Some(stream) = &mut self.stream else {
             return self.reply(request, Err(no_stream()));
         };
@@ -75,8 +75,9 @@ impl Core {
         stream.start.video.bitrate = bitrate;
         if let Some(open) = &mut self.capture.open {
             open.video.bitrate = bitrate; // the same capture still: nothing has to be reopened
-            self.effects.push(Effect::SetBitrate(self.capture.generation, bitrate));
         }
+        let what = stream.rate.limit(bitrate, now);
+        self.encode(what);
         self.reply(request, Ok(Answer::Done));
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::rate::Rate;
 use super::{CaptureSettings, Core, Effect, Remembered, Waiting};
 use crate::device::config::OnLoss;
 use crate::media::failure::Failure;
@@ -9,6 +10,7 @@ use crate::media::flv::Metadata;
 use crate::media::publisher;
 use crate::policy::Time;
 use crate::policy::arbiter::{Claim, Event as ArbiterEvent, LeaseId, RequestId};
+use crate::policy::bitrate::Decision;
 use crate::policy::stream::{Action, Event, Settings, Stream};
 use crate::protocol::command::{Dialect, StartStream};
 use crate::protocol::control::{Answer, Refusal, ReportLine, Started};
@@ -46,6 +48,8 @@ pub struct Active {
     /// next stream's.
     publishers_before: u32,
     failure: Option<Failure>,
+    /// What the encoder is to make.
+    pub rate: Rate,
 }
 
 impl Active {
@@ -121,6 +125,7 @@ impl Core {
             self.effects.push(Effect::Remember(Some(remembered)));
         }
         let (life, actions) = Stream::new(settings, now);
+        let rate = Rate::new(config, &start.video);
         let unanswered = if let Origin::Control(request) = origin { Some(request) } else { None };
         self.metrics = Metrics::default();
         self.measured = 0;
@@ -134,6 +139,7 @@ impl Core {
             publications: 0,
             publishers_before: self.publishers,
             failure: None,
+            rate,
         });
         self.stream_actions(actions, now);
         self.settle_camera(now);
@@ -200,6 +206,13 @@ impl Core {
         let event = match event {
             publisher::Event::Accepted => {
                 stream.publications += 1;
+                stream.rate.connected(now);
+                return;
+            }
+            publisher::Event::Sampled(sample) => {
+                if let Some(what) = stream.rate.sampled(sample, now) {
+                    self.encode(what);
+                }
                 return;
             }
             publisher::Event::Flowing => Event::PublisherFlowing { attempt },
@@ -212,6 +225,13 @@ impl Core {
             publisher::Event::Closed => Event::PublisherClosed { attempt },
         };
         self.stream_event(event, now);
+    }
+
+    /// Tells the encoder what to make, if one runs.
+    pub(super) fn encode(&mut self, what: Decision) {
+        if self.capture.open.is_some() {
+            self.effects.push(Effect::Encode(self.capture.generation, what));
+        }
     }
 
     fn stream_actions(&mut self, actions: Vec<Action>, now: Time) {
