@@ -17,3 +17,4 @@ mod publish;
 mod server_faults;
 mod sharing;
 mod traffic;
+mod uplink;

@@ -21,8 +21,12 @@ struct Scene {
 
 /// A stream that really flows.
 fn streaming(nginx: &Nginx, traffic: Traffic) -> Scene {
+    streaming_as(NOISE, nginx, traffic)
+}
+
+fn streaming_as(config: &str, nginx: &Nginx, traffic: Traffic) -> Scene {
     let recordings = nginx.recordings();
-    let daemon = Daemon::start(NOISE);
+    let daemon = Daemon::start(config);
     let mut watch = daemon.watch();
     daemon.control().granted(&traffic.request(&nginx.url("live", "key")));
     watch.wait_state("streaming", SOON);
@@ -97,7 +101,8 @@ fn a_link_at_70_percent_of_the_rate_is_slow_but_not_dead() {
     let _turn = heavy::turn();
     let namespace = Namespace::new();
     let nginx = Nginx::start_in(&namespace);
-    let mut scene = streaming(&nginx, HEAVY);
+    // A bitrate that follows would leave nothing to drop.
+    let mut scene = streaming_as(&format!("{NOISE}[stream]\nadaptive = false\n"), &nginx, HEAVY);
     namespace.limit(HEAVY.bitrate() * 7 / 10 / 1000);
     sleep(Duration::from_secs(20));
     let states: Vec<String> = scene.watch.reports().iter().filter_map(|e| e.report().map(str::to_owned)).collect();
