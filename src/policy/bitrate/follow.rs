@@ -24,6 +24,8 @@ const STANDING: Duration = Duration::from_millis(90);
 const STANDING_FOR: Duration = Duration::from_millis(400);
 /// A queue that is too long however short its life.
 const LONG: Duration = Duration::from_millis(350);
+/// A queue of the first length that grew by the second within two samples: less than a fifth of the rate gets through.
+const SOARING: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(160));
 /// A queue up to this is none.
 const NONE: Duration = Duration::from_millis(45);
 /// Over this time the least wait counts as that of the empty link. Roaming changes it.
@@ -38,18 +40,18 @@ const DELIVERY: Duration = Duration::from_millis(300);
 const BETWEEN_FALLS: Duration = Duration::from_millis(300);
 /// Between two rises.
 const BETWEEN_RISES: Duration = Duration::from_millis(600);
-/// After a rise that was too much, the next waits so long.
-const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// The same near the rate that was too much last.
+const BETWEEN_NEAR_RISES: Duration = Duration::from_millis(1500);
 /// A queue is to be gone within this time.
-const DRAIN_WITHIN: f64 = 1.2;
+const DRAIN_WITHIN: f64 = 1.0;
 /// Of what the link was seen to carry, so much is used.
 const USED: f64 = 0.92;
 /// Steps upward, as a share of the rate: first, factor from one to the next, most.
-const STEP: (f64, f64, f64) = (0.04, 1.5, 0.25);
+const STEP: (f64, f64, f64) = (0.04, 2.0, 0.3);
 /// The rate that was too much is near from this share of it,
 const NEAR: f64 = 0.8;
 /// and was passed by this share.
-const PASSED: f64 = 1.1;
+const PASSED: f64 = 1.05;
 /// A rate counts as tried when the encoder makes this share of it.
 const FILLED: f64 = 0.7;
 /// Untried, the rate may be at most this many times what was tried.
@@ -95,6 +97,8 @@ pub struct Follow {
     /// Since when the excess was never below [`STANDING`].
     standing_since: Option<Time>,
     draining: Option<Draining>,
+    /// The two last.
+    excesses: [Duration; 2],
     may_fall: Time,
     may_rise: Time,
     step: f64,
@@ -150,6 +154,7 @@ impl Follow {
             least_round_trip: Least::default(),
             standing_since: None,
             draining: None,
+            excesses: [Duration::ZERO; 2],
             may_fall: Time::ZERO,
             may_rise: Time::ZERO,
             step: STEP.0,
@@ -177,12 +182,14 @@ impl Follow {
         } else {
             self.standing_since = None;
         }
+        let soars = excess >= SOARING.0 && excess.saturating_sub(self.excesses[0]) >= SOARING.1;
+        self.excesses = [self.excesses[1], excess];
         let stands = self.standing_since.is_some_and(|since| now.saturating_sub(since) >= STANDING_FOR);
         self.watch_encoder(now);
         if let Some(draining) = self.draining {
             self.drain(draining, excess, now);
-        } else if (stands || excess >= LONG) && now >= self.may_fall {
-            self.ceiling = Some(self.carried().map_or(self.rate, |carried| carried.min(self.rate)));
+        } else if (stands || soars || excess >= LONG) && now >= self.may_fall {
+            self.ceiling = Some(self.carried(DELIVERY).map_or(self.rate, |carried| carried.min(self.rate)));
             self.draining = Some(Draining { since: now, delivered: 0.0 });
             self.fall(excess, now);
         } else if excess <= NONE {
@@ -203,8 +210,8 @@ impl Follow {
     }
 
     /// Bit/s of video that the link carries, if it is busy.
-    fn carried(&self) -> Option<f64> {
-        let delivered = self.history.delivered(DELIVERY)?;
+    fn carried(&self, over: Duration) -> Option<f64> {
+        let delivered = self.history.delivered(over)?;
         // Sound and headers, from what was produced when there was time to tell.
         let span = Duration::from_secs(2);
         let beside = match (self.history.produced(span), self.history.encoded(span)) {
@@ -218,7 +225,7 @@ impl Follow {
         if now < self.may_fall {
             return;
         }
-        let Some(carried) = self.carried() else { return };
+        let Some(carried) = self.carried(DELIVERY) else { return };
         let share = (1.0 - excess.as_secs_f64() / DRAIN_WITHIN).clamp(0.4, 0.9);
         let rate = (carried * share).max(LEAST);
         if rate < self.rate {
@@ -226,11 +233,10 @@ impl Follow {
             self.may_fall = now + BETWEEN_FALLS;
         }
         self.step = STEP.0;
-        self.may_rise = now + AFTER_FAILURE;
     }
 
     fn drain(&mut self, mut draining: Draining, excess: Duration, now: Time) {
-        let carried = self.carried().unwrap_or(0.0);
+        let carried = self.carried(DELIVERY).unwrap_or(0.0);
         if now.saturating_sub(draining.since) >= DELIVERY {
             draining.delivered = draining.delivered.max(carried);
         }
@@ -242,7 +248,7 @@ impl Follow {
                 self.rate = known.min(self.limit);
             }
             self.tried = self.tried.max(self.rate);
-            self.may_rise = now + BETWEEN_RISES;
+            self.may_rise = now + BETWEEN_NEAR_RISES;
         } else {
             self.draining = Some(draining);
             if excess >= STANDING {
@@ -264,13 +270,9 @@ impl Follow {
             }
         }
         let near = self.ceiling.is_some_and(|ceiling| (NEAR * ceiling..PASSED * ceiling).contains(&self.rate));
-        if near {
-            self.step = STEP.0;
-        } else {
-            self.step = (self.step * STEP.1).min(STEP.2);
-        }
+        self.step = if near { STEP.0 } else { (self.step * STEP.1).min(STEP.2) };
         self.rate = (self.rate * (1.0 + self.step)).min(self.limit);
-        self.may_rise = now + BETWEEN_RISES;
+        self.may_rise = now + if near { BETWEEN_NEAR_RISES } else { BETWEEN_RISES };
     }
 
     /// Sees what the encoder makes of what it was told. One that cannot make pictures small enough gets fewer of them.
