@@ -33,8 +33,10 @@ bench:
 	cargo bench --locked --bench budgets -- $(ARGS)
 	cargo bench --locked --bench uplink
 
-# Of these only the rules of bitrate over simulated uplinks, side by side; seconds to run.
+# Of these only how the bitrate follows the uplink, beside the rules of others; writes benches/RESULTS-uplink.md. ARGS=--simulated
+# takes seconds.
 bench-uplink:
+	scripts/install-dependencies.sh test
 	cargo bench --locked --bench uplink -- $(ARGS)
 
 # The same of the cloud: time to live, glass to glass, how many viewers; writes benches/RESULTS-cloud.md.

@@ -1,17 +1,23 @@
-//! `cargo bench --bench uplink`: rules of bitrate over simulated uplinks, side by side.
+//! `cargo bench --bench uplink`: rules of bitrate over simulated uplinks and over a real one, side by side.
 //!
-//! Deterministic: a family and a seed give a trace, a trace and a rule give an outcome. Seeds below [`FIRST_UNSEEN`] are
-//! for tuning; the table is made of those from there on.
+//! The simulation is deterministic: a family and a seed give a trace, a trace and a rule give an outcome. Seeds below
+//! [`FIRST_UNSEEN`] are for tuning; the table is made of those from there on. A whole run goes to
+//! `benches/RESULTS-uplink.md` and `benches/uplink.svg`.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
 mod path;
 mod plot;
+mod publish;
+mod real;
 mod rivals;
 mod run;
 mod score;
 mod traces;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -32,9 +38,12 @@ struct Arguments {
     /// The seeds for tuning in place of those that were kept for the report
     #[arg(long)]
     tuning: bool,
-    /// Draws the first trace of each family, with what the rules made of it, into this file
+    /// Simulate only; writes no file
     #[arg(long)]
-    plot: Option<PathBuf>,
+    simulated: bool,
+    /// Seconds of each rate on the real link
+    #[arg(long, default_value_t = 30)]
+    phase: u64,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -51,9 +60,7 @@ const CONTESTANTS: [Contestant; 4] = [
     Contestant {
         name: "lenscast",
         interval: bitrate::INTERVAL,
-        rule: |limit| {
-            Box::new(Follow::new(&Settings { limit, floor: 150_000, frame_rate: run::FRAME_RATE, start: None }))
-        },
+        rule: |limit| Box::new(Follow::new(&Settings { limit, floor: 150_000, frame_rate: run::FRAME_RATE })),
     },
     Contestant {
         name: "belacoder",
@@ -77,39 +84,54 @@ fn outcomes(contestant: &Contestant, family: Family, seeds: std::ops::Range<u64>
 fn main() {
     let arguments = Arguments::parse();
     if !arguments.bench {
-        println!("runs for a minute; run it by cargo bench");
+        println!("measures for minutes; run it by cargo bench");
         return;
     }
     let first = if arguments.tuning { 0 } else { FIRST_UNSEEN };
-    let seeds = first..first + arguments.seeds;
+    let simulated = simulate(first..first + arguments.seeds);
+    println!("{simulated}");
+    if arguments.simulated || arguments.tuning {
+        return;
+    }
+    let real = real::section(Duration::from_secs(arguments.phase));
+    println!("{real}");
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/benches"));
+    draw(&folder.join("uplink.svg"), first);
+    let heading = "# Following the uplink\n\nWritten by `make bench`; do not edit.";
+    let text = format!("{heading}\n\n{simulated}\n{real}");
+    std::fs::write(folder.join("RESULTS-uplink.md"), text).expect("the results can be written");
+}
+
+/// What each rule is worth on each family, as Markdown.
+fn simulate(seeds: std::ops::Range<u64>) -> String {
     let start = Instant::now();
+    let mut all: Vec<Vec<Outcome>> = CONTESTANTS.iter().map(|_| Vec::new()).collect();
     let mut table = String::from("| uplink |");
     for contestant in &CONTESTANTS {
-        let _ = write!(table, " {} | used | queue p95 | frozen | changes/min |", contestant.name);
+        let _ = write!(table, " {} |", contestant.name);
     }
-    table.push_str("\n|---|");
-    table.push_str(&"---|---|---|---|---|".repeat(CONTESTANTS.len()));
-    table.push('\n');
-    let mut all: Vec<Vec<Outcome>> = CONTESTANTS.iter().map(|_| Vec::new()).collect();
+    let _ = write!(table, " of the better rival |\n|---|{}---|\n", "---|".repeat(CONTESTANTS.len()));
     for family in Family::ALL {
-        let _ = write!(table, "| {} |", family.name());
-        for (contestant, all) in CONTESTANTS.iter().zip(&mut all) {
-            let outcomes = outcomes(contestant, family, seeds.clone());
-            line(&mut table, &outcomes);
-            all.extend(outcomes);
+        let runs = CONTESTANTS.iter().map(|contestant| outcomes(contestant, family, seeds.clone()));
+        let runs: Vec<Vec<Outcome>> = runs.collect();
+        line(&mut table, family.name(), &runs);
+        for (all, runs) in all.iter_mut().zip(runs) {
+            all.extend(runs);
         }
-        table.push('\n');
     }
-    table.push_str("| **all** |");
-    for all in &all {
-        line(&mut table, all);
-    }
-    table.push('\n');
+    line(&mut table, "**all**", &all);
     let runs = all.iter().map(Vec::len).sum::<usize>();
-    if let Some(file) = &arguments.plot {
-        draw(file, first);
-    }
-    println!("{table}\n{runs} runs in {:.1} s, seeds {seeds:?}", start.elapsed().as_secs_f64());
+    format!(
+        "## Simulated uplinks\n\nOf 100: what was used of the link, taken down by the queue (half at a 95th percentile of \
+         1 s), freezes (to nothing at a quarter of the time) and changes of the bitrate (half at 300 a minute); \
+         `uplink/score.rs`. In parentheses: used, the queue's 95th percentile, time frozen, changes a minute. Made-up \
+         traces of {} s (`uplink/traces.rs`), bbr or cubic by lot, seeds {} to {}, which no rule was tuned on; the \
+         traces of the first in [uplink.svg](uplink.svg).\n\n{table}\n{runs} runs in {:.1} s.\n",
+        traces::LENGTH_S,
+        seeds.start,
+        seeds.end - 1,
+        start.elapsed().as_secs_f64()
+    )
 }
 
 /// One picture a family: the link, and over it what each rule asked for and how long pictures waited.
@@ -130,15 +152,20 @@ fn draw(file: &Path, seed: u64) {
     std::fs::write(file, plot::svg(&panels)).expect("the plot can be written");
 }
 
-fn line(table: &mut String, outcomes: &[Outcome]) {
-    let mean = Outcome::mean(outcomes);
-    let _ = write!(
-        table,
-        " **{:.1}** | {:.0} % | {:.0} ms | {:.1} % | {:.0} |",
-        mean_score(outcomes),
-        mean.used * 100.0,
-        mean.queue_p95_s * 1000.0,
-        mean.frozen * 100.0,
-        mean.changes
-    );
+fn line(table: &mut String, name: &str, runs: &[Vec<Outcome>]) {
+    let _ = write!(table, "| {name} |");
+    for outcomes in runs {
+        let mean = Outcome::mean(outcomes);
+        let _ = write!(
+            table,
+            " **{:.1}** ({:.0} %, {:.0} ms, {:.1} %, {:.0}) |",
+            mean_score(outcomes),
+            mean.used * 100.0,
+            mean.queue_p95_s * 1000.0,
+            mean.frozen * 100.0,
+            mean.changes
+        );
+    }
+    let rivals = runs[1..3].iter().map(|outcomes| mean_score(outcomes)).fold(0.0, f64::max);
+    let _ = writeln!(table, " {:.0} % |", 100.0 * mean_score(&runs[0]) / rivals);
 }

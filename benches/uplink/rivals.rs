@@ -119,6 +119,7 @@ impl Rule for Belacoder {
         match event {
             Event::Connected => *self = Self::new(self.most as u32),
             Event::Limit(most) => self.most = f64::from(most),
+            Event::Known(_) => {}
             Event::Sampled(sample) => {
                 self.look(&sample);
                 self.decide(now);
@@ -178,6 +179,7 @@ impl Rule for Obs {
         match event {
             Event::Connected => *self = Self::new(self.most as u32),
             Event::Limit(most) => self.most = f64::from(most),
+            Event::Known(_) => {}
             Event::Sampled(sample) => {
                 // Sending a packet is handing it to the kernel.
                 let sent = sample.acked + sample.outstanding;

@@ -58,6 +58,8 @@ pub enum Input {
     Capture(u64, capture::Event),
     /// Of a publisher.
     Publisher(u32, publisher::Event),
+    /// What the network carried the last time, bit/s of video; before the publisher with this number is connected.
+    Uplink(u32, u32),
     /// A photo was taken, or not.
     PhotoTaken(RequestId, Option<Vec<u8>>),
     /// The answer to [`Effect::FindCamera`]: the device's node.
@@ -99,6 +101,8 @@ pub enum Effect {
     Send(String),
     /// Send over the cloud link, as a binary message.
     SendPhoto(Vec<u8>),
+    /// Keep in mind what the network carried, bit/s of video; none if it was enough.
+    RememberUplink(Option<u32>),
     /// Keep what must outlive the daemon.
     Remember(Option<Remembered>),
 }
@@ -231,6 +235,7 @@ impl Core {
             Input::CloudMessage(text) => self.cloud_message(&text, now),
             Input::Capture(generation, event) => self.capture_event(generation, event, now),
             Input::Publisher(attempt, event) => self.publisher_event(attempt, event, now),
+            Input::Uplink(publisher, bitrate) => self.uplink_known(publisher, bitrate, now),
             Input::PhotoTaken(request, jpeg) => self.photo_taken(request, jpeg, now),
             Input::CameraFound(request, found) => self.camera_found(request, found, now),
             Input::Measured(metrics) => self.measured(metrics),

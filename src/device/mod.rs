@@ -4,6 +4,7 @@ pub mod config;
 pub mod core;
 mod doctor;
 mod meter;
+mod network;
 mod plan;
 mod remember;
 pub mod task;

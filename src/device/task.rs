@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::config::Config;
 use super::core::{CaptureSettings, Core, Effect, Input};
 use super::meter::Meter;
-use super::{doctor, plan, remember};
+use super::{doctor, network, plan, remember};
 use crate::camera::Hotplug;
 use crate::link::cloud::{self, CloudConfig, CloudEvent, Outgoing};
 use crate::link::control::{self, ControlEvent};
@@ -265,6 +265,7 @@ impl Task {
                 }
             }
             Effect::OpenPublisher(attempt, target) => {
+                self.recall_uplink(attempt);
                 let events = self.publisher_events.clone();
                 self.publishers.insert(attempt, Publisher::open(attempt, target, self.feed.clone(), events));
             }
@@ -279,6 +280,11 @@ impl Task {
             Effect::Tell(line) => drop(self.reports.send(line)), // an error means that nobody watches
             Effect::Send(message) => self.send(Outgoing::Text(message)),
             Effect::SendPhoto(frame) => self.send(Outgoing::Binary(frame)),
+            Effect::RememberUplink(bitrate) => {
+                if let Some(network) = network::current() {
+                    remember::keep_uplink(&self.config, network, bitrate);
+                }
+            }
             Effect::Remember(remembered) => remember::keep(&self.config, remembered.as_ref()),
         }
     }
@@ -286,6 +292,14 @@ impl Task {
     fn send(&self, outgoing: Outgoing) {
         if self.to_cloud.try_send(outgoing).is_err() {
             tracing::warn!("the link takes no more; message dropped");
+        }
+    }
+
+    /// Tells what this network carried before, if anything is known.
+    fn recall_uplink(&self, publisher: u32) {
+        let known = network::current().and_then(|network| remember::uplink(&self.config, &network));
+        if let Some(bitrate) = known {
+            let _ = self.inputs.try_send(Input::Uplink(publisher, bitrate)); // only a start from further off is lost
         }
     }
 

@@ -24,6 +24,7 @@ pub mod probe;
 pub mod process;
 pub mod recordings;
 pub mod sdk_app;
+pub mod viewing;
 pub mod watch;
 
 pub use browser::Browser;
@@ -39,4 +40,5 @@ pub use namespace::Namespace;
 pub use nginx::Nginx;
 pub use process::Process;
 pub use recordings::Recordings;
+pub use viewing::Viewing;
 pub use watch::Watch;

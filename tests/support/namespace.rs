@@ -69,6 +69,13 @@ impl Namespace {
         run("tc", &[&arguments[..], &["rate", &rate, "burst", "16kb", "latency", "400ms"]].concat());
     }
 
+    /// Has connections into it controlled by this algorithm of the kernel's: `bbr`, `cubic`. Other connections of the
+    /// machine keep theirs.
+    pub fn congestion_control(&self, algorithm: &str) {
+        let route = ["route", "replace", &self.address.to_string(), "dev", &self.link, "congctl", algorithm];
+        run("ip", &route);
+    }
+
     /// Full speed again.
     pub fn unlimit(&self) {
         run("tc", &["qdisc", "delete", "dev", &self.link, "root"]);

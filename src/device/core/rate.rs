@@ -24,7 +24,6 @@ impl Rate {
             limit: video.bitrate,
             floor: config.floor_kbps.saturating_mul(1000),
             frame_rate: video.frame_rate,
-            start: None,
         })))
     }
 
@@ -46,6 +45,19 @@ impl Rate {
         let before = self.decision();
         let after = self.hear(Event::Sampled(sample), now);
         (after != before).then_some(after)
+    }
+
+    /// What the network carried the last time, bit/s of video.
+    pub fn known(&mut self, bitrate: u32, now: Time) -> Decision {
+        self.hear(Event::Known(bitrate), now)
+    }
+
+    /// Bit/s of video that the network carried of late, if that was ever less than asked for.
+    pub fn carries(&self) -> Option<u32> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Adaptive(follow) => follow.carries(),
+        }
     }
 
     /// Another bitrate is asked for.

@@ -227,6 +227,15 @@ impl Core {
         self.stream_event(event, now);
     }
 
+    /// Begins where the last stream on this network was; a stream that was carried already knows better.
+    pub(super) fn uplink_known(&mut self, publisher: u32, bitrate: u32, now: Time) {
+        let Some(stream) = self.stream.as_mut().filter(|stream| stream.publishers_before < publisher) else { return };
+        if stream.publications == 0 {
+            let what = stream.rate.known(bitrate, now);
+            self.encode(what);
+        }
+    }
+
     /// Tells the encoder what to make, if one runs.
     pub(super) fn encode(&mut self, what: Decision) {
         if self.capture.open.is_some() {
@@ -285,6 +294,9 @@ impl Core {
 
     fn ended(&mut self, state: StreamState, cause: Cause, now: Time) {
         let Some(stream) = self.stream.take() else { return };
+        if stream.publications > 0 && matches!(stream.rate, Rate::Adaptive(_)) {
+            self.effects.push(Effect::RememberUplink(stream.rate.carries()));
+        }
         let stream_id = stream.start.stream_id;
         if let Some(request) = stream.unanswered {
             self.reply(request, Err(self.capture_refusal(cause)));

@@ -70,6 +70,9 @@ const RUNG_AFTER: Duration = Duration::from_secs(1);
 /// TCP finds its pace first.
 const SETTLING: Duration = Duration::from_secs(1);
 
+/// Each sample counts so much in what is usual: some ten seconds.
+const USUAL: f64 = 0.01;
+
 /// What a [`Follow`] is to keep to.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -79,8 +82,6 @@ pub struct Settings {
     pub floor: u32,
     /// Pictures a second.
     pub frame_rate: u32,
-    /// What to begin with, if something is known of the network, bit/s of video.
-    pub start: Option<u32>,
 }
 
 /// See the module's description.
@@ -91,6 +92,8 @@ pub struct Follow {
     frame_rate: u32,
     /// Before quantisation, bit/s.
     rate: f64,
+    /// The rate over some ten seconds.
+    usual: f64,
     history: History,
     least_wait: Least,
     least_round_trip: Least,
@@ -140,15 +143,15 @@ impl Least {
 }
 
 impl Follow {
-    /// Begins with what is asked for, or with what is known of the network.
+    /// Begins with what is asked for.
     pub fn new(settings: &Settings) -> Self {
         let limit = f64::from(settings.limit).max(LEAST);
-        let rate = settings.start.map_or(limit, |start| f64::from(start).clamp(LEAST, limit));
         let mut this = Self {
             limit,
             floor: f64::from(settings.floor),
             frame_rate: settings.frame_rate,
-            rate,
+            rate: limit,
+            usual: limit,
             history: History::default(),
             least_wait: Least::default(),
             least_round_trip: Least::default(),
@@ -159,7 +162,7 @@ impl Follow {
             may_rise: Time::ZERO,
             step: STEP.0,
             ceiling: None,
-            tried: rate,
+            tried: limit,
             told_at: Time::ZERO,
             needs: 0.0,
             fewer_since: None,
@@ -169,6 +172,11 @@ impl Follow {
         this
     }
 
+    /// Bit/s of video that the network carried of late, if that was ever less than wanted.
+    pub fn carries(&self) -> Option<u32> {
+        self.ceiling.map(|_| self.usual as u32)
+    }
+
     /// What it decided last.
     pub fn decision(&self) -> Decision {
         self.decision
@@ -176,6 +184,7 @@ impl Follow {
 
     fn sampled(&mut self, sample: &Sample, now: Time) {
         self.history.push(now, sample);
+        self.usual += (self.rate - self.usual) * USUAL;
         let excess = self.excess(sample, now);
         if excess >= STANDING {
             self.standing_since.get_or_insert(now);
@@ -335,6 +344,12 @@ impl Rule for Follow {
                 }
                 self.limit = limit;
                 self.rate = self.rate.min(limit);
+            }
+            Event::Known(rate) => {
+                self.rate = f64::from(rate).clamp(LEAST, self.limit);
+                (self.usual, self.tried) = (self.rate, self.rate);
+                // To be felt for from below, as after a fall of our own.
+                self.ceiling = (self.rate < self.limit).then_some(self.rate);
             }
             Event::Sampled(sample) => self.sampled(&sample, now),
         }

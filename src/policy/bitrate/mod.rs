@@ -53,6 +53,8 @@ pub enum Event {
     Sampled(Sample),
     /// The most that is wanted from now on, bit/s of video.
     Limit(u32),
+    /// What the network carried the last time, bit/s of video. Where it is less than wanted, to begin with that.
+    Known(u32),
 }
 
 /// What the encoder is to do.

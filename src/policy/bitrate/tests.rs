@@ -8,7 +8,7 @@ const WANTED: u32 = 2_000_000;
 const ROUND_TRIP: Duration = Duration::from_millis(40);
 
 fn settings() -> Settings {
-    Settings { limit: WANTED, floor: 150_000, frame_rate: 30, start: None }
+    Settings { limit: WANTED, floor: 150_000, frame_rate: 30 }
 }
 
 /// A link with one queue, fed by an encoder that obeys at once.
@@ -144,9 +144,19 @@ fn a_new_limit_holds_at_once() {
 
 #[test]
 fn what_is_known_of_the_network_is_where_it_begins() {
-    let rule = Follow::new(&Settings { start: Some(700_000), ..settings() });
-    assert_eq!(rule.decision().bitrate, 700_000);
-    assert_eq!(Follow::new(&Settings { start: Some(9_000_000), ..settings() }).decision().bitrate, WANTED);
+    let mut link = Link::new(1e6);
+    assert_eq!(link.rule.carries(), None);
+    link.run(60);
+    let known = link.rule.carries().expect("it was too little");
+    assert!((700_000..1_050_000).contains(&known), "{known}");
+    let mut again = Link::new(1e6);
+    again.rule.on(Event::Known(known), again.now);
+    assert_eq!(again.rule.decision().bitrate, known / 50_000 * 50_000);
+    for _ in 0..20 {
+        again.step();
+        assert!(again.queue() < 0.5, "a queue of {} s from the start", again.queue());
+    }
+    assert_eq!(Follow::new(&settings()).on(Event::Known(9_000_000), Duration::ZERO).bitrate, WANTED);
 }
 
 proptest! {
@@ -156,7 +166,7 @@ proptest! {
         floor in 50_000_u32..1_000_000,
         events in prop::collection::vec((0_u64..3_000, 0_u64..1 << 40, 0_u64..1 << 24, 0_u64..1 << 40, 0_u64..9_000, any::<bool>()), 1..300),
     ) {
-        let mut rule = Follow::new(&Settings { limit, floor, frame_rate: 30, start: None });
+        let mut rule = Follow::new(&Settings { limit, floor, frame_rate: 30 });
         let mut now = Duration::ZERO;
         for (step, acked, outstanding, encoded, wait, connected) in events {
             now += Duration::from_millis(step);
