@@ -192,6 +192,7 @@ pub fn run(
         if number % every == every - 1 {
             let sample = Sample {
                 acked: path.acked as u64,
+                arrived: path.acked as u64,
                 outstanding: path.outstanding() as u64,
                 unsent: path.unsent() as u64,
                 waiting: sender.waiting_bytes as u64,

@@ -202,6 +202,7 @@ impl Intake {
     fn sample(&self, info: &TcpInfo) -> bitrate::Sample {
         bitrate::Sample {
             acked: info.acked,
+            arrived: info.arrived,
             outstanding: info.outstanding,
             unsent: info.unsent.into(),
             waiting: self.appsrc.current_level_bytes(),

@@ -159,6 +159,8 @@ pub struct TcpInfo {
     pub window: u32,
     /// Bytes in the send queue that were not sent yet (`tcpi_notsent_bytes`; Linux 4.6).
     pub unsent: u32,
+    /// Segments that arrived, in order or not, in bytes as if all were full (`tcpi_delivered`; Linux 4.18).
+    pub arrived: u64,
     /// Smoothed round-trip time, microseconds (`tcpi_rtt`).
     pub rtt_us: u32,
 }
@@ -173,9 +175,11 @@ const USER_TIMEOUT_MS: u32 = 8000;
 
 /// Offsets in `struct tcp_info`; the structure only ever grows at its end.
 mod offset {
+    pub const SND_MSS: usize = 16;
     pub const RTT: usize = 68;
     pub const BYTES_ACKED: usize = 120;
     pub const NOTSENT: usize = 144;
+    pub const DELIVERED: usize = 192;
     pub const SND_WND: usize = 228;
     pub const END: usize = 232;
 }
@@ -243,6 +247,7 @@ impl Connection {
             outstanding: u64::try_from(outstanding).unwrap_or(0),
             window: u32_at(offset::SND_WND),
             unsent: u32_at(offset::NOTSENT),
+            arrived: u64::from(u32_at(offset::DELIVERED)) * u64::from(u32_at(offset::SND_MSS)),
             rtt_us: u32_at(offset::RTT),
         })
     }

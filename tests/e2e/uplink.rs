@@ -15,9 +15,19 @@ const HIGH: u32 = 2000;
 const LOW: u32 = 600;
 
 #[test]
-fn an_uplink_that_falls_and_returns_is_followed() {
+fn an_uplink_that_falls_and_returns_is_followed_under_bbr() {
+    followed("bbr");
+}
+
+#[test]
+fn an_uplink_that_falls_and_returns_is_followed_under_cubic() {
+    followed("cubic");
+}
+
+fn followed(congestion: &str) {
     let _turn = heavy::turn();
     let namespace = Namespace::new();
+    namespace.congestion_control(congestion);
     let nginx = Nginx::start_in(&namespace);
     namespace.limit(HIGH);
     let recordings = nginx.recordings();
@@ -48,7 +58,9 @@ fn an_uplink_that_falls_and_returns_is_followed() {
     let settled = whole.between(fell + 6 * second, rose);
     let after = whole.between(rose, end);
     let recovered = whole.between(rose, end).reached(0.9 * before.rate(), rose);
-    eprintln!("before: {before}\nfallen: {fallen}\nsettled: {settled}\nafter: {after}, 90 % after {recovered:?}");
+    eprintln!(
+        "{congestion}, before: {before}\nfallen: {fallen}\nsettled: {settled}\nafter: {after}, 90 % after {recovered:?}"
+    );
     assert!(before.rate() >= 0.7 * f64::from(HIGH), "{before}");
     for seen in [&before, &settled, &after] {
         assert!(seen.wait_p95() <= 3 * second, "{seen}");

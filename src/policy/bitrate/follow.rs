@@ -198,7 +198,7 @@ impl Follow {
         if let Some(draining) = self.draining {
             self.drain(draining, excess, now);
         } else if (stands || soars || excess >= LONG) && now >= self.may_fall {
-            self.ceiling = Some(self.carried(DELIVERY).map_or(self.rate, |carried| carried.min(self.rate)));
+            self.ceiling = Some(self.carried().map_or(self.rate, |carried| carried.min(self.rate)));
             self.draining = Some(Draining { since: now, delivered: 0.0 });
             self.fall(excess, now);
         } else if excess <= NONE {
@@ -219,22 +219,28 @@ impl Follow {
     }
 
     /// Bit/s of video that the link carries, if it is busy.
-    fn carried(&self, over: Duration) -> Option<f64> {
-        let delivered = self.history.delivered(over)?;
+    fn carried(&self) -> Option<f64> {
+        self.history.delivered(DELIVERY).map(|delivered| self.without_sound(delivered))
+    }
+
+    /// The part of a rate that is left for video.
+    fn without_sound(&self, rate: f64) -> f64 {
         // Sound and headers, from what was produced when there was time to tell.
         let span = Duration::from_secs(2);
         let beside = match (self.history.produced(span), self.history.encoded(span)) {
             (Some(produced), Some(encoded)) => (produced - encoded).clamp(0.0, 400e3),
             _ => 0.0,
         };
-        Some((delivered - beside).max(0.0))
+        (rate - beside).max(0.0)
     }
 
     fn fall(&mut self, excess: Duration, now: Time) {
         if now < self.may_fall {
             return;
         }
-        let Some(carried) = self.carried(DELIVERY) else { return };
+        // A lost segment holds acknowledgements back, not what the link carries.
+        let Some(arrived) = self.history.arrived(DELIVERY) else { return };
+        let carried = self.without_sound(arrived);
         let share = (1.0 - excess.as_secs_f64() / DRAIN_WITHIN).clamp(0.4, 0.9);
         let rate = (carried * share).max(LEAST);
         if rate < self.rate {
@@ -245,7 +251,7 @@ impl Follow {
     }
 
     fn drain(&mut self, mut draining: Draining, excess: Duration, now: Time) {
-        let carried = self.carried(DELIVERY).unwrap_or(0.0);
+        let carried = self.carried().unwrap_or(0.0);
         if now.saturating_sub(draining.since) >= DELIVERY {
             draining.delivered = draining.delivered.max(carried);
         }

@@ -14,6 +14,7 @@ const CAPACITY: usize = 512;
 struct Entry {
     at: Time,
     acked: u64,
+    arrived: u64,
     /// Acknowledged or on its way: all that was produced so far.
     produced: u64,
     encoded: u64,
@@ -37,7 +38,13 @@ impl History {
         while self.0.len() >= CAPACITY || self.0.get(1).is_some_and(|next| now.saturating_sub(next.at) >= LENGTH) {
             self.0.pop_front();
         }
-        self.0.push_back(Entry { at: now, acked: sample.acked, produced, encoded: sample.encoded });
+        self.0.push_back(Entry {
+            at: now,
+            acked: sample.acked,
+            arrived: sample.arrived,
+            produced,
+            encoded: sample.encoded,
+        });
     }
 
     /// How long the byte that was acknowledged last took from the encoder to the server and its acknowledgement back.
@@ -57,9 +64,16 @@ impl History {
         Some(last.at.saturating_sub(born))
     }
 
-    /// Bit/s that were acknowledged over the last `span`; none before that long.
+    /// Bit/s that were delivered over the last `span`; none before that long. When a lost segment is repaired, all that
+    /// arrived behind it is acknowledged at once, though it came one by one.
     pub fn delivered(&self, span: Duration) -> Option<f64> {
-        self.rate(span, |entry| entry.acked)
+        let arrived = self.rate(span, |entry| entry.arrived)?;
+        self.rate(span, |entry| entry.acked).map(|acked| acked.min(arrived))
+    }
+
+    /// Bit/s that arrived over the last `span`, in order or not: what the link carries while a lost segment is repaired.
+    pub fn arrived(&self, span: Duration) -> Option<f64> {
+        self.rate(span, |entry| entry.arrived)
     }
 
     /// Bit/s of video that left the encoder over the last `span`.

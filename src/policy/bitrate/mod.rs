@@ -23,6 +23,8 @@ pub const INTERVAL: Duration = Duration::from_millis(100);
 pub struct Sample {
     /// Bytes that the peer's kernel acknowledged (`tcpi_bytes_acked`).
     pub acked: u64,
+    /// Bytes that arrived at the peer, in order or not, and no less (`tcpi_delivered` segments of full size).
+    pub arrived: u64,
     /// Bytes in the kernel that are not acknowledged, sent or not (`SIOCOUTQ`).
     pub outstanding: u64,
     /// The part of `outstanding` that was not sent yet (`tcpi_notsent_bytes`).

@@ -43,6 +43,7 @@ impl Link {
         let backlog = self.encoded - self.delivered;
         let sample = Sample {
             acked: self.delivered as u64 + 1,
+            arrived: self.delivered as u64 + 1,
             outstanding: backlog.min(30e3) as u64 + 100,
             unsent: (backlog - 14e3).clamp(0.0, 16e3) as u64,
             waiting: (backlog - 30e3).max(0.0) as u64,
@@ -174,7 +175,9 @@ proptest! {
                 rule.on(Event::Connected, now);
             }
             let sample = Sample {
-                acked, outstanding, encoded,
+                acked,
+                arrived: acked + outstanding / 7,
+                outstanding, encoded,
                 unsent: outstanding / 2,
                 waiting: outstanding * 3,
                 queued: Duration::from_millis(wait),
