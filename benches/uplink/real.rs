@@ -114,15 +114,17 @@ fn figures(name: &str, whole: &Viewing, [begun, fell, rose, end]: [Duration; 4],
     let low = whole.between(fell + settled, rose);
     let after = whole.between(rose + settled, end);
     let (first, fallen) = (whole.between(begun + 5 * second, fell), whole.between(fell + second, end));
-    let gap = first.longest_gap().max(fallen.longest_gap());
+    let gap = match first.longest_gap().max(fallen.longest_gap()) {
+        Duration::MAX => "no pictures any more".to_owned(),
+        gap => format!("{} ms", gap.as_millis()),
+    };
     let judged = first.and(fallen);
     let back = whole.between(rose, end).reached(0.9 * before.rate(), rose);
     let back = back.map_or("never".to_owned(), |back| format!("{:.1} s", back.as_secs_f64()));
     let again = if publications > 1 { " (lost the connection)" } else { "" };
     format!(
-        "| {name}{again} | {} ms | {} ms | {:.0} % | {:.0} % | {:.0} % | {back} |",
+        "| {name}{again} | {} ms | {gap} | {:.0} % | {:.0} % | {:.0} % | {back} |",
         judged.wait_p95().as_millis(),
-        gap.as_millis(),
         100.0 * before.rate() / f64::from(HIGH),
         100.0 * low.rate() / f64::from(LOW),
         100.0 * after.rate() / f64::from(HIGH),

@@ -47,11 +47,11 @@ const DRAIN_WITHIN: f64 = 1.0;
 /// Of what the link was seen to carry, so much is used.
 const USED: f64 = 0.92;
 /// Steps upward, as a share of the rate: first, factor from one to the next, most.
-const STEP: (f64, f64, f64) = (0.04, 2.0, 0.3);
+const STEP: (f64, f64, f64) = (0.05, 2.0, 0.3);
 /// The rate that was too much is near from this share of it,
 const NEAR: f64 = 0.8;
 /// and was passed by this share.
-const PASSED: f64 = 1.05;
+const PASSED: f64 = 1.02;
 /// A rate counts as tried when the encoder makes this share of it.
 const FILLED: f64 = 0.7;
 /// Untried, the rate may be at most this many times what was tried.
@@ -198,7 +198,8 @@ impl Follow {
         if let Some(draining) = self.draining {
             self.drain(draining, excess, now);
         } else if (stands || soars || excess >= LONG) && now >= self.may_fall {
-            self.ceiling = Some(self.carried().map_or(self.rate, |carried| carried.min(self.rate)));
+            let ceiling = self.carried().map_or(self.rate, |carried| carried.min(self.rate));
+            (self.ceiling, self.tried) = (Some(ceiling), ceiling);
             self.draining = Some(Draining { since: now, delivered: 0.0 });
             self.fall(excess, now);
         } else if excess <= NONE {
