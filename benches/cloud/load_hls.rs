@@ -30,6 +30,8 @@ pub struct Tally {
     pub items: u64,
     pub late: u64,
     pub failures: u64,
+    /// Viewers who never got anything.
+    pub left_out: u64,
     /// ms: how long a segment took, or how long after its end a part was there.
     pub delays: Vec<f32>,
 }
@@ -42,8 +44,9 @@ impl Tally {
             self.delays.get(rank.max(1) - 1).copied().unwrap_or(f32::NAN)
         };
         let (p50, p95, max) = (percentile(0.5), percentile(0.95), percentile(1.0));
-        let Self { bytes, items, late, failures, .. } = self;
-        json!({"bytes": bytes, "items": items, "late": late, "failures": failures, "p50": p50, "p95": p95, "max": max})
+        let Self { bytes, items, late, failures, left_out, .. } = self;
+        json!({"bytes": bytes, "items": items, "late": late, "failures": failures, "left_out": left_out,
+               "p50": p50, "p95": p95, "max": max})
     }
 }
 

@@ -64,9 +64,7 @@ pub fn run(url: &str, count: usize, time: Duration, ready: impl FnOnce()) -> Tal
         while *shared.ready.borrow() < count && Instant::now() < deadline {
             sleep(Duration::from_millis(20)).await;
         }
-        if *shared.ready.borrow() < count {
-            eprintln!("only {} of {count} viewers get pictures", *shared.ready.borrow());
-        }
+        shared.tally.borrow_mut().left_out = (count - *shared.ready.borrow()) as u64;
         // Joiners get a second of video at once.
         sleep(Duration::from_secs(2)).await;
         ready();

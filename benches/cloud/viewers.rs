@@ -56,8 +56,9 @@ impl Step {
     fn line(&self, what: &str) -> String {
         let number = |key: &str| self.seen[key].as_f64().unwrap_or(f64::NAN);
         format!(
-            "| {what} | {} | {:.2} | {:.0} | {:.0} | {:.0} | {} of {} | {} | {:.0} | {:.0} | {:.0} |\n",
+            "| {what} | {} ({} left out) | {:.2} | {:.0} | {:.0} | {:.0} | {} of {} | {} | {:.0} | {:.0} | {:.0} |\n",
             self.viewers,
+            self.count("left_out"),
             self.rate(),
             self.server.cpu,
             self.server.rss,
@@ -184,7 +185,7 @@ pub fn section(extent: &Extent) -> String {
     for &viewers in counts(&[200, 400, 600, 800, 1000, 1500]) {
         let step = step("whep", &whep, viewers, server, extent);
         table += &step.line("WHEP");
-        if (step.count("late") + step.count("failures")) * 100 > step.count("items") {
+        if step.count("left_out") > 0 || (step.count("late") + step.count("failures")) * 100 > step.count("items") {
             break;
         }
     }
@@ -221,7 +222,7 @@ pub fn section(extent: &Extent) -> String {
         "## Viewers of one stream\n\n\
          1280x720 at 30 fps with sound, 1 Mbit/s in all, published by ffmpeg from a file. The server has core {SERVER_CORE}, the \
          load program (one thread) and ffmpeg core {LOAD_CORE}; {} s each. WHEP: items are packets of video, late those that never \
-         came, failures pictures more than 250 ms later than the viewer's fastest, delays against that one. HLS: a viewer reads \
+         came, left out are viewers without a picture 20 s after joining, failures pictures more than 250 ms later than the viewer's fastest, delays against that one. HLS: a viewer reads \
          both playlists every 2 s and all new segments; late are segments that took longer than they last (1 s). LL-HLS: \
          blocking reload and every part of both tracks; late are parts that a player PART-HOLD-BACK behind would have missed, \
          delays are from a part's end by the clock, and a number of viewers counts as too many when two runs had late parts. nginx serves the same segments as files in memory; the load goes round \

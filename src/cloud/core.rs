@@ -51,8 +51,10 @@ pub(super) struct Core {
     /// Of streams that ended, oldest first.
     ended_pages: VecDeque<String>,
     watchers: Vec<mpsc::Sender<control::Event>>,
-    /// What takes time; joined by the task.
+    /// What takes time and may be cut short; joined by the task.
     pub(super) errands: JoinSet<()>,
+    /// Streams that say goodbye to their destinations; joined by the task.
+    pub(super) farewells: JoinSet<()>,
 }
 
 struct User {
@@ -94,6 +96,7 @@ impl Core {
             ended_pages: VecDeque::new(),
             watchers: Vec::new(),
             errands: JoinSet::new(),
+            farewells: JoinSet::new(),
         }
     }
 
@@ -158,11 +161,11 @@ impl Core {
     /// process takes them over.
     pub(super) async fn close(mut self) {
         self.documents.close();
-        self.errands.abort_all();
+        self.errands.shutdown().await;
         for live in std::mem::take(&mut self.live).into_values() {
-            self.errands.spawn(live.let_go());
+            self.farewells.spawn(live.let_go());
         }
-        while let Some(ended) = self.errands.join_next().await {
+        while let Some(ended) = self.farewells.join_next().await {
             log_panic(ended);
         }
     }
@@ -396,7 +399,7 @@ impl Core {
             Action::Close { stream_id } => {
                 if let Some(live) = self.live.remove(&stream_id) {
                     self.end_page(live.playback.clone());
-                    live.close(&self.services, &stream_id, &mut self.errands);
+                    live.close(&self.services, &stream_id, &mut self.farewells);
                 }
             }
             Action::StartApp { app } => {

@@ -92,12 +92,12 @@ impl Live {
     }
 
     /// Refuses its publisher and lets its viewers see the end.
-    pub(super) fn close(self, services: &Services, stream_id: &str, errands: &mut JoinSet<()>) {
+    pub(super) fn close(self, services: &Services, stream_id: &str, farewells: &mut JoinSet<()>) {
         services.ingest.close(stream_id);
         services.whep.close(&self.playback);
         services.thumbnails.close(&self.playback);
         services.playback.close(&self.playback);
-        errands.spawn(self.let_go());
+        farewells.spawn(self.let_go());
     }
 
     /// Ends its own tasks; restream destinations are left politely, which may take a few seconds.

@@ -143,6 +143,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
             _ = poll.tick() => core.poll(),
             () = async { sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => core.tick(),
             Some(ended) = core.errands.join_next() => log_panic(ended),
+            Some(ended) = core.farewells.join_next() => log_panic(ended),
         }
     }
 
