@@ -124,6 +124,8 @@ impl Packager {
         }
         self.end_epoch();
         if let Some(presentation) = &mut self.presentation {
+            presentation.video.close();
+            presentation.audio.iter_mut().for_each(Track::close);
             presentation.ended = true;
         }
     }
@@ -214,7 +216,8 @@ impl Packager {
             let rate = format.sample_rate;
             let samples = (settings.part_target.as_nanos() * u128::from(rate) / 1_000_000_000) as u64;
             let target = samples.next_multiple_of(1024);
-            presentation.audio = Some(new_track(rate, target, presentation.video.open_number(), keep));
+            let number = presentation.video.next_segment().expect("an epoch begins with a segment");
+            presentation.audio = Some(new_track(rate, target, number, keep));
         }
         let audio_init = match (&audio, &presentation.audio, before.filter(|epoch| epoch.audio == audio)) {
             (.., Some(epoch)) => epoch.audio_init,

@@ -246,8 +246,7 @@ impl Stream {
         let of = |packager: &Packager| {
             packager.presentation().map(|presentation| {
                 let parts = presentation.audio.as_ref().map_or(0, super::track::Track::next_part);
-                let closed = presentation.video.open().is_none();
-                (presentation.video.next_part(), closed, parts, presentation.publication(), presentation.ended)
+                (presentation.video.next_part(), parts, presentation.publication(), presentation.ended)
             })
         };
         let mut live = lock(&self.live);
