@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `cloud` | the application `lenscast-cloud` (feature `cloud`): gateway of apps and glasses, and everything a viewer gets |
 //! | `device` | the application `lenscastd`: wires what follows together; its one task owns all state |
+//! | [`board`] | heat, battery, network and privacy light, as the kernel tells them |
 //! | [`camera`] | V4L2 devices, the modes they offer, who holds them |
 //! | `media` | GStreamer: capture, encode, publish; the only module that names it |
 //! | `link` | sockets to the phone, the cloud and `lenscastctl` |
@@ -16,6 +17,7 @@
 //! | [`protocol`] | serde types of every hop, statuses, causes; no I/O |
 //! | [`toml_file`] | reads what people write |
 
+pub mod board;
 #[cfg(feature = "cloud")]
 pub mod broadcast;
 pub mod camera;

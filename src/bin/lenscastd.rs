@@ -32,6 +32,9 @@ struct Arguments {
     /// Check the configuration and end
     #[arg(long)]
     check_config: bool,
+    /// Switch the configured privacy LED off and end; for after a crash
+    #[arg(long)]
+    led_off: bool,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut config = Config::load(arguments.config.as_deref()).context("configuration")?;
     if arguments.check_config {
         return Ok(());
+    }
+    if arguments.led_off {
+        return config.led().map_or(Ok(()), |led| led.switch(false)).context("privacy LED");
     }
     if let Some(socket) = arguments.socket {
         config.control.socket = socket;

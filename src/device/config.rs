@@ -1,9 +1,12 @@
 //! The daemon's configuration: `/etc/lenscast/lenscastd.toml`, then `lenscastd.d/*.toml` beside it, later files over
 //! earlier ones. Every key has a default; an unknown key is an error that names file and line.
 
+mod board;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use board::{Battery, Board, Heat, PrivacyLed};
 use serde::Deserialize;
 
 use crate::configuration;
@@ -34,6 +37,14 @@ pub struct Config {
     pub tls: Tls,
     /// `[state]`
     pub state: State,
+    /// `[board]`
+    pub board: Board,
+    /// `[heat]`
+    pub heat: Heat,
+    /// `[battery]`
+    pub battery: Battery,
+    /// `[privacy_led]`
+    pub privacy_led: PrivacyLed,
 }
 
 /// Which camera.
@@ -217,6 +228,9 @@ impl Config {
         if !(50..=10_000).contains(&self.stream.floor_kbps) {
             return contradiction("stream.floor_kbps must be 50 to 10000");
         }
+        if let Some(text) = self.board_contradiction() {
+            return contradiction(text);
+        }
         match (&self.cloud.token, &self.cloud.token_file) {
             (Some(_), Some(_)) => return contradiction("give either cloud.token or cloud.token_file, not both"),
             (None, Some(file)) => self.cloud.token = Some(configuration::read_secret(file)?),
@@ -288,6 +302,10 @@ mod tests {
         assert!(load("[cloud]\ntoken = \"t\"\n").is_err());
         assert!(load("[stream]\nkeep_alive_timeout_s = 0\n").is_err());
         assert!(load("[stream]\nfloor_kbps = 0\n").is_err());
+        assert!(load("[board]\npoll_ms = 1\n").is_err());
+        assert!(load("[heat]\nthrottle_c = 80\nend_c = 70\n").is_err());
+        assert!(load("[privacy_led]\nrequire = true\n").is_err());
+        assert!(load("[privacy_led]\nname = \"../x\"\n").is_err());
         let config = load("[cloud]\nurl = \"ws://h/glasses-ws\"\ntoken = \"hush\"\n").unwrap();
         assert!(!format!("{config:?}").contains("hush"));
     }

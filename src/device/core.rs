@@ -8,6 +8,7 @@
 //! publisher ──────┘
 //! ```
 
+mod board;
 mod camera;
 mod cloud;
 mod control;
@@ -20,6 +21,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::config;
+use crate::board::Reading;
 use crate::link::control::Peer;
 use crate::media::{capture, failure::Failure, publisher};
 use crate::policy::Time;
@@ -66,6 +68,8 @@ pub enum Input {
     CameraFound(RequestId, Result<String, Refusal>),
     /// How the stream does.
     Measured(Metrics),
+    /// How the board does; also the answer to [`Effect::LookAtBoard`].
+    Board(Reading),
     /// Video devices came or went.
     DevicesChanged,
     /// The daemon is to end.
@@ -91,6 +95,8 @@ pub enum Effect {
     ClosePublisher(u32),
     /// Take a photo from the running capture.
     TakePhoto(RequestId),
+    /// Look at heat, battery and network now.
+    LookAtBoard,
     /// Find the camera for a process that leases it.
     FindCamera(RequestId),
     /// Answer a control request.
@@ -135,6 +141,7 @@ pub struct Core {
     arbiter: Arbiter,
     camera: camera_policy::Camera,
     capture: CaptureState,
+    board: board::Board,
     stream: Option<stream::Active>,
     /// A start that waits for the end of the stream it replaces.
     after_end: Option<(RequestId, Waiting)>,
@@ -189,6 +196,7 @@ impl Core {
     pub fn new(settings: config::Config, left_over: Option<Remembered>) -> Self {
         let mut core = Self {
             arbiter: Arbiter::new(settings.stream.managed_yields),
+            board: board::Board::new(&settings),
             settings,
             camera: camera_policy::Camera::new(),
             capture: CaptureState::default(),
@@ -239,6 +247,7 @@ impl Core {
             Input::PhotoTaken(request, jpeg) => self.photo_taken(request, jpeg, now),
             Input::CameraFound(request, found) => self.camera_found(request, found, now),
             Input::Measured(metrics) => self.measured(metrics),
+            Input::Board(reading) => self.board_read(reading, now),
             Input::DevicesChanged => self.camera_policy(camera_policy::Event::DevicesChanged, now),
             Input::Shutdown => self.shut_down(now),
             Input::Tick => self.tick(now),
@@ -275,6 +284,7 @@ impl Core {
             last_end: self.last_end.clone(),
             camera: self.camera_snapshot(),
             owner: self.arbiter.owner(now),
+            board: self.board_snapshot(),
         }
     }
 
@@ -287,6 +297,7 @@ impl Core {
 
     fn shut_down(&mut self, now: Time) {
         self.ending = true;
+        self.withdraw_doubted(Cause::Shutdown, |_| true);
         self.stop_stream(Cause::Shutdown, now);
         for photo in std::mem::take(&mut self.photos) {
             self.reply(photo.request, Err(Cause::Shutdown.into()));
@@ -322,7 +333,8 @@ impl Core {
             (Waiting::Stream(asked), arbiter::Answer::Granted(lease)) => self.begin_stream(asked, lease, now),
             (Waiting::Stream(asked), arbiter::Answer::Joined { .. }) => self.join_stream(request, asked, now),
             (Waiting::Stream(asked), arbiter::Answer::Refused { owner, cause }) => {
-                self.refuse_stream(&asked, cause, Some(&owner));
+                let message = format!("{}: {owner}", cause.explain());
+                self.refuse_stream(&asked, Refusal { cause, message, owner: Some(owner) });
             }
             (Waiting::Photo { .. }, arbiter::Answer::Granted(lease)) => {
                 self.begin_photo(request, Some(lease), now);

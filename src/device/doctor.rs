@@ -1,5 +1,7 @@
 //! What works on this board and what does not, in plain words.
 
+mod board;
+
 use super::config::Config;
 use super::plan;
 use crate::camera::{self, Device, Kind};
@@ -40,6 +42,7 @@ pub fn examine(config: &Config, encoders: &Encoders) -> Vec<DoctorLine> {
     examine_encoders(encoders, &mut lines);
     examine_sound(config, &mut lines);
     examine_link(config, &mut lines);
+    lines.extend(board::examine(config));
     lines
 }
 

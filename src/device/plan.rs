@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::core::CaptureSettings;
+use crate::board::Light;
 use crate::camera::{self, Device, FrameRate, PixelFormat, Selector, Wanted};
 use crate::media::audio::AudioSource;
 use crate::media::capture::Plan;
@@ -11,6 +12,7 @@ use crate::media::encoder::Encoders;
 use crate::media::failure::Failure;
 use crate::media::source::{Rotation, VideoSource};
 use crate::media::video::VideoPlan;
+use crate::protocol::control::Refusal;
 use crate::protocol::{Cause, Owner, OwnerKind, VideoSettings};
 
 /// The pattern that `device = "test"` shows: colour bars to judge the picture by, and a corner of noise, so that the
@@ -29,6 +31,14 @@ pub fn make(config: &Config, encoders: &Arc<Encoders>, wanted: &CaptureSettings)
         *zero_copy = skip_copies;
     }
     Ok(Plan { video, audio })
+}
+
+/// Makes sure of the privacy light before anybody opens the camera. Fails only where the camera needs it.
+pub fn light_up(config: &Config, light: Option<&Light>) -> Result<(), Failure> {
+    match light.map(Light::settle) {
+        Some(Err(error)) if config.privacy_led.require => Err(Failure::new(Cause::PrivacyLedFailed, error.to_string())),
+        _ => Ok(()), // without it the watch warns
+    }
 }
 
 /// A V4L2 encoder takes the camera's buffers as they are if nothing has to be done to the pictures.
@@ -103,6 +113,11 @@ pub fn device_for_lease(config: &Config) -> Result<String, Failure> {
         return Err(Failure { owner: Some(owner), ..failure });
     }
     Ok(device.node.display().to_string())
+}
+
+/// How a failure is told to who asked for the camera.
+pub fn refusal(Failure { cause, detail, owner }: Failure) -> Refusal {
+    Refusal { cause, message: detail, owner }
 }
 
 /// Who opened the device behind the daemon's back.

@@ -16,6 +16,7 @@ use super::config::Config;
 use super::core::{CaptureSettings, Core, Effect, Input};
 use super::meter::Meter;
 use super::{doctor, network, plan, remember};
+use crate::board;
 use crate::camera::Hotplug;
 use crate::link::cloud::{self, CloudConfig, CloudEvent, Outgoing};
 use crate::link::control::{self, ControlEvent};
@@ -27,7 +28,7 @@ use crate::media::profile;
 use crate::media::publisher::{self, Publisher};
 use crate::media::source::VideoSource;
 use crate::policy::arbiter::{LeaseId, RequestId};
-use crate::protocol::control::{Answer, Cameras, Checkup, Holder, Refusal, Reply, ReportLine, Request};
+use crate::protocol::control::{Answer, Cameras, Checkup, Holder, Reply, ReportLine, Request};
 use crate::protocol::{Cause, DaemonState, VideoSettings};
 use crate::toml_file::FileError;
 
@@ -89,6 +90,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
                 CloudEvent::Down => Input::CloudDown,
                 CloudEvent::Message(text) => Input::CloudMessage(text),
             },
+            Some(reading) = events.board.recv() => Input::Board(reading),
             Ok(()) = changed(&mut events.hotplug) => {
                 task.encoders.forget_failures();
                 Input::DevicesChanged
@@ -131,6 +133,7 @@ struct Events {
     inputs: mpsc::Receiver<Input>,
     control: mpsc::Receiver<ControlEvent>,
     cloud: mpsc::Receiver<CloudEvent>,
+    board: mpsc::Receiver<board::Reading>,
     hotplug: Option<Hotplug>,
 }
 
@@ -140,6 +143,7 @@ struct Task {
     config: Arc<Config>,
     encoders: Arc<Encoders>,
     feed: Arc<Feed>,
+    board: board::Watch,
     captures: HashMap<u64, Capture>,
     publishers: HashMap<u32, Publisher>,
     /// Of the stream with this lease.
@@ -166,7 +170,7 @@ impl Task {
             control::bind(&config.control.socket, Some(&config.control.group)).map_err(StartError::ControlSocket)?;
         let (capture_events, captures) = mpsc::channel(QUEUE);
         let (publisher_events, publishers) = mpsc::channel(QUEUE);
-        let (inputs, inputs_receiver) = mpsc::channel(QUEUE);
+        let (inputs, received) = mpsc::channel(QUEUE);
         let (control_events, control) = mpsc::channel(QUEUE);
         let (cloud_events, cloud) = mpsc::channel(QUEUE);
         let (to_cloud, from_task) = mpsc::channel(QUEUE);
@@ -180,6 +184,8 @@ impl Task {
             links.spawn(cloud::run(cloud, cloud_events, from_task, links_ended));
         }
         let hotplug = Hotplug::new().inspect_err(|error| tracing::warn!(%error, "no hot-plug notices")).ok();
+        let (readings, looks) = mpsc::channel(QUEUE);
+        let board = board::Watch::start(config.board_settings(), config.light(), readings);
         let left_over = remember::recall(&config);
         let mut task = Self {
             core: Core::new(config.clone(), left_over),
@@ -187,6 +193,7 @@ impl Task {
             config: Arc::new(config),
             encoders,
             feed: Arc::default(),
+            board,
             captures: HashMap::new(),
             publishers: HashMap::new(),
             meter: None,
@@ -202,7 +209,7 @@ impl Task {
         };
         task.warm_up();
         task.take(Input::Tick);
-        Ok((task, Events { captures, publishers, inputs: inputs_receiver, control, cloud, hotplug }))
+        Ok((task, Events { captures, publishers, inputs: received, control, cloud, board: looks, hotplug }))
     }
 
     fn warm_up(&self) {
@@ -231,7 +238,10 @@ impl Task {
     }
 
     fn take(&mut self, input: Input) {
-        for effect in self.core.on(input, self.now()) {
+        let effects = self.core.on(input, self.now());
+        // First, so that the light shines before the camera sees.
+        self.board.camera_in_use(self.core.camera_in_use());
+        for effect in effects {
             self.carry_out(effect);
         }
         match self.core.measurable() {
@@ -275,6 +285,7 @@ impl Task {
                 }
             }
             Effect::TakePhoto(request) => self.take_photo(request),
+            Effect::LookAtBoard => self.board.look(),
             Effect::FindCamera(request) => self.find_camera(request),
             Effect::Reply(request, reply) => self.reply(request, reply),
             Effect::Tell(line) => drop(self.reports.send(line)), // an error means that nobody watches
@@ -304,9 +315,13 @@ impl Task {
     }
 
     fn plan(&self, settings: CaptureSettings) -> impl Future<Output = Result<capture::Plan, Failure>> + use<> {
-        let (config, encoders) = (self.config.clone(), self.encoders.clone());
+        let (config, encoders, light) = (self.config.clone(), self.encoders.clone(), self.board.light());
+        let make = move || {
+            plan::light_up(&config, light.as_deref())?;
+            plan::make(&config, &encoders, &settings)
+        };
         async move {
-            tokio::task::spawn_blocking(move || plan::make(&config, &encoders, &settings))
+            tokio::task::spawn_blocking(make)
                 .await
                 .unwrap_or_else(|error| Err(Failure::new(Cause::Internal, error.to_string())))
         }
@@ -326,13 +341,10 @@ impl Task {
     }
 
     fn find_camera(&self, request: RequestId) {
-        let (config, inputs) = (self.config.clone(), self.inputs.clone());
+        let (config, inputs, light) = (self.config.clone(), self.inputs.clone(), self.board.light());
         tokio::task::spawn_blocking(move || {
-            let found = plan::device_for_lease(&config).map_err(|failure| Refusal {
-                cause: failure.cause,
-                message: failure.detail,
-                owner: failure.owner,
-            });
+            let found = plan::light_up(&config, light.as_deref()).and_then(|()| plan::device_for_lease(&config));
+            let found = found.map_err(plan::refusal);
             let _ = inputs.blocking_send(Input::CameraFound(request, found)); // the daemon may have ended
         });
     }
@@ -468,6 +480,7 @@ impl Task {
             publisher.close();
             publisher.join().await;
         }
+        self.board.end().await;
         drop(self.to_cloud);
         let _ = self.links_end.send(true);
         while self.links.join_next().await.is_some() {}

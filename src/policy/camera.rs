@@ -275,7 +275,14 @@ impl Camera {
 
 /// At a first opening, what trying again within a second does not change.
 fn hopeless(cause: Cause) -> bool {
-    matches!(cause, Cause::CameraBusy | Cause::CameraForbidden | Cause::CameraFailed | Cause::EncoderFailed)
+    matches!(
+        cause,
+        Cause::CameraBusy
+            | Cause::CameraForbidden
+            | Cause::CameraFailed
+            | Cause::EncoderFailed
+            | Cause::PrivacyLedFailed
+    )
 }
 
 #[cfg(test)]

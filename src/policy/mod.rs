@@ -7,8 +7,10 @@
 //! taken for the loss that it must be.
 
 pub mod arbiter;
+pub mod battery;
 pub mod bitrate;
 pub mod camera;
+pub mod heat;
 pub mod keep_alive;
 #[cfg(feature = "cloud")]
 pub mod orchestration;

@@ -68,8 +68,12 @@ pub fn class(cause: Cause) -> Class {
         | Cause::CameraFailed
         | Cause::EncoderFailed
         | Cause::EncoderStalled
+        | Cause::PrivacyLedFailed
         | Cause::AudioFailed => Class::Camera,
         Cause::TlsCertificateRejected
+        // Glasses do not cool or charge within a retry; whoever wants to can ask again.
+        | Cause::Overheated
+        | Cause::BatteryLow
         | Cause::Requested
         | Cause::Replaced
         | Cause::Preempted

@@ -84,10 +84,16 @@ causes! {
     EncoderFailed = "encoder_failed": "no video encoder works",
     /// The encoder takes frames but gives none back.
     EncoderStalled = "encoder_stalled": "the video encoder hangs",
+    /// The privacy light does not shine, and without it the camera is not to be used.
+    PrivacyLedFailed = "privacy_led_failed": "the privacy light cannot be switched on",
     /// The microphone failed or vanished.
     AudioFailed = "audio_failed": "the microphone failed",
 
     // Decisions.
+    /// The glasses are too hot for a stream.
+    Overheated = "overheated": "the glasses are too hot",
+    /// The battery is too low for a stream.
+    BatteryLow = "battery_low": "the battery is too low",
     /// Somebody entitled to it stopped the stream.
     Requested = "requested": "stopped on request",
     /// The same application started another stream in its place.

@@ -491,6 +491,7 @@ pub fn only_counters_differ(a: &DaemonState, b: &DaemonState) -> bool {
         let mut state = state.clone();
         state.uptime_s = 0;
         state.camera.frames = 0;
+        (state.board.temperature_c, state.board.zone) = (None, None);
         if let Some(stream) = &mut state.stream {
             stream.metrics = Metrics::default();
         }

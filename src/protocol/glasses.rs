@@ -236,7 +236,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::protocol::{Cause, Command, Metrics, StreamReport, StreamState, StreamUrl, command, report};
+    use crate::protocol::{
+        BoardSnapshot, Cause, Command, Metrics, StreamReport, StreamState, StreamUrl, command, report,
+    };
 
     fn read(message: &Value) -> GlassesMessage {
         parse(&message.to_string()).0
@@ -271,8 +273,9 @@ mod tests {
                 assert_eq!((status.state, told), (ours, Some(dialect)), "{json}");
                 assert_eq!((status.stream_id.as_deref(), status.cause.as_deref()), (Some("m1"), Some("camera_lost")));
             }
+            let board = BoardSnapshot { temperature_c: Some(41.0), ..BoardSnapshot::default() };
             let numbers = Metrics { bitrate: 2_000_000, fps: 29.97, width: 1280, height: 720, ..Metrics::default() };
-            let json = report::metrics(&numbers, Some(41.0), "m1", dialect);
+            let json = report::metrics(&numbers, &board, "m1", dialect);
             let GlassesMessage::Status(status) = read(&json) else { panic!("{json}") };
             let measured = status.stats.unwrap();
             assert_eq!(

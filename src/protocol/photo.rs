@@ -61,7 +61,11 @@ pub fn failure(request_id: &str, refusal: &Refusal) -> Value {
 pub fn error_code(cause: Cause) -> &'static str {
     match cause {
         Cause::CameraBusy | Cause::Replaced | Cause::Preempted => "CAMERA_BUSY",
-        Cause::NoCamera | Cause::CameraForbidden | Cause::CameraFailed | Cause::EncoderFailed => "CAMERA_INIT_FAILED",
+        Cause::NoCamera
+        | Cause::CameraForbidden
+        | Cause::CameraFailed
+        | Cause::EncoderFailed
+        | Cause::PrivacyLedFailed => "CAMERA_INIT_FAILED",
         Cause::CameraLost => "CAMERA_CAPTURE_FAILED",
         Cause::CameraStalled | Cause::EncoderStalled => "CAMERA_TIMEOUT",
         Cause::LinkLost => "PHONE_GLASSES_NOT_CONNECTED",

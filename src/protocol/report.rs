@@ -6,7 +6,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Cause, CommandError, DaemonState, Dialect, Metrics, Owner, StreamReport, StreamState};
+use super::control::Refusal;
+use super::{BoardSnapshot, Cause, CommandError, DaemonState, Dialect, Metrics, Owner, StreamReport, StreamState};
 
 impl Dialect {
     /// The `type` of every status in this dialect.
@@ -72,11 +73,12 @@ pub fn status(report: &StreamReport, stream_id: &str, dialect: Dialect) -> Value
     message
 }
 
-/// The measurements of a stream, told every 2 s while it streams; the temperature in degrees Celsius if it is known.
-pub fn metrics(metrics: &Metrics, temperature: Option<f64>, stream_id: &str, dialect: Dialect) -> Value {
+/// The measurements of a stream, told every 2 s while it streams; the temperature in degrees Celsius if it is known, and
+/// what heat takes away.
+pub fn metrics(metrics: &Metrics, board: &BoardSnapshot, stream_id: &str, dialect: Dialect) -> Value {
     // Clouds drop the whole set if one number is missing or not finite.
     let tenths = |n: f64| if n.is_finite() { (n * 10.0).round() / 10.0 } else { 0.0 };
-    let temperature = temperature.filter(|t| t.is_finite()).map(tenths);
+    let temperature = board.temperature_c.filter(|t| t.is_finite()).map(tenths);
     let Metrics { bitrate, fps, width, height, dropped_frames, duration_s, .. } = metrics;
     let fps = tenths(*fps);
     let mut message = base(dialect, stream_id, StreamState::Streaming.name());
@@ -95,6 +97,9 @@ pub fn metrics(metrics: &Metrics, temperature: Option<f64>, stream_id: &str, dia
         numbers[temperature_key] = temperature.into();
     }
     message[field] = numbers;
+    if let Some(heat) = &board.heat {
+        message["heat"] = json!(heat);
+    }
     message
 }
 
@@ -132,6 +137,18 @@ pub fn refused(stream_id: &str, dialect: Dialect, cause: Cause, owner: Option<&O
     message["errorDetails"] = format!("{cause}: {why}").into();
     if let Some(owner) = owner {
         message["owner"] = json!(owner);
+    }
+    message
+}
+
+/// The answer to a start that is refused.
+pub fn start_refused(stream_id: &str, dialect: Dialect, refusal: &Refusal) -> Value {
+    let mut message = refused(stream_id, dialect, refusal.cause, refusal.owner.as_ref());
+    // MentraOS's words, where it has some: programs compare with them.
+    match refusal.cause {
+        Cause::BatteryLow => message["errorDetails"] = refusal.message.as_str().into(),
+        Cause::NetworkUnreachable => message["errorDetails"] = "no_wifi_connection".into(),
+        _ => {}
     }
     message
 }
@@ -204,7 +221,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::protocol::{OwnerKind, StreamEnd, StreamKind, StreamSnapshot, command};
+    use crate::protocol::{HeatSnapshot, OwnerKind, PictureShare, StreamEnd, StreamKind, StreamSnapshot, command};
 
     const BOTH: [(Dialect, &str); 2] = [(Dialect::Rtmp, "rtmp_stream_status"), (Dialect::Stream, "stream_status")];
 
@@ -292,20 +309,25 @@ mod tests {
             queue_ms: 12,
             rtt_ms: 8.5,
         };
+        let board = |temperature_c| BoardSnapshot { temperature_c, ..BoardSnapshot::default() };
         assert_eq!(
-            metrics(&measured, Some(71.26), "s1", Dialect::Stream),
+            metrics(&measured, &board(Some(71.26)), "s1", Dialect::Stream),
             json!({"type": "stream_status", "status": "streaming", "streamId": "s1",
                    "m": {"b": 1_500_000, "f": 30.0, "w": 1280, "h": 720, "d": 4, "u": 30, "tp": 71.3}})
         );
         assert_eq!(
-            metrics(&measured, None, "s1", Dialect::Rtmp),
+            metrics(&measured, &board(None), "s1", Dialect::Rtmp),
             json!({"type": "rtmp_stream_status", "status": "streaming", "streamId": "s1",
                    "stats": {"bitrate": 1_500_000, "fps": 30.0, "droppedFrames": 4, "duration": 30, "width": 1280,
                              "height": 720}})
         );
-        let broken = metrics(&Metrics { fps: f64::NAN, ..measured }, Some(f64::INFINITY), "s1", Dialect::Stream);
+        let unreal = board(Some(f64::INFINITY));
+        let broken = metrics(&Metrics { fps: f64::NAN, ..measured.clone() }, &unreal, "s1", Dialect::Stream);
         assert_eq!(broken["m"]["f"], 0.0);
         assert_eq!(broken["m"].get("tp"), None);
+        let heat = HeatSnapshot { step: 3, of: 5, bitrate_percent: 45, pictures: PictureShare::Half };
+        let hot = metrics(&measured, &BoardSnapshot { heat: Some(heat), ..board(Some(80.0)) }, "s1", Dialect::Stream);
+        assert_eq!(hot["heat"], json!({"step": 3, "of": 5, "bitrate_percent": 45, "pictures": "half"}));
     }
 
     #[test]
@@ -352,6 +374,26 @@ mod tests {
             refused("", Dialect::Rtmp, Cause::NoCamera, None),
             json!({"type": "rtmp_stream_status", "status": "error", "cause": "no_camera",
                    "errorDetails": "no_camera: no camera was found"})
+        );
+    }
+
+    #[test]
+    fn what_the_device_itself_forbids_is_said_in_mentra_os_words() {
+        let sentence = "Battery level too low (7%) - minimum 10% required";
+        let low = Refusal { message: sentence.into(), ..Cause::BatteryLow.into() };
+        assert_eq!(
+            start_refused("s2", Dialect::Rtmp, &low),
+            json!({"type": "rtmp_stream_status", "status": "error", "streamId": "s2", "cause": "battery_low",
+                   "errorDetails": sentence})
+        );
+        let offline = start_refused("s2", Dialect::Stream, &Cause::NetworkUnreachable.into());
+        assert_eq!(
+            (&offline["errorDetails"], &offline["cause"]),
+            (&json!("no_wifi_connection"), &json!("network_unreachable"))
+        );
+        assert_eq!(
+            start_refused("s2", Dialect::Stream, &Cause::Overheated.into())["errorDetails"],
+            "overheated: the glasses are too hot"
         );
     }
 

@@ -135,6 +135,9 @@ pub struct DaemonState {
     pub camera: CameraSnapshot,
     /// Who has the camera.
     pub owner: Option<Owner>,
+    /// How the board does.
+    #[serde(default)]
+    pub board: BoardSnapshot,
 }
 
 /// A living stream.
@@ -181,6 +184,57 @@ pub struct Metrics {
     pub queue_ms: u64,
     /// Round-trip time to the server, milliseconds.
     pub rtt_ms: f64,
+}
+
+/// How the board does. What it does not tell is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BoardSnapshot {
+    /// Degrees Celsius, of the thermal zone nearest to its limits.
+    pub temperature_c: Option<f64>,
+    /// The type of that zone.
+    pub zone: Option<String>,
+    /// What streams give up because of heat; absent while they need not.
+    pub heat: Option<HeatSnapshot>,
+    /// The battery.
+    pub battery: Option<BatterySnapshot>,
+    /// Whether the privacy light shines.
+    pub privacy_led: Option<bool>,
+}
+
+/// What a stream gives up because of heat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeatSnapshot {
+    /// How many steps are taken, from 1.
+    pub step: u32,
+    /// How many there are.
+    pub of: u32,
+    /// Of the bitrate that was asked for, per cent.
+    pub bitrate_percent: u32,
+    /// How many of the camera's pictures are encoded.
+    pub pictures: PictureShare,
+}
+
+/// How many of the camera's pictures are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PictureShare {
+    /// Every one.
+    All,
+    /// Every second.
+    Half,
+    /// Every fourth.
+    Quarter,
+    /// One a second.
+    KeyFrames,
+}
+
+/// How full the battery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatterySnapshot {
+    /// 0 to 100.
+    pub percent: u8,
+    /// On a charger, or full.
+    pub charging: bool,
 }
 
 /// How a stream ended.

@@ -6,7 +6,7 @@
 //! last slash of all, even of the query, and its host at the first `@` (measured, 1.22): give it the parts.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -124,6 +124,12 @@ impl StreamUrl {
     /// The host, an IPv6 address without its brackets.
     pub fn host(&self) -> &str {
         &self.text[self.host.clone()]
+    }
+
+    /// The server is on this very machine, as far as the name alone tells.
+    pub fn is_loopback(&self) -> bool {
+        let host = self.host().trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
     /// The TCP port; 1935 (RTMP) or 443 (RTMPS) if the URL names none.

@@ -8,6 +8,7 @@
 mod support;
 
 mod bad_input;
+mod board;
 mod causes;
 mod cloud_link;
 mod harness;

@@ -82,6 +82,14 @@ impl Daemon {
         &mut self.process
     }
 
+    /// What systemd does after it was killed: switches its light off.
+    pub fn led_off(&self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lenscastd"));
+        command.arg("--config").arg(self.dir.path().join("lenscastd.toml")).arg("--led-off");
+        let status = Process::spawn(command.stdin(Stdio::null())).wait(Duration::from_secs(9));
+        assert!(status.success(), "lenscastd --led-off ended with {status}");
+    }
+
     /// All it has logged, over its restarts.
     pub fn log(&self) -> String {
         (1..=self.lives)

@@ -24,6 +24,7 @@ pub mod probe;
 pub mod process;
 pub mod recordings;
 pub mod sdk_app;
+pub mod sys;
 pub mod viewing;
 pub mod watch;
 
@@ -40,5 +41,6 @@ pub use namespace::Namespace;
 pub use nginx::Nginx;
 pub use process::Process;
 pub use recordings::Recordings;
+pub use sys::Sys;
 pub use viewing::Viewing;
 pub use watch::Watch;

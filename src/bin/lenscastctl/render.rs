@@ -1,5 +1,7 @@
 //! The daemon's answers in words. Pure: state in, text out.
 
+mod board;
+
 use lenscast::protocol::control::{CameraInfo, DoctorLine, Level, ReportLine};
 use lenscast::protocol::{CameraState, Cause, DaemonState, StreamKind, StreamSnapshot, StreamState};
 
@@ -29,6 +31,7 @@ pub fn state(state: &DaemonState) -> Vec<Row> {
         );
     }
     rows.extend(camera_rows(state));
+    rows.extend(board::rows(&state.board));
     rows.push(match &state.owner {
         Some(owner) => Row::new("owner").with(Tone::Plain, owner.to_string()),
         None => Row::new("owner").with(Tone::Dim, "nobody"),
@@ -169,6 +172,7 @@ pub fn changes(old: Option<&DaemonState>, new: &DaemonState) -> Vec<String> {
     if old.map(owner) != Some(owner(new)) {
         lines.push(clean(&owner(new)));
     }
+    lines.extend(board::changes(old.map(|state| &state.board), &new.board));
     lines
 }
 
@@ -227,7 +231,7 @@ pub fn doctor(lines: &[DoctorLine]) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lenscast::protocol::{CameraSnapshot, Metrics, Owner, OwnerKind, StreamEnd};
+    use lenscast::protocol::{BoardSnapshot, CameraSnapshot, Metrics, Owner, OwnerKind, StreamEnd};
 
     fn live() -> DaemonState {
         DaemonState {
@@ -263,6 +267,7 @@ mod tests {
                 ..CameraSnapshot::default()
             },
             owner: Some(Owner { kind: OwnerKind::Unmanaged, name: "com.example.live".into(), pid: None, for_s: 177 }),
+            board: BoardSnapshot::default(),
         }
     }
 

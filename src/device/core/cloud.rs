@@ -104,6 +104,9 @@ impl Core {
                 self.stop_stream(Cause::Requested, now);
             }
             _ => {
+                if self.withdraw_doubted_of_link(asked) {
+                    return;
+                }
                 tracing::info!(stream_id = asked, app, "stop for a stream that the link does not have");
                 let message = report::unknown_stream(asked.unwrap_or(""), self.dialect, report::Asked::Stop);
                 self.tell(message.to_string());
@@ -148,7 +151,8 @@ impl Core {
             && stream.life.state() == StreamState::Streaming
             && self.measured.is_multiple_of(METRICS_EVERY)
         {
-            let message = report::metrics(&self.metrics, None, &stream.start.stream_id, dialect).to_string();
+            let board = self.board_snapshot();
+            let message = report::metrics(&self.metrics, &board, &stream.start.stream_id, dialect).to_string();
             self.tell(message);
         }
     }

@@ -63,7 +63,11 @@ impl Core {
                 self.reply(request, Err(Cause::UnknownStream.into()));
             }
             (Some(_), _) => self.stop_stream_for(request, now),
-            (None, _) => self.reply(request, Err(no_stream())),
+            (None, id) => {
+                let withdrawn =
+                    self.withdraw_doubted(Cause::Requested, |asked| id.is_none_or(|id| asked.start.stream_id == id));
+                self.reply(request, if withdrawn { Ok(Answer::Done) } else { Err(no_stream()) });
+            }
         }
     }
 

@@ -1,38 +1,52 @@
-//! What a stream's encoder is to make: what was asked for, or as much of it as the uplink carries.
+//! What a stream's encoder is to make: what was asked for, or as much of it as uplink and heat allow.
 
 use crate::device::config;
 use crate::policy::Time;
 use crate::policy::bitrate::{Decision, Event, Follow, Pictures, Rule, Sample, Settings};
+use crate::policy::heat::Allowance;
 use crate::protocol::VideoSettings;
 
 /// The rate of one stream, over all its publications.
 #[derive(Debug)]
-pub enum Rate {
-    /// As asked.
-    Fixed(u32),
-    /// As the uplink allows.
-    Adaptive(Box<Follow>),
+pub struct Rate {
+    /// Bit/s of video.
+    asked: u32,
+    /// Bit/s of video that heat leaves at least.
+    floor: u32,
+    heat: Allowance,
+    uplink: Uplink,
+}
+
+#[derive(Debug)]
+enum Uplink {
+    /// As allowed.
+    Taken(u32),
+    /// As the uplink carries.
+    Followed(Box<Follow>),
 }
 
 impl Rate {
-    /// For a stream that asks for `video`.
-    pub fn new(config: &config::Stream, video: &VideoSettings) -> Self {
-        if !config.adaptive {
-            return Self::Fixed(video.bitrate);
-        }
-        Self::Adaptive(Box::new(Follow::new(&Settings {
-            limit: video.bitrate,
-            floor: config.floor_kbps.saturating_mul(1000),
-            frame_rate: video.frame_rate,
-        })))
+    /// For a stream that asks for `video`, on a board in this state.
+    pub fn new(config: &config::Stream, video: &VideoSettings, heat: Allowance, now: Time) -> Self {
+        let floor = config.floor_kbps.saturating_mul(1000);
+        let settings = Settings { limit: video.bitrate, floor, frame_rate: video.frame_rate };
+        let uplink = if config.adaptive {
+            Uplink::Followed(Box::new(Follow::new(&settings)))
+        } else {
+            Uplink::Taken(video.bitrate)
+        };
+        let mut rate = Self { asked: video.bitrate, floor, heat: Allowance::ALL, uplink };
+        rate.heat(heat, now);
+        rate
     }
 
-    /// What the encoder is to make now.
+    /// What the encoder is to make now: the less of both.
     pub fn decision(&self) -> Decision {
-        match self {
-            Self::Fixed(bitrate) => Decision { bitrate: *bitrate, pictures: Pictures::All },
-            Self::Adaptive(follow) => follow.decision(),
-        }
+        let by_uplink = match &self.uplink {
+            Uplink::Taken(bitrate) => Decision { bitrate: *bitrate, pictures: Pictures::All },
+            Uplink::Followed(follow) => follow.decision(),
+        };
+        Decision { pictures: by_uplink.pictures.max(self.heat.pictures), ..by_uplink }
     }
 
     /// A publication begins.
@@ -52,26 +66,77 @@ impl Rate {
         self.hear(Event::Known(bitrate), now)
     }
 
-    /// Bit/s of video that the network carried of late, if that was ever less than asked for.
-    pub fn carries(&self) -> Option<u32> {
-        match self {
-            Self::Fixed(_) => None,
-            Self::Adaptive(follow) => follow.carries(),
+    /// What was learned of the uplink: bit/s of video that it carried of late, if that was ever less than wanted. Nothing
+    /// is learned while nothing is asked of it.
+    pub fn learned(&self) -> Option<Option<u32>> {
+        match &self.uplink {
+            Uplink::Followed(follow) if self.heat == Allowance::ALL => Some(follow.carries()),
+            Uplink::Followed(_) | Uplink::Taken(_) => None,
         }
     }
 
     /// Another bitrate is asked for.
     pub fn limit(&mut self, bitrate: u32, now: Time) -> Decision {
-        if let Self::Fixed(fixed) = self {
-            *fixed = bitrate;
+        self.asked = bitrate;
+        self.apply_limit(now)
+    }
+
+    /// What heat allows. Says what the encoder is to make, if that is another thing than before.
+    pub fn heat(&mut self, allowance: Allowance, now: Time) -> Option<Decision> {
+        let before = self.decision();
+        if std::mem::replace(&mut self.heat, allowance) == allowance {
+            return None;
         }
-        self.hear(Event::Limit(bitrate), now)
+        let after = self.apply_limit(now);
+        (after != before).then_some(after)
+    }
+
+    /// To the uplink's rule heat is a limit like any other: what it does not get, it does not try.
+    fn apply_limit(&mut self, now: Time) -> Decision {
+        let share = (u64::from(self.asked) * u64::from(self.heat.percent) / 100) as u32;
+        let limit = share.max(self.floor).min(self.asked);
+        if let Uplink::Taken(bitrate) = &mut self.uplink {
+            *bitrate = limit;
+        }
+        self.hear(Event::Limit(limit), now)
     }
 
     fn hear(&mut self, event: Event, now: Time) -> Decision {
-        match self {
-            Self::Fixed(_) => self.decision(),
-            Self::Adaptive(follow) => follow.on(event, now),
+        if let Uplink::Followed(follow) = &mut self.uplink {
+            follow.on(event, now);
+        }
+        self.decision()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIDEO: VideoSettings = VideoSettings { width: 1280, height: 720, bitrate: 2_000_000, frame_rate: 30 };
+
+    #[test]
+    fn the_encoder_makes_the_less_of_what_heat_and_uplink_allow() {
+        for adaptive in [false, true] {
+            let config = config::Stream { adaptive, ..config::Stream::default() };
+            let now = Time::from_secs(1);
+            let half = Allowance { percent: 60, pictures: Pictures::Half };
+            let mut rate = Rate::new(&config, &VIDEO, Allowance::ALL, now);
+            assert_eq!(rate.heat(Allowance::ALL, now), None);
+            let decision = |bitrate, pictures| Decision { bitrate, pictures };
+            assert_eq!(rate.heat(half, now), Some(decision(1_200_000, Pictures::Half)));
+            assert_eq!(rate.learned(), None, "a cool uplink was not tried");
+            assert_eq!(rate.limit(1_000_000, now), decision(600_000, Pictures::Half));
+            assert_eq!(rate.limit(200_000, now), decision(150_000, Pictures::Half), "never below the floor");
+            assert_eq!(rate.limit(100_000, now), decision(100_000, Pictures::Half), "unless so little was asked for");
+            rate.limit(2_000_000, now);
+            if adaptive {
+                assert_eq!(rate.known(700_000, now), decision(700_000, Pictures::Half));
+                assert_eq!(rate.heat(Allowance::ALL, now), Some(decision(700_000, Pictures::All)));
+                assert_eq!(rate.learned(), Some(Some(700_000)));
+            } else {
+                assert_eq!(rate.heat(Allowance::ALL, now), Some(decision(2_000_000, Pictures::All)));
+            }
         }
     }
 }

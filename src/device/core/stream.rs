@@ -14,7 +14,7 @@ use crate::policy::bitrate::Decision;
 use crate::policy::stream::{Action, Event, Settings, Stream};
 use crate::protocol::command::{Dialect, StartStream};
 use crate::protocol::control::{Answer, Refusal, ReportLine, Started};
-use crate::protocol::{Cause, Metrics, Owner, StreamEnd, StreamReport, StreamSnapshot, StreamState, report};
+use crate::protocol::{Cause, Metrics, StreamEnd, StreamReport, StreamSnapshot, StreamState, report};
 
 /// A stream that was asked for.
 #[derive(Debug)]
@@ -89,9 +89,15 @@ impl Active {
 impl Core {
     /// Asks for a stream; the answer goes to its origin.
     pub(super) fn ask_for_stream(&mut self, request: RequestId, start: StartStream, origin: Origin, now: Time) {
+        self.consider_stream(request, Asked { start, origin }, false, now);
+    }
+
+    /// `looked`: the board was looked at for this request.
+    pub(super) fn consider_stream(&mut self, request: RequestId, asked: Asked, looked: bool, now: Time) {
         if self.ending {
-            return self.refuse_stream(&Asked { start, origin }, Cause::Shutdown, None);
+            return self.refuse_stream(&asked, Cause::Shutdown.into());
         }
+        let Asked { start, origin } = &asked;
         if let Some(stream) = &self.stream
             && !start.stream_id.is_empty()
             && stream.start.stream_id == start.stream_id
@@ -99,10 +105,11 @@ impl Core {
             && stream.start.url == start.url
         {
             // The same start again, perhaps because its answer was lost: say how it stands.
-            return self.repeat_status(request, origin);
+            return self.repeat_status(request, *origin);
         }
-        let claim = Claim::Stream { app: start.app.clone(), kind: start.kind };
-        self.waiting.insert(request, Waiting::Stream(Asked { start, origin }));
+        let Some(asked) = self.board_allows(request, asked, looked) else { return };
+        let claim = Claim::Stream { app: asked.start.app.clone(), kind: asked.start.kind };
+        self.waiting.insert(request, Waiting::Stream(asked));
         self.arbitrate(ArbiterEvent::Ask { request, claim }, now);
     }
 
@@ -125,7 +132,7 @@ impl Core {
             self.effects.push(Effect::Remember(Some(remembered)));
         }
         let (life, actions) = Stream::new(settings, now);
-        let rate = Rate::new(config, &start.video);
+        let rate = Rate::new(config, &start.video, self.board.allowance(), now);
         let unanswered = if let Origin::Control(request) = origin { Some(request) } else { None };
         self.metrics = Metrics::default();
         self.measured = 0;
@@ -162,22 +169,18 @@ impl Core {
             return self.repeat_status(request, asked.origin);
         }
         if let Some((_, Waiting::Stream(displaced))) = self.after_end.replace((request, Waiting::Stream(asked))) {
-            self.refuse_stream(&displaced, Cause::Replaced, None);
+            self.refuse_stream(&displaced, Cause::Replaced.into());
         }
         self.stop_stream(Cause::Replaced, now);
     }
 
-    pub(super) fn refuse_stream(&mut self, asked: &Asked, cause: Cause, owner: Option<&Owner>) {
+    pub(super) fn refuse_stream(&mut self, asked: &Asked, refusal: Refusal) {
         match asked.origin {
             Origin::Cloud(dialect) => {
-                let message = report::refused(&asked.start.stream_id, dialect, cause, owner);
+                let message = report::start_refused(&asked.start.stream_id, dialect, &refusal);
                 self.tell_end(message.to_string());
             }
-            Origin::Control(request) => {
-                let message =
-                    owner.map_or_else(|| cause.explain().to_owned(), |owner| format!("{}: {owner}", cause.explain()));
-                self.reply(request, Err(Refusal { cause, message, owner: owner.cloned() }));
-            }
+            Origin::Control(request) => self.reply(request, Err(refusal)),
         }
     }
 
@@ -294,8 +297,10 @@ impl Core {
 
     fn ended(&mut self, state: StreamState, cause: Cause, now: Time) {
         let Some(stream) = self.stream.take() else { return };
-        if stream.publications > 0 && matches!(stream.rate, Rate::Adaptive(_)) {
-            self.effects.push(Effect::RememberUplink(stream.rate.carries()));
+        if stream.publications > 0
+            && let Some(carries) = stream.rate.learned()
+        {
+            self.effects.push(Effect::RememberUplink(carries));
         }
         let stream_id = stream.start.stream_id;
         if let Some(request) = stream.unanswered {

@@ -1,5 +1,7 @@
 //! The daemon without its devices: a clock that is a number, and a world that answers effects as told.
 
+mod board;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -28,6 +30,8 @@ struct Daemon {
     reports: Vec<(String, StreamState, Option<Cause>)>,
     captures: Vec<u64>,
     publishers: Vec<u32>,
+    board: Reading,
+    encoder: Vec<bitrate::Decision>,
 }
 
 impl Daemon {
@@ -46,6 +50,8 @@ impl Daemon {
             reports: vec![],
             captures: vec![],
             publishers: vec![],
+            board: Reading::default(),
+            encoder: vec![],
         }
     }
 
@@ -87,6 +93,8 @@ impl Daemon {
                 assert!(self.captures.is_empty(), "the camera is given away while it is open");
                 inputs.push_back(Input::CameraFound(request, Ok("/dev/video7".into())));
             }
+            Effect::LookAtBoard => inputs.push_back(Input::Board(self.board.clone())),
+            Effect::Encode(_, what) => self.encoder.push(what),
             Effect::Reply(request, reply) => self.replies.entry(request).or_default().push(reply),
             Effect::Send(text) => self.sent.push(serde_json::from_str(&text).unwrap()),
             Effect::SendPhoto(frame) => self.photos.push(frame),

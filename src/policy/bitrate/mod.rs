@@ -14,6 +14,7 @@ use std::time::Duration;
 pub use follow::{Follow, Settings};
 
 use super::Time;
+use crate::protocol::PictureShare;
 
 /// How often a sample is due.
 pub const INTERVAL: Duration = Duration::from_millis(100);
@@ -90,6 +91,17 @@ impl Pictures {
             Self::Half => 2,
             Self::Quarter => 4,
             Self::KeyFrames => frame_rate.max(1),
+        }
+    }
+}
+
+impl From<Pictures> for PictureShare {
+    fn from(pictures: Pictures) -> Self {
+        match pictures {
+            Pictures::All => Self::All,
+            Pictures::Half => Self::Half,
+            Pictures::Quarter => Self::Quarter,
+            Pictures::KeyFrames => Self::KeyFrames,
         }
     }
 }
