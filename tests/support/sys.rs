@@ -61,7 +61,7 @@ impl Sys {
 
     /// Whether the LED shines.
     pub fn led(&self) -> bool {
-        shines(&self.file("leds/privacy/brightness"))
+        poll_until("the LED's brightness", Duration::from_secs(1), || shines(&self.file("leds/privacy/brightness")))
     }
 
     /// Waits for the LED to be on or off.
@@ -71,14 +71,13 @@ impl Sys {
 
     /// Notes every change of the LED from now on.
     pub fn follow_led(&self) -> LedChanges {
-        let (changes, end) = (Arc::default(), Arc::new(AtomicBool::new(false)));
-        let (file, noted, ended) = (self.file("leds/privacy/brightness"), Arc::clone(&changes), end.clone());
-        let mut last = shines(&file);
+        let changes: Arc<Mutex<Vec<(Duration, bool)>>> = Arc::default();
+        let end = Arc::new(AtomicBool::new(false));
+        let (file, noted, ended) = (self.file("leds/privacy/brightness"), changes.clone(), end.clone());
+        let mut last = self.led();
         let thread = std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
-                // A file that is being written is empty for a moment.
-                let now = shines(&file);
-                if now != last {
+                if let Some(now) = shines(&file).filter(|&now| now != last) {
                     last = now;
                     noted.lock().expect("nobody panics with it").push((monotonic(), now));
                 }
@@ -101,8 +100,11 @@ impl Sys {
     }
 }
 
-fn shines(file: &Path) -> bool {
-    fs::read_to_string(file).is_ok_and(|text| !matches!(text.trim(), "" | "0"))
+/// A file that is being written is empty for a moment; a real LED's never is.
+fn shines(file: &Path) -> Option<bool> {
+    let text = fs::read_to_string(file).ok()?;
+    let brightness: u32 = text.trim().parse().ok()?;
+    Some(brightness > 0)
 }
 
 /// When the LED went on and off.

@@ -27,7 +27,9 @@ impl Daemon {
     }
 
     fn streaming() -> Self {
-        let mut daemon = Self::new();
+        let mut settings = config::Config::default();
+        settings.stream.on_keep_alive_loss = config::OnLoss::Continue; // minutes pass here
+        let mut daemon = Self::with(settings, None);
         daemon.give(Input::CloudUp);
         let mut start = start_message("s1", "a");
         start["video"] = json!({"width": 1280, "height": 720, "bitrate": 2_000_000, "frameRate": 30});
