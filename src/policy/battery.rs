@@ -79,6 +79,7 @@ mod tests {
 
     const FLOORS: Floors = Floors { discharging: 10, charging: 3 };
 
+    #[allow(clippy::unnecessary_wraps, reason = "as readings come")]
     fn at(percent: u8, charging: bool) -> Option<Charge> {
         Some(Charge { percent, charging })
     }

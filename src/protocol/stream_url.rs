@@ -287,6 +287,15 @@ mod tests {
     }
 
     #[test]
+    fn only_loopback_needs_no_network() {
+        for (host, local) in
+            [("localhost", true), ("127.0.0.9", true), ("[::1]:1935", true), ("h", false), ("10.0.0.1", false)]
+        {
+            assert_eq!(url(&format!("rtmp://{host}/live/k")).is_loopback(), local, "{host}");
+        }
+    }
+
+    #[test]
     fn parts_of_usual_urls() {
         let twitch = url("rtmps://live.twitch.tv:8443/app/live_123?bandwidthtest=true");
         assert_eq!((twitch.host(), twitch.port(), twitch.is_tls()), ("live.twitch.tv", 8443, true));

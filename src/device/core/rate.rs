@@ -66,12 +66,16 @@ impl Rate {
         self.hear(Event::Known(bitrate), now)
     }
 
-    /// What was learned of the uplink: bit/s of video that it carried of late, if that was ever less than wanted. Nothing
-    /// is learned while nothing is asked of it.
-    pub fn learned(&self) -> Option<Option<u32>> {
+    /// Whether the uplink was asked for all that was wanted, so that something was learned of it.
+    pub fn tried_uplink(&self) -> bool {
+        matches!(self.uplink, Uplink::Followed(_)) && self.heat == Allowance::ALL
+    }
+
+    /// Bit/s of video that the network carried of late, if that was ever less than asked for.
+    pub fn carries(&self) -> Option<u32> {
         match &self.uplink {
-            Uplink::Followed(follow) if self.heat == Allowance::ALL => Some(follow.carries()),
-            Uplink::Followed(_) | Uplink::Taken(_) => None,
+            Uplink::Taken(_) => None,
+            Uplink::Followed(follow) => follow.carries(),
         }
     }
 
@@ -125,7 +129,7 @@ mod tests {
             assert_eq!(rate.heat(Allowance::ALL, now), None);
             let decision = |bitrate, pictures| Decision { bitrate, pictures };
             assert_eq!(rate.heat(half, now), Some(decision(1_200_000, Pictures::Half)));
-            assert_eq!(rate.learned(), None, "a cool uplink was not tried");
+            assert!(!rate.tried_uplink(), "with less than was asked for");
             assert_eq!(rate.limit(1_000_000, now), decision(600_000, Pictures::Half));
             assert_eq!(rate.limit(200_000, now), decision(150_000, Pictures::Half), "never below the floor");
             assert_eq!(rate.limit(100_000, now), decision(100_000, Pictures::Half), "unless so little was asked for");
@@ -133,7 +137,7 @@ mod tests {
             if adaptive {
                 assert_eq!(rate.known(700_000, now), decision(700_000, Pictures::Half));
                 assert_eq!(rate.heat(Allowance::ALL, now), Some(decision(700_000, Pictures::All)));
-                assert_eq!(rate.learned(), Some(Some(700_000)));
+                assert_eq!((rate.tried_uplink(), rate.carries()), (true, Some(700_000)));
             } else {
                 assert_eq!(rate.heat(Allowance::ALL, now), Some(decision(2_000_000, Pictures::All)));
             }

@@ -287,7 +287,7 @@ impl Core {
             } else {
                 self.tell(message);
             }
-        } else if !report.state.is_terminal() && report.state != StreamState::Initializing {
+        } else if matches!(report.state, StreamState::Connecting | StreamState::Streaming | StreamState::Reconnecting) {
             // The start came to something; whatever follows is the stream's own story.
             if let Some(request) = stream.unanswered.take() {
                 self.reply(request, Ok(Answer::Started(Started { stream_id: id })));
@@ -297,10 +297,8 @@ impl Core {
 
     fn ended(&mut self, state: StreamState, cause: Cause, now: Time) {
         let Some(stream) = self.stream.take() else { return };
-        if stream.publications > 0
-            && let Some(carries) = stream.rate.learned()
-        {
-            self.effects.push(Effect::RememberUplink(carries));
+        if stream.publications > 0 && stream.rate.tried_uplink() {
+            self.effects.push(Effect::RememberUplink(stream.rate.carries()));
         }
         let stream_id = stream.start.stream_id;
         if let Some(request) = stream.unanswered {

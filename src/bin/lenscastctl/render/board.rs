@@ -12,7 +12,7 @@ pub fn rows(board: &BoardSnapshot) -> Vec<Row> {
         let tone = if board.heat.is_some() { Tone::Warn } else { Tone::Plain };
         row = row.with(tone, format!("{celsius:.1} \u{b0}C")).with(Tone::Dim, zone);
     }
-    if let Some(charge) = &board.battery {
+    if let Some(charge) = board.battery {
         row = row.with(Tone::Plain, battery(charge));
     }
     if let Some(on) = board.privacy_led {
@@ -33,7 +33,7 @@ pub fn changes(old: Option<&BoardSnapshot>, new: &BoardSnapshot) -> Vec<String> 
         );
     }
     if old.and_then(|old| old.battery) != new.battery
-        && let Some(charge) = &new.battery
+        && let Some(charge) = new.battery
     {
         lines.push(battery(charge));
     }
@@ -55,7 +55,7 @@ fn heat(HeatSnapshot { step, of, bitrate_percent, pictures }: HeatSnapshot) -> S
     format!("step {step} of {of}: {bitrate_percent} % of the bitrate{pictures}")
 }
 
-fn battery(charge: &BatterySnapshot) -> String {
+fn battery(charge: BatterySnapshot) -> String {
     format!("battery {} %{}", charge.percent, if charge.charging { ", charging" } else { "" })
 }
 

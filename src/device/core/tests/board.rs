@@ -124,6 +124,18 @@ fn a_low_battery_refuses_a_start_and_ends_a_stream() {
 }
 
 #[test]
+fn a_start_that_the_first_look_ends_is_refused_and_not_called_started() {
+    let mut daemon = Daemon::new();
+    daemon.looks(&charged(50, false));
+    daemon.world = World::Silent;
+    let start = daemon.start("a", "s1", StreamKind::Unmanaged);
+    daemon.looks(&charged(9, false));
+    daemon.looks(&charged(9, false));
+    daemon.pass(Duration::from_secs(5));
+    assert_eq!(daemon.refused(start).0, Cause::BatteryLow);
+}
+
+#[test]
 fn a_refusal_is_never_out_of_date() {
     let mut daemon = Daemon::new();
     daemon.looks(&charged(5, false));
