@@ -13,7 +13,7 @@
 //! | `ingest`, `playback`, `whep` | RTMP in; HLS, DASH and WebRTC out (feature `cloud`) |
 //! | `broadcast` | one stream's frames between those (feature `cloud`) |
 //! | [`policy`] | every decision, as pure state machines: `(event, now) -> actions` |
-//! | [`configuration`] | how both applications read their files |
+//! | [`configuration`], [`logging`], [`metrics`] | how both applications read their files, write their logs, show their numbers |
 //! | [`protocol`] | serde types of every hop, statuses, causes; no I/O |
 //! | [`toml_file`] | reads what people write |
 
@@ -28,7 +28,9 @@ pub mod device;
 #[cfg(feature = "cloud")]
 pub mod ingest;
 pub mod link;
+pub mod logging;
 pub mod media;
+pub mod metrics;
 #[cfg(feature = "cloud")]
 pub mod playback;
 pub mod policy;

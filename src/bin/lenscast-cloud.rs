@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use lenscast::cloud::{config::Config, task};
+use lenscast::logging;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Threads stuck in GStreamer must not keep the process from ending.
 const STUCK_THREADS_LIMIT: Duration = Duration::from_millis(500);
@@ -19,7 +19,7 @@ const STUCK_THREADS_LIMIT: Duration = Duration::from_millis(500);
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Environment: RUST_LOG chooses what is logged to stderr (default info), STATE_DIRECTORY where the \
+    after_help = "Environment: RUST_LOG chooses what is logged, to stderr or systemd's journal (default info), STATE_DIRECTORY where the \
 database is if the configuration does not say.\nExit status: 0 ended on SIGTERM or SIGINT, 1 cannot run, 2 usage."
 )]
 struct Arguments {
@@ -36,8 +36,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    logging::begin("lenscast-cloud");
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

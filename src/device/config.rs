@@ -3,6 +3,7 @@
 
 mod board;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub struct Config {
     pub cloud: Cloud,
     /// `[control]`
     pub control: Control,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[tls]`
     pub tls: Tls,
     /// `[state]`
@@ -182,6 +185,15 @@ impl Default for Control {
     fn default() -> Self {
         Self { socket: "/run/lenscast/control.sock".into(), group: "lenscast".into() }
     }
+}
+
+/// Numbers for Prometheus.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Address and port that answers `GET /metrics`, for example `127.0.0.1:9101`. Whoever reaches it can read it. Default
+    /// none.
+    pub listen: Option<SocketAddr>,
 }
 
 /// Whom to trust.

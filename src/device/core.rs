@@ -12,6 +12,7 @@ mod board;
 mod camera;
 mod cloud;
 mod control;
+mod counts;
 mod rate;
 mod stream;
 #[cfg(test)]
@@ -19,6 +20,8 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
+
+pub use counts::Counts;
 
 use super::config;
 use crate::board::Reading;
@@ -162,6 +165,7 @@ pub struct Core {
     metrics: Metrics,
     measured: u64,
     ending: bool,
+    counts: Counts,
     effects: Vec<Effect>,
 }
 
@@ -216,6 +220,7 @@ impl Core {
             metrics: Metrics::default(),
             measured: 0,
             ending: false,
+            counts: Counts::default(),
             effects: Vec::new(),
         };
         if let Some(left_over) = left_over {
@@ -300,6 +305,7 @@ impl Core {
         self.withdraw_doubted(Cause::Shutdown, |_| true);
         self.stop_stream(Cause::Shutdown, now);
         for photo in std::mem::take(&mut self.photos) {
+            self.counts.photos_failed.count(Cause::Shutdown);
             self.reply(photo.request, Err(Cause::Shutdown.into()));
         }
     }
@@ -345,7 +351,13 @@ impl Core {
             (Waiting::Process { connection, program }, arbiter::Answer::Granted(lease)) => {
                 self.begin_process_lease(request, connection, program, lease);
             }
-            (Waiting::Photo { .. } | Waiting::Process { .. }, arbiter::Answer::Refused { owner, cause }) => {
+            (
+                waiting @ (Waiting::Photo { .. } | Waiting::Process { .. }),
+                arbiter::Answer::Refused { owner, cause },
+            ) => {
+                if let Waiting::Photo { .. } = waiting {
+                    self.counts.photos_failed.count(cause);
+                }
                 let message = format!("{}: {owner}", cause.explain());
                 self.reply(request, Err(Refusal { cause, message, owner: Some(owner) }));
             }

@@ -4,6 +4,7 @@ pub mod config;
 pub mod core;
 mod doctor;
 mod meter;
+mod metrics;
 mod network;
 mod plan;
 mod remember;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::config::Config;
 use super::core::{CaptureSettings, Core, Effect, Input};
 use super::meter::Meter;
+use super::metrics::{self, Present, Totals};
 use super::{doctor, network, plan, remember};
 use crate::board;
 use crate::camera::Hotplug;
 use crate::link::cloud::{self, CloudConfig, CloudEvent, Outgoing};
 use crate::link::control::{self, ControlEvent};
+use crate::link::metrics::{self as metrics_link, Scrape};
 use crate::media::capture::{self, Capture};
 use crate::media::encoder::Encoders;
 use crate::media::failure::Failure;
@@ -27,6 +30,7 @@ use crate::media::feed::Feed;
 use crate::media::profile;
 use crate::media::publisher::{self, Publisher};
 use crate::media::source::VideoSource;
+use crate::media::video;
 use crate::policy::arbiter::{LeaseId, RequestId};
 use crate::protocol::control::{Answer, Cameras, Checkup, Holder, Reply, ReportLine, Request};
 use crate::protocol::{Cause, DaemonState, VideoSettings};
@@ -56,6 +60,9 @@ pub enum StartError {
     /// `tls.ca_file` is not usable.
     #[error("tls.ca_file: {0}")]
     Authorities(String),
+    /// `metrics.listen` is not to be had.
+    #[error("metrics.listen = {0}: {1}")]
+    Metrics(SocketAddr, std::io::Error),
     /// The control socket cannot be opened.
     #[error("control socket: {0}")]
     ControlSocket(std::io::Error),
@@ -91,6 +98,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
                 CloudEvent::Message(text) => Input::CloudMessage(text),
             },
             Some(reading) = events.board.recv() => Input::Board(reading),
+            Some(reply) = events.scrapes.recv() => {
+                let _ = reply.send(task.numbers()); // who asked may be gone
+                continue;
+            }
             Ok(()) = changed(&mut events.hotplug) => {
                 task.encoders.forget_failures();
                 Input::DevicesChanged
@@ -134,6 +145,7 @@ struct Events {
     control: mpsc::Receiver<ControlEvent>,
     cloud: mpsc::Receiver<CloudEvent>,
     board: mpsc::Receiver<board::Reading>,
+    scrapes: mpsc::Receiver<Scrape>,
     hotplug: Option<Hotplug>,
 }
 
@@ -148,6 +160,7 @@ struct Task {
     publishers: HashMap<u32, Publisher>,
     /// Of the stream with this lease.
     meter: Option<(LeaseId, Meter)>,
+    totals: Totals,
     replies: HashMap<RequestId, oneshot::Sender<Reply>>,
     capture_events: mpsc::Sender<(u64, capture::Event)>,
     publisher_events: mpsc::Sender<(u32, publisher::Event)>,
@@ -174,11 +187,16 @@ impl Task {
         let (control_events, control) = mpsc::channel(QUEUE);
         let (cloud_events, cloud) = mpsc::channel(QUEUE);
         let (to_cloud, from_task) = mpsc::channel(QUEUE);
+        let (scrape, scrapes) = mpsc::channel(1);
         let (state, shown) = watch::channel(DaemonState::default());
         let (reports, _) = broadcast::channel(QUEUE);
         let (links_end, links_ended) = watch::channel(false);
         let mut links = JoinSet::new();
         links.spawn(control::serve(listener, control_events, shown, reports.clone(), links_ended.clone()));
+        if let Some(address) = config.metrics.listen {
+            let listener = metrics_link::bind(address).map_err(|error| StartError::Metrics(address, error))?;
+            links.spawn(metrics_link::serve(listener, scrape, links_ended.clone()));
+        }
         if let Some(url) = config.cloud.url.clone() {
             let cloud = CloudConfig { url, token: config.cloud.token.clone(), ca_file: config.tls.ca_file.clone() };
             links.spawn(cloud::run(cloud, cloud_events, from_task, links_ended));
@@ -197,6 +215,7 @@ impl Task {
             captures: HashMap::new(),
             publishers: HashMap::new(),
             meter: None,
+            totals: Totals::default(),
             replies: HashMap::new(),
             capture_events,
             publisher_events,
@@ -209,7 +228,7 @@ impl Task {
         };
         task.warm_up();
         task.take(Input::Tick);
-        Ok((task, Events { captures, publishers, inputs: received, control, cloud, board: looks, hotplug }))
+        Ok((task, Events { captures, publishers, inputs: received, control, cloud, board: looks, scrapes, hotplug }))
     }
 
     fn warm_up(&self) {
@@ -276,6 +295,7 @@ impl Task {
             }
             Effect::OpenPublisher(attempt, target) => {
                 self.recall_uplink(attempt);
+                self.totals.attempt(attempt, self.now());
                 let events = self.publisher_events.clone();
                 self.publishers.insert(attempt, Publisher::open(attempt, target, self.feed.clone(), events));
             }
@@ -369,6 +389,7 @@ impl Task {
             }
             capture::Event::Closed => {
                 if let Some(capture) = self.captures.remove(&generation) {
+                    self.totals.capture_over(capture.shown().counters());
                     capture.join().await;
                 }
                 capture::Event::Closed
@@ -384,23 +405,27 @@ impl Task {
 
     async fn publisher_input(&mut self, attempt: u32, event: publisher::Event) -> Input {
         match event {
+            publisher::Event::Accepted => self.totals.accepted(attempt, self.now()),
             publisher::Event::Flowing => {
                 let now = self.now();
+                self.totals.flowing(attempt, now);
                 if let Some((_, meter)) = &mut self.meter {
                     meter.flowing(now);
                 }
             }
             publisher::Event::Closed => {
                 if let Some(publisher) = self.publishers.remove(&attempt) {
-                    let publisher::Counters { passed, dropped, bytes, .. } = publisher.counters();
+                    let counters = publisher.counters();
+                    self.totals.publication_over(counters);
+                    let publisher::Counters { passed, dropped, bytes, .. } = counters;
                     tracing::info!(publisher = attempt, frames = passed, dropped, bytes, "publication over");
                     if let Some((_, meter)) = &mut self.meter {
-                        meter.publication_over(publisher.counters());
+                        meter.publication_over(counters);
                     }
                     publisher.join().await;
                 }
             }
-            publisher::Event::Accepted | publisher::Event::Sampled(_) | publisher::Event::Lost(_) => {}
+            publisher::Event::Sampled(_) | publisher::Event::Lost(_) => {}
         }
         Input::Publisher(attempt, event)
     }
@@ -447,8 +472,29 @@ impl Task {
         Some(meter.measure(now, running.map(|(_, publisher)| publisher.counters())))
     }
 
-    /// Publishes the state, with what only the capture knows.
-    fn show(&self) {
+    /// For Prometheus.
+    fn numbers(&self) -> String {
+        let mut captures = video::Counters::default();
+        for capture in self.captures.values() {
+            captures += capture.shown().counters();
+        }
+        let state = self.present();
+        let camera = self.captures.get(&state.camera.generation);
+        let mut publishers: Vec<_> = self.publishers.iter().map(|(number, of)| (number, of.counters())).collect();
+        publishers.sort_unstable_by_key(|(number, _)| *number);
+        let publishers: Vec<_> = publishers.into_iter().map(|(_, counters)| counters).collect();
+        let present = Present {
+            core: &self.core,
+            state: &state,
+            captures,
+            camera_silent: camera.and_then(|capture| capture.shown().camera_silent()),
+            publishers: &publishers,
+        };
+        metrics::write(&self.totals, &present)
+    }
+
+    /// The state, with what only the capture knows.
+    fn present(&self) -> DaemonState {
         let mut state = self.core.state(self.now());
         if let Some(capture) = self.captures.get(&state.camera.generation) {
             let shown = capture.shown();
@@ -463,6 +509,11 @@ impl Task {
                 state.camera.audio = plan.audio.filter(|_| shown.sound).map(|(source, _)| source.name().to_owned());
             }
         }
+        state
+    }
+
+    fn show(&self) {
+        let state = self.present();
         self.state.send_if_modified(|shown| {
             let news = *shown != state;
             *shown = state;

@@ -4,3 +4,4 @@
 pub mod cloud;
 pub mod control;
 pub mod control_client;
+pub mod metrics;

@@ -18,7 +18,7 @@ use super::failure::{self, Failure};
 use super::feed::Feed;
 use super::memory;
 use super::source::VideoSource;
-use super::video::{Progress, VideoPipeline, VideoPlan};
+use super::video::{Counters, Progress, VideoPipeline, VideoPlan};
 use crate::camera::Signal;
 use crate::policy::bitrate::Decision;
 use crate::protocol::{AudioSettings, Cause};
@@ -88,12 +88,26 @@ pub struct Shown {
     /// Whether sound is being captured.
     pub sound: bool,
     progress: Option<Arc<Progress>>,
+    /// Of an opening before, where it took more than one.
+    before: Counters,
 }
 
 impl Shown {
     /// Encoded pictures so far.
     pub fn pictures(&self) -> u64 {
         self.progress.as_ref().map_or(0, |progress| progress.encoded())
+    }
+
+    /// What went through so far.
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.before;
+        counters += self.progress.as_ref().map(|progress| progress.counters()).unwrap_or_default();
+        counters
+    }
+
+    /// Time since the camera gave a picture, once it is open.
+    pub fn camera_silent(&self) -> Option<Duration> {
+        self.progress.as_ref().map(|progress| progress.camera_silent())
     }
 }
 
@@ -149,7 +163,7 @@ async fn run<P>(
     P: Future<Output = Result<Plan, Failure>>,
 {
     if let Err(failure) = capture(generation, plan, &feed, &events, &mut commands, &shown).await {
-        tracing::warn!(generation, %failure, "capture lost");
+        tracing::warn!(generation, cause = %failure.cause, %failure, "capture lost");
         let _ = events.send((generation, Event::Lost(failure))).await; // nobody listens while the daemon ends
     }
     let _ = tokio::task::spawn_blocking(memory::give_back).await;
@@ -194,6 +208,7 @@ async fn opening(
     {
         let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
         shown.plan = Some(plan.clone());
+        shown.before = shown.counters();
         shown.progress = Some(video.progress.clone());
     }
     let (stop_sound, stopped) = oneshot::channel();
@@ -347,7 +362,7 @@ async fn keep_sound(
             Err(failure) => Some(failure),
         };
         let Some(failure) = failure else { return };
-        tracing::warn!(source = source.name(), %failure, retry_in = ?AUDIO_RETRY, "no sound");
+        tracing::warn!(source = source.name(), cause = %failure.cause, %failure, retry_in = ?AUDIO_RETRY, "no sound");
         if tokio::time::timeout(AUDIO_RETRY, &mut stop).await.is_ok() {
             return;
         }

@@ -30,6 +30,7 @@ pub mod socket;
 pub mod source;
 #[cfg(feature = "cloud")]
 pub mod still;
+mod transit;
 pub mod video;
 
 use std::path::Path;

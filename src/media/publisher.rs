@@ -26,6 +26,7 @@ use super::gate::{Gate, Verdict};
 use super::log;
 use super::pipeline;
 use super::socket::{self, Connection, Progress, TcpInfo};
+use super::transit::Transit;
 use crate::policy::bitrate;
 use crate::policy::stall::{Sample, StallDetector};
 use crate::protocol::{Cause, StreamUrl};
@@ -89,6 +90,14 @@ pub struct Counters {
     pub queued: Duration,
     /// Smoothed round-trip time.
     pub round_trip: Duration,
+    /// Bytes that the server's machine has acknowledged, RTMP's and TLS's own included.
+    pub acked: u64,
+    /// Bytes given to the kernel that it has not acknowledged, sent or not.
+    pub outstanding: u64,
+    /// The part of these that was not sent yet.
+    pub unsent: u64,
+    /// How long the oldest of these has been there.
+    pub oldest: Duration,
 }
 
 /// A running attempt. Dropping it without [`Publisher::close`] leaves the task to end by itself when it next looks.
@@ -136,7 +145,6 @@ struct Intake {
     bytes: AtomicU64,
     /// Of video, whether or not the gate let it through.
     encoded: AtomicU64,
-    round_trip_us: AtomicU64,
 }
 
 #[derive(Default)]
@@ -149,6 +157,10 @@ struct IntakeState {
     opening: u64,
     /// The capture's time of the last key frame, or of our last asking for one.
     key_frame_at: Duration,
+    /// How the connection stood when it was looked at last.
+    connection: TcpInfo,
+    /// How long its oldest byte had been on its way then.
+    oldest: Duration,
 }
 
 impl std::fmt::Debug for Intake {
@@ -175,7 +187,6 @@ impl Intake {
             sent_ms: AtomicU32::new(0),
             bytes: AtomicU64::new(0),
             encoded: AtomicU64::new(0),
-            round_trip_us: AtomicU64::new(0),
         }
     }
 
@@ -190,7 +201,11 @@ impl Intake {
             dropped: state.gate.dropped(),
             bytes: self.bytes.load(Ordering::Relaxed),
             queued: self.queued(&state.gate),
-            round_trip: Duration::from_micros(self.round_trip_us.load(Ordering::Relaxed)),
+            round_trip: Duration::from_micros(state.connection.rtt_us.into()),
+            acked: state.connection.acked,
+            outstanding: state.connection.outstanding,
+            unsent: state.connection.unsent.into(),
+            oldest: state.oldest,
         }
     }
 
@@ -480,6 +495,7 @@ impl Life<'_> {
         let mut flowing = false;
         let mut camera = None;
         let mut sampled = start;
+        let mut transit = Transit::default();
         let mut acked_before = self.connection.as_ref().and_then(Connection::tcp_info).map_or(0, |info| info.acked);
         loop {
             let pause = if flowing { SAMPLING } else { SAMPLING / 5 };
@@ -489,7 +505,11 @@ impl Life<'_> {
             let Some(info) = self.connection.as_ref().and_then(Connection::tcp_info) else {
                 return Failure::new(Cause::Internal, "the connection's socket cannot be watched");
             };
-            self.intake.round_trip_us.store(info.rtt_us.into(), Ordering::Relaxed);
+            let oldest = transit.look(start.elapsed(), info.acked, info.outstanding);
+            {
+                let mut state = self.intake.state();
+                (state.connection, state.oldest) = (info, oldest);
+            }
             let sample = Sample { acked: info.acked, outstanding: info.outstanding, window: info.window };
             if let Some(cause) = detector.sample(start.elapsed(), sample) {
                 return Failure::new(cause, format!("{info:?}"));

@@ -20,6 +20,7 @@ use super::pipeline::{self, EncodedUnit};
 use super::profile::Profile;
 use super::sequence;
 use super::source::{self, Rotation, VideoSource};
+use crate::metrics::Counter;
 use crate::policy::bitrate::{Decision, Pictures};
 use crate::protocol::VideoSettings;
 
@@ -33,6 +34,44 @@ pub struct Progress {
     first_encoded: Notify,
     /// One of how many pictures is encoded.
     one_in: AtomicU32,
+    /// Pictures that never came, by the camera's own numbers.
+    missed: Counter,
+    /// Pictures left out so that those which are sent are better.
+    left_out: Counter,
+    encoded_bytes: Counter,
+    /// Microseconds from the camera until they had left the encoder, of all pictures.
+    latency_us: Counter,
+}
+
+/// What went through a capture so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Pictures that left the camera.
+    pub captured: u64,
+    /// Pictures that the camera counted and did not deliver.
+    pub missed: u64,
+    /// Pictures left out on purpose, where the uplink carries no more.
+    pub left_out: u64,
+    /// Pictures that were there for the encoder to take.
+    pub offered: u64,
+    /// Pictures that left the encoder.
+    pub encoded: u64,
+    /// Their bytes.
+    pub encoded_bytes: u64,
+    /// The time from the camera until they had left the encoder, of all together.
+    pub latency: Duration,
+}
+
+impl std::ops::AddAssign for Counters {
+    fn add_assign(&mut self, more: Self) {
+        self.captured += more.captured;
+        self.missed += more.missed;
+        self.left_out += more.left_out;
+        self.offered += more.offered;
+        self.encoded += more.encoded;
+        self.encoded_bytes += more.encoded_bytes;
+        self.latency += more.latency;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +101,23 @@ impl Progress {
             encoded: Stage::default(),
             first_encoded: Notify::new(),
             one_in: AtomicU32::new(1),
+            missed: Counter::default(),
+            left_out: Counter::default(),
+            encoded_bytes: Counter::default(),
+            latency_us: Counter::default(),
+        }
+    }
+
+    /// What went through so far.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            captured: self.captured(),
+            missed: self.missed.get(),
+            left_out: self.left_out.get(),
+            offered: self.offered(),
+            encoded: self.encoded(),
+            encoded_bytes: self.encoded_bytes.get(),
+            latency: Duration::from_micros(self.latency_us.get()),
         }
     }
 
@@ -145,7 +201,7 @@ impl VideoPipeline {
         let tee = pipeline::element("tee", None)?;
         let mut chain = source::elements(source, settings, *rotation, profile.as_ref())?;
         let camera = chain[0].static_pad("src").expect("a source has a src pad");
-        count_pictures(&camera, &progress, |progress| &progress.captured);
+        count_captured(&camera, &progress);
         chain.push(tee.clone());
         pipeline::chain(&pipeline, &chain.iter().collect::<Vec<_>>())?;
         let encoder = encoder_branch(&pipeline, &tee, plan, &feed, &progress)?;
@@ -180,10 +236,18 @@ impl VideoPipeline {
     }
 }
 
-fn count_pictures(pad: &gst::Pad, progress: &Arc<Progress>, stage: fn(&Progress) -> &Stage) {
+/// Counts what leaves the camera, and by its numbers (V4L2's `sequence`) what does not.
+fn count_captured(pad: &gst::Pad, progress: &Arc<Progress>) {
     let progress = progress.clone();
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        stage(&progress).count(progress.start);
+    let next = AtomicU64::new(u64::MAX);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        progress.captured.count(progress.start);
+        // All ones: this source does not number them.
+        let number = info.buffer().map(|buffer| buffer.offset()).filter(|&number| number != u64::MAX);
+        if let Some(number) = number {
+            let expected = next.swap(number + 1, Ordering::Relaxed);
+            progress.missed.add(number.saturating_sub(expected));
+        }
         gst::PadProbeReturn::Ok
     });
 }
@@ -195,6 +259,7 @@ fn thin_out(pad: &gst::Pad, progress: &Arc<Progress>, feed: &Arc<Feed>, all_key_
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let one_in = progress.one_in();
         if left_out.fetch_add(1, Ordering::Relaxed) + 1 < one_in {
+            progress.left_out.increment();
             return gst::PadProbeReturn::Drop;
         }
         left_out.store(0, Ordering::Relaxed);
@@ -266,7 +331,10 @@ fn into_feed(feed: Arc<Feed>, progress: Arc<Progress>, size: (u32, u32), stamp: 
             }
             let mut config = config.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(unit) = EncodedUnit::read(&sample, &mut config) {
-                let stamped = stamp.then(|| sequence::stamped(&unit.data, number, monotonic_us()));
+                let now = monotonic_us();
+                progress.encoded_bytes.add(unit.data.len() as u64);
+                progress.latency_us.add(now.saturating_sub(unit.pts.as_micros() as u64));
+                let stamped = stamp.then(|| sequence::stamped(&unit.data, number, now));
                 let data = stamped.as_deref().unwrap_or(&unit.data);
                 feed.video(Unit {
                     opening,

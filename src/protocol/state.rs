@@ -28,6 +28,17 @@ pub enum StreamState {
 }
 
 impl StreamState {
+    /// All there are, in the order of a stream's life.
+    pub const ALL: [Self; 7] = [
+        Self::Initializing,
+        Self::Connecting,
+        Self::Streaming,
+        Self::Reconnecting,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Error,
+    ];
+
     /// No event leads out of it.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Stopped | Self::Error)
@@ -287,4 +298,19 @@ pub enum CameraState {
     Running,
     /// Needed, but not to be had; being tried again.
     Lost,
+}
+
+impl CameraState {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Closed, Self::Opening, Self::Running, Self::Lost];
+
+    /// The wire name, as serde writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Opening => "opening",
+            Self::Running => "running",
+            Self::Lost => "lost",
+        }
+    }
 }

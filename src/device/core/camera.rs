@@ -71,6 +71,10 @@ impl Core {
         let (ended, remaining): (Vec<_>, Vec<_>) = std::mem::take(&mut self.photos).into_iter().partition(which);
         self.photos = remaining;
         for photo in ended {
+            match reply {
+                Ok(_) => self.counts.photos += 1,
+                Err(refusal) => self.counts.photos_failed.count(refusal.cause),
+            }
             self.reply(photo.request, reply.clone());
             if let Some(lease) = photo.lease {
                 self.arbitrate(ArbiterEvent::Release { lease }, now);
@@ -202,6 +206,7 @@ impl Core {
             capture::Event::Running => self.camera_policy(Event::Running { generation }, now),
             capture::Event::Lost(failure) => {
                 let cause = failure.cause;
+                self.counts.captures_lost.count(cause);
                 if matches!(cause, Cause::EncoderFailed | Cause::EncoderStalled) {
                     self.effects.push(Effect::DistrustEncoder(failure.clone()));
                 }

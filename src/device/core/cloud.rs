@@ -31,7 +31,7 @@ impl Core {
     }
 
     pub(super) fn cloud_down(&mut self, now: Time) {
-        self.cloud_up = false;
+        self.counts.link_losses += u64::from(std::mem::replace(&mut self.cloud_up, false));
         self.stream_event(Event::LinkDown, now);
     }
 
@@ -43,7 +43,8 @@ impl Core {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "message from the link refused");
+                tracing::warn!(cause = %error.cause, %error, "message from the link refused");
+                self.counts.messages_refused.count(error.cause);
                 if self.acknowledge(error.message_id) {
                     self.dialect = error.dialect;
                     self.tell(report::rejected(&error).to_string());
@@ -82,9 +83,11 @@ impl Core {
             }
             Command::KeepAlive { stream_id, ack_id } => {
                 if self.stream.as_ref().is_some_and(|stream| stream.start.stream_id == stream_id) {
+                    self.counts.keep_alives += 1;
                     self.stream_event(Event::KeepAlive, now);
                     self.tell(report::keep_alive_ack(&stream_id, &ack_id, timestamp_ms()).to_string());
                 } else {
+                    self.counts.stray_keep_alives += 1;
                     self.tell(report::unknown_stream(&stream_id, dialect, report::Asked::KeepAlive).to_string());
                 }
             }
@@ -121,6 +124,7 @@ impl Core {
         if self.cloud_photos.len() == MOST_PHOTOS {
             let message = "too many photos are being taken".into();
             let refusal = Refusal { cause: Cause::CameraBusy, message, owner: None };
+            self.counts.photos_failed.count(refusal.cause);
             return self.tell(photo::failure(&name, &refusal).to_string());
         }
         let request = self.next_request();

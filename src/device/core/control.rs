@@ -27,7 +27,10 @@ impl Core {
         match what {
             Request::Start(start) => match read_start(start) {
                 Ok(start) => self.ask_for_stream(request, start, Origin::Control(request), now),
-                Err(refusal) => self.reply(request, Err(refusal)),
+                Err(refusal) => {
+                    self.counts.refused.count(refusal.cause);
+                    self.reply(request, Err(refusal));
+                }
             },
             Request::Stop { stream_id } => self.control_stop(request, stream_id.as_deref(), now),
             Request::Bitrate { bitrate } => self.change_bitrate(request, bitrate, now),

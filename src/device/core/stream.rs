@@ -134,6 +134,7 @@ impl Core {
         let (life, actions) = Stream::new(settings, now);
         let rate = Rate::new(config, &start.video, self.board.allowance(), now);
         let unanswered = if let Origin::Control(request) = origin { Some(request) } else { None };
+        self.counts.started(start.kind);
         self.metrics = Metrics::default();
         self.measured = 0;
         self.stream = Some(Active {
@@ -175,6 +176,7 @@ impl Core {
     }
 
     pub(super) fn refuse_stream(&mut self, asked: &Asked, refusal: Refusal) {
+        self.counts.refused.count(refusal.cause);
         match asked.origin {
             Origin::Cloud(dialect) => {
                 let message = report::start_refused(&asked.start.stream_id, dialect, &refusal);
@@ -220,8 +222,8 @@ impl Core {
             }
             publisher::Event::Flowing => Event::PublisherFlowing { attempt },
             publisher::Event::Lost(failure) => {
-                tracing::warn!(attempt, %failure, "publication lost");
-                let cause = failure.cause;
+                let (stream_id, cause) = (&stream.start.stream_id, failure.cause);
+                tracing::warn!(stream_id, %cause, attempt, %failure, "publication lost");
                 stream.failure = Some(failure);
                 Event::PublisherLost { attempt, cause }
             }
@@ -273,12 +275,16 @@ impl Core {
         let failure = stream.failure.as_ref().filter(|failure| Some(failure.cause) == report.cause);
         tracing::info!(
             stream_id = id,
+            app = stream.start.app,
             state = report.state.name(),
             cause = report.cause.map(Cause::name),
             attempt = report.attempt,
             detail = failure.map(|failure| failure.detail.as_str()),
             "stream"
         );
+        if report.state == StreamState::Reconnecting {
+            self.counts.retries.count(report.cause.unwrap_or(Cause::Internal));
+        }
         self.effects.push(Effect::Tell(ReportLine::new(&id, report)));
         if let Origin::Cloud(dialect) = stream.origin {
             let message = report::status(report, &id, dialect).to_string();
@@ -307,6 +313,7 @@ impl Core {
         for request in stream.stoppers {
             self.reply(request, Ok(Answer::Done));
         }
+        self.counts.ended.count(cause);
         self.last_end = Some(StreamEnd { stream_id, state, cause });
         self.effects.push(Effect::Remember(None));
         self.arbitrate(ArbiterEvent::Release { lease: stream.lease }, now);

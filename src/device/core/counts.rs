@@ -1,0 +1,58 @@
+use super::Core;
+use crate::metrics::ByCause;
+use crate::protocol::StreamKind;
+
+/// What happened since the daemon began, for its metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Unmanaged streams that were granted the camera.
+    pub unmanaged: u64,
+    /// Managed ones.
+    pub managed: u64,
+    /// Requests for a stream that were refused.
+    pub refused: ByCause,
+    /// Streams that ended.
+    pub ended: ByCause,
+    /// Attempts, or publications, that were lost and are to be followed by another.
+    pub retries: ByCause,
+    /// Captures that were lost.
+    pub captures_lost: ByCause,
+    /// Photos that were taken.
+    pub photos: u64,
+    /// Photos that were not.
+    pub photos_failed: ByCause,
+    /// Keep-alives for the stream that lives.
+    pub keep_alives: u64,
+    /// Keep-alives for any other.
+    pub stray_keep_alives: u64,
+    /// Times that the link to phone or cloud was lost.
+    pub link_losses: u64,
+    /// Messages from it that could not be obeyed.
+    pub messages_refused: ByCause,
+}
+
+impl Counts {
+    pub(super) fn started(&mut self, kind: StreamKind) {
+        match kind {
+            StreamKind::Unmanaged => self.unmanaged += 1,
+            StreamKind::Managed => self.managed += 1,
+        }
+    }
+}
+
+impl Core {
+    /// What happened so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Whether the link to phone or cloud is up.
+    pub fn is_linked(&self) -> bool {
+        self.cloud_up
+    }
+
+    /// What the encoder is to make, bit/s of video, while there is a stream.
+    pub fn target_bitrate(&self) -> Option<u32> {
+        self.stream.as_ref().map(|stream| stream.rate.decision().bitrate)
+    }
+}

@@ -1,0 +1,311 @@
+//! The daemon's numbers for Prometheus, written down when somebody asks: what the core counts, and what the media's own
+//! counters say of the captures and publications that run, with those that are over ([`Totals`]) added.
+
+use std::time::Duration;
+
+use super::core::Core;
+use crate::media::{publisher, video};
+use crate::metrics::{Exposition, Kind, process};
+use crate::protocol::{CameraState, DaemonState, StreamState};
+
+/// Sums over the life of the daemon.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Of captures that are over.
+    captures: video::Counters,
+    /// Of publications that are over.
+    publications: publisher::Counters,
+    /// The attempt under way: its number, when it began, whether media arrived.
+    attempt: Option<(u32, Duration, bool)>,
+    attempts: u64,
+    accepted: Mean,
+    flowing: Mean,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    sum: Duration,
+    count: u64,
+}
+
+impl Mean {
+    fn add(&mut self, more: Duration) {
+        self.sum += more;
+        self.count += 1;
+    }
+}
+
+impl Totals {
+    /// A capture is over.
+    pub fn capture_over(&mut self, counters: video::Counters) {
+        self.captures += counters;
+    }
+
+    /// A publication is over.
+    pub fn publication_over(&mut self, counters: publisher::Counters) {
+        let sum = &mut self.publications;
+        sum.passed += counters.passed;
+        sum.dropped += counters.dropped;
+        sum.bytes += counters.bytes;
+        sum.acked += counters.acked;
+    }
+
+    /// An attempt to publish begins.
+    pub fn attempt(&mut self, attempt: u32, now: Duration) {
+        self.attempt = Some((attempt, now, false));
+        self.attempts += 1;
+    }
+
+    /// The server accepted it.
+    pub fn accepted(&mut self, attempt: u32, now: Duration) {
+        if let Some((_, began, _)) = self.attempt.filter(|(current, ..)| *current == attempt) {
+            self.accepted.add(now.saturating_sub(began));
+        }
+    }
+
+    /// Media arrives at the server, for the first time or again.
+    pub fn flowing(&mut self, attempt: u32, now: Duration) {
+        if let Some((current, began, flows)) = &mut self.attempt
+            && *current == attempt
+            && !std::mem::replace(flows, true)
+        {
+            self.flowing.add(now.saturating_sub(*began));
+        }
+    }
+}
+
+/// What runs now.
+#[derive(Debug)]
+pub struct Present<'a> {
+    /// All decisions.
+    pub core: &'a Core,
+    /// As `status` shows it.
+    pub state: &'a DaemonState,
+    /// Of all captures there are.
+    pub captures: video::Counters,
+    /// Time since the camera gave a picture, while it is open.
+    pub camera_silent: Option<Duration>,
+    /// Of all publications there are: one, or two while an old one ends.
+    pub publishers: &'a [publisher::Counters],
+}
+
+/// All of it as text. A section for each stage that media goes through; the board's own numbers (temperature, battery) are to
+/// be one more, beside [`process`].
+pub fn write(totals: &Totals, present: &Present<'_>) -> String {
+    let mut text = Exposition::default();
+    text.family("lenscast_build_info", Kind::Gauge, "The daemon's version.")
+        .sample(&[("version", env!("CARGO_PKG_VERSION"))], true);
+    stream(&mut text, present);
+    capture(&mut text, totals, present);
+    encode(&mut text, totals, present);
+    publish(&mut text, totals, present);
+    requests(&mut text, present);
+    process(&mut text);
+    text.finish()
+}
+
+fn stream(text: &mut Exposition, present: &Present<'_>) {
+    let counts = present.core.counts();
+    let now = present.state.stream.as_ref().map(|stream| stream.state);
+    let mut family = text.family("lenscast_stream_state", Kind::Gauge, "1 for the state that the stream is in.");
+    for state in StreamState::ALL.into_iter().filter(|state| !state.is_terminal()) {
+        family.sample(&[("state", state.name())], now == Some(state));
+    }
+    text.family("lenscast_streams_started_total", Kind::Counter, "Streams that were granted the camera.")
+        .sample(&[("kind", "unmanaged")], counts.unmanaged)
+        .sample(&[("kind", "managed")], counts.managed);
+    let causes = [
+        ("lenscast_streams_refused_total", "Requests for a stream that were refused.", &counts.refused),
+        ("lenscast_streams_ended_total", "Streams that ended.", &counts.ended),
+        (
+            "lenscast_stream_reconnects_total",
+            "Publications and attempts that were lost and followed by another attempt.",
+            &counts.retries,
+        ),
+    ];
+    for (name, help, counts) in causes {
+        counts.write(&mut text.family(name, Kind::Counter, help));
+    }
+}
+
+fn capture(text: &mut Exposition, totals: &Totals, present: &Present<'_>) {
+    let mut sum = totals.captures;
+    sum += present.captures;
+    let camera = &present.state.camera;
+    let mut family = text.family("lenscast_camera_state", Kind::Gauge, "1 for the state that the camera is in.");
+    for state in CameraState::ALL {
+        family.sample(&[("state", state.name())], camera.state == state);
+    }
+    text.counter("lenscast_capture_frames_total", "Pictures that the camera gave.", sum.captured);
+    text.counter(
+        "lenscast_capture_missed_frames_total",
+        "Pictures that the camera counted and did not deliver.",
+        sum.missed,
+    );
+    text.gauge_if_any(
+        "lenscast_capture_last_frame_age_seconds",
+        "Time since the camera gave a picture, or since it was opened; absent while it is closed.",
+        present.camera_silent,
+    );
+    present.core.counts().captures_lost.write(&mut text.family(
+        "lenscast_captures_lost_total",
+        Kind::Counter,
+        "Openings of camera and encoder that failed or were lost.",
+    ));
+}
+
+fn encode(text: &mut Exposition, totals: &Totals, present: &Present<'_>) {
+    let mut sum = totals.captures;
+    sum += present.captures;
+    let mut family = text.family("lenscast_encoder_info", Kind::Gauge, "The encoder in use, by its profile's name.");
+    if let Some(encoder) = &present.state.camera.encoder {
+        family.sample(&[("encoder", encoder)], true);
+    }
+    text.counter(
+        "lenscast_encode_left_out_frames_total",
+        "Pictures left out on purpose, as the uplink carries no more.",
+        sum.left_out,
+    );
+    text.counter(
+        "lenscast_encode_offered_frames_total",
+        "Pictures that the encoder was to take; those it was too slow for are offered and not encoded.",
+        sum.offered,
+    );
+    text.counter("lenscast_encode_frames_total", "Pictures that left the encoder.", sum.encoded);
+    text.counter("lenscast_encode_bytes_total", "Bytes of video that left the encoder.", sum.encoded_bytes);
+    text.gauge_if_any(
+        "lenscast_encode_target_bytes_per_second",
+        "The rate of video that the encoder is asked for; absent without a stream.",
+        present.core.target_bitrate().map(|bits| f64::from(bits) / 8.0),
+    );
+    text.summary(
+        "lenscast_encode_latency_seconds",
+        "Time from the camera until a picture has left the encoder.",
+        sum.latency,
+        sum.encoded,
+    );
+}
+
+fn publish(text: &mut Exposition, totals: &Totals, present: &Present<'_>) {
+    let sum =
+        |of: fn(&publisher::Counters) -> u64| of(&totals.publications) + present.publishers.iter().map(of).sum::<u64>();
+    let latest = present.publishers.last();
+    text.counter("lenscast_publish_frames_total", "Pictures that passed the gate to the server.", sum(|of| of.passed));
+    text.counter(
+        "lenscast_publish_dropped_frames_total",
+        "Pictures that the gate dropped, since more waited than may.",
+        sum(|of| of.dropped),
+    );
+    text.gauge_if_any(
+        "lenscast_publish_queue_seconds",
+        "Media that passed the gate and waits to be sent; absent without a publication, as are the next four.",
+        latest.map(|of| of.queued),
+    );
+    text.gauge_if_any(
+        "lenscast_publish_unacknowledged_bytes",
+        "Bytes in the socket that the server's machine has not acknowledged.",
+        latest.map(|of| of.outstanding),
+    );
+    text.gauge_if_any(
+        "lenscast_publish_unsent_bytes",
+        "The part of these that the network did not take yet.",
+        latest.map(|of| of.unsent),
+    );
+    text.gauge_if_any(
+        "lenscast_publish_oldest_byte_age_seconds",
+        "How long the oldest of them has been in the socket.",
+        latest.map(|of| of.oldest),
+    );
+    text.gauge_if_any(
+        "lenscast_publish_round_trip_seconds",
+        "Smoothed round-trip time of the connection.",
+        latest.map(|of| of.round_trip),
+    );
+    text.counter(
+        "lenscast_publish_bytes_total",
+        "Bytes of media that passed the gate to the server.",
+        sum(|of| of.bytes),
+    );
+    text.counter(
+        "lenscast_publish_acknowledged_bytes_total",
+        "Bytes that the server's machine acknowledged, those of RTMP and TLS included; its rate is the rate of delivery.",
+        sum(|of| of.acked),
+    );
+    text.counter("lenscast_publish_attempts_total", "Attempts to publish.", totals.attempts);
+    text.summary(
+        "lenscast_publish_accept_seconds",
+        "Time from an attempt's beginning until the server accepted the publication.",
+        totals.accepted.sum,
+        totals.accepted.count,
+    );
+    text.summary(
+        "lenscast_publish_first_media_seconds",
+        "Time from an attempt's beginning until media arrived at the server.",
+        totals.flowing.sum,
+        totals.flowing.count,
+    );
+}
+
+/// What else is asked of the daemon.
+fn requests(text: &mut Exposition, present: &Present<'_>) {
+    let counts = present.core.counts();
+    text.counter("lenscast_photos_taken_total", "Photos that were taken.", counts.photos);
+    let failed = "Photos that were refused or failed.";
+    counts.photos_failed.write(&mut text.family("lenscast_photos_failed_total", Kind::Counter, failed));
+    text.family(
+        "lenscast_keep_alives_total",
+        Kind::Counter,
+        "Keep-alives from phone or cloud, by the stream they are for.",
+    )
+    .sample(&[("stream", "known")], counts.keep_alives)
+    .sample(&[("stream", "unknown")], counts.stray_keep_alives);
+    text.gauge("lenscast_link_up", "Whether the link to phone or cloud is up.", present.core.is_linked());
+    text.counter("lenscast_link_losses_total", "Times that this link was lost.", counts.link_losses);
+    let refused = "Messages over this link that could not be obeyed.";
+    counts.messages_refused.write(&mut text.family("lenscast_link_messages_refused_total", Kind::Counter, refused));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sums_outlive_what_they_are_of() {
+        let mut totals = Totals::default();
+        totals.capture_over(video::Counters { captured: 10, encoded: 8, ..video::Counters::default() });
+        totals.publication_over(publisher::Counters { passed: 5, acked: 700, ..publisher::Counters::default() });
+        let at = Duration::from_secs;
+        totals.attempt(1, at(1));
+        totals.accepted(1, at(3));
+        totals.flowing(1, at(4));
+        totals.flowing(1, at(9)); // after a pause
+        totals.attempt(2, at(10));
+        totals.accepted(1, at(11)); // of the one before
+        let core = Core::new(super::super::config::Config::default(), None);
+        let running = publisher::Counters { passed: 2, queued: at(1), ..publisher::Counters::default() };
+        let present = Present {
+            core: &core,
+            state: &core.state(at(12)),
+            captures: video::Counters { captured: 3, ..video::Counters::default() },
+            camera_silent: None,
+            publishers: &[running],
+        };
+        let text = write(&totals, &present);
+        for line in [
+            "lenscast_capture_frames_total 13",
+            "lenscast_encode_frames_total 8",
+            "lenscast_publish_frames_total 7",
+            "lenscast_publish_acknowledged_bytes_total 700",
+            "lenscast_publish_queue_seconds 1",
+            "lenscast_publish_accept_seconds_sum 2",
+            "lenscast_publish_accept_seconds_count 1",
+            "lenscast_publish_first_media_seconds_sum 3",
+            "lenscast_publish_first_media_seconds_count 1",
+            "lenscast_camera_state{state=\"closed\"} 1",
+            "lenscast_stream_state{state=\"streaming\"} 0",
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line} in\n{text}");
+        }
+        assert!(!text.contains("\nlenscast_capture_last_frame_age_seconds "), "there is no camera");
+    }
+}
