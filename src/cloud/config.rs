@@ -33,6 +33,8 @@ pub struct Config {
     pub store: Store,
     /// `[control]`
     pub control: Control,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[phone]`
     pub phone: Phone,
     /// `[photo]`
@@ -187,6 +189,18 @@ impl Default for Control {
     }
 }
 
+/// Numbers for Prometheus, at `/metrics` of `[http]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// A file with the bearer token that whoever reads them must show, at least 16 bytes. Default none: only this machine
+    /// may read them, and nobody where a proxy is in front.
+    pub token_file: Option<PathBuf>,
+    /// What that file holds.
+    #[serde(skip)]
+    pub token: Option<Secret>,
+}
+
 /// Phones with the `MentraOS` app on this cloud's `/glasses-ws`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -291,6 +305,13 @@ impl Config {
             }
             self.phone.jwt_secret = Some(secret);
         }
+        if let Some(file) = &self.metrics.token_file {
+            let token = configuration::read_secret(file)?;
+            if token.expose().len() < 16 {
+                return contradiction("the token in metrics.token_file is shorter than 16 bytes");
+            }
+            self.metrics.token = Some(token);
+        }
         self.check_accounts()
     }
 
@@ -326,6 +347,12 @@ impl Config {
 }
 
 impl Http {
+    /// Whether a proxy is in front: it is said so, or must be, as viewers are told of TLS that is not done here.
+    pub fn is_proxied(&self) -> bool {
+        let secure = self.public_url.as_deref().is_some_and(|url| url.starts_with("https://"));
+        self.behind_proxy || (secure && self.cert.is_none())
+    }
+
     /// What apps and viewers are told, without a last slash.
     pub fn public_url(&self) -> String {
         match &self.public_url {

@@ -4,6 +4,8 @@
 //! Nothing here waits either: services take orders without waiting, and what takes time (webhooks, photos, the store) is
 //! handed to tasks that [`super::task`] joins.
 
+mod numbers;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,6 +13,8 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
+
+use numbers::{Counts, kind_name};
 
 use super::config::Config;
 use super::control::{self, ControlEvent, Refusal, StreamInfo, Streams};
@@ -51,6 +55,7 @@ pub(super) struct Core {
     /// Of streams that ended, oldest first.
     ended_pages: VecDeque<String>,
     watchers: Vec<mpsc::Sender<control::Event>>,
+    counts: Counts,
     /// What takes time and may be cut short; joined by the task.
     pub(super) errands: JoinSet<()>,
     /// Streams that say goodbye to their destinations; joined by the task.
@@ -95,6 +100,7 @@ impl Core {
             pages,
             ended_pages: VecDeque::new(),
             watchers: Vec::new(),
+            counts: Counts::default(),
             errands: JoinSet::new(),
             farewells: JoinSet::new(),
         }
@@ -247,10 +253,14 @@ impl Core {
     pub(super) fn ingest(&mut self, event: ingest::Event) {
         let Some(live) = self.live.get_mut(&event.stream_id) else { return };
         let (user, stream_id) = (live.user.clone(), event.stream_id);
+        if let ingest::Happening::Stopped(why) = &event.what {
+            self.counts.publications_ended.count(why.name());
+        }
         match event.what {
             ingest::Happening::Publishing { peer, encoder } => {
                 info!(stream_id, %peer, encoder, publication = event.publication, "publishing");
                 live.publication = event.publication;
+                self.counts.publications += 1;
                 self.event(&user, Event::Publishing { stream_id });
             }
             // At a takeover the old one's end comes after the new one's beginning.
@@ -399,8 +409,19 @@ impl Core {
             Action::Close { stream_id } => {
                 if let Some(live) = self.live.remove(&stream_id) {
                     self.end_page(live.playback.clone());
+                    let broadcast = live.broadcast.clone();
                     live.close(&self.services, &stream_id, &mut self.farewells);
+                    self.counts.past.add(&broadcast.statistics());
                 }
+            }
+            Action::Began { stream_id, kind } => {
+                let kind = kind_name(kind);
+                info!(user = name, stream_id, kind, "stream begins");
+                self.counts.begun.count(kind);
+            }
+            Action::Ended { stream_id, kind, cause } => {
+                info!(user = name, stream_id, kind = kind_name(kind), cause, "stream over");
+                self.counts.ended.count(cause);
             }
             Action::StartApp { app } => {
                 let (launcher, user) = (self.launcher.clone(), name.to_owned());

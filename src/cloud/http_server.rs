@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,6 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::config::Http;
+use crate::metrics::Counter;
 
 /// Bytes of a request's head; browsers send 2 kB.
 const HEAD: usize = 16 << 10;
@@ -79,17 +80,45 @@ impl Limits {
     }
 }
 
+/// What went over HTTP so far.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    open: AtomicUsize,
+    answers: [Counter; 5],
+}
+
+impl Traffic {
+    /// Connections that there are.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many answers of each class.
+    pub fn answers(&self) -> [(&'static str, u64); 5] {
+        let [informed, succeeded, redirected, refused, failed] = self.answers.each_ref().map(Counter::get);
+        [("1xx", informed), ("2xx", succeeded), ("3xx", redirected), ("4xx", refused), ("5xx", failed)]
+    }
+
+    fn count(&self, status: StatusCode) {
+        if let Some(class) = self.answers.get(usize::from(status.as_u16() / 100).saturating_sub(1)) {
+            class.increment();
+        }
+    }
+}
+
 /// Serves `router`, by TLS if there is `tls`, until `shutdown` is true or its sender gone; then requests under way have
-/// 2 s. Handlers find the peer's address as [`ConnectInfo`] of [`SocketAddr`].
+/// 2 s. What is answered is counted in `traffic`. Handlers find the peer's address as [`ConnectInfo`] of [`SocketAddr`].
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,
     limits: Limits,
+    traffic: Arc<Traffic>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let seats = Arc::new(Seats::new(limits));
-    let server = Arc::new(Server { tls, router, limits, http: protocol(limits), shutdown: shutdown.clone() });
+    let seats = Arc::new(Seats::new(limits, traffic.clone()));
+    let http = protocol(limits);
+    let server = Arc::new(Server { tls, router, limits, traffic, http, shutdown: shutdown.clone() });
     let mut connections = JoinSet::new();
     let mut complained: Option<Instant> = None;
     loop {
@@ -130,6 +159,7 @@ struct Server {
     tls: Option<TlsAcceptor>,
     router: Router,
     limits: Limits,
+    traffic: Arc<Traffic>,
     http: http1::Builder,
     shutdown: watch::Receiver<bool>,
 }
@@ -184,7 +214,7 @@ impl Server {
                         Ok(answer) => answer,
                         Err(_) => Ok((StatusCode::REQUEST_TIMEOUT, [(header::CONNECTION, "close")]).into_response()),
                     };
-                    answer
+                    answer.inspect(|answer| self.traffic.count(answer.status()))
                 }
             }
         });
@@ -207,6 +237,7 @@ impl Server {
 /// The connections there are.
 struct Seats {
     limits: Limits,
+    traffic: Arc<Traffic>,
     taken: Mutex<Taken>,
 }
 
@@ -228,8 +259,8 @@ struct Seat {
 }
 
 impl Seats {
-    fn new(limits: Limits) -> Self {
-        Self { limits, taken: Mutex::default() }
+    fn new(limits: Limits, traffic: Arc<Traffic>) -> Self {
+        Self { limits, traffic, taken: Mutex::default() }
     }
 
     /// A seat, and what tells its owner to go; nothing if there is none and no newcomer to give way.
@@ -255,6 +286,7 @@ impl Seats {
         let number = taken.next;
         taken.next += 1;
         taken.seats.insert(number, address);
+        self.traffic.open.store(taken.seats.len(), Ordering::Relaxed);
         *taken.of_address.entry(address).or_default() += 1;
         let (go, gone) = oneshot::channel();
         taken.newcomers.insert(number, go);
@@ -292,6 +324,7 @@ impl Drop for Seat {
         let mut taken = self.seats.lock();
         taken.newcomers.remove(&self.number);
         taken.leave(self.number);
+        self.seats.traffic.open.store(taken.seats.len(), Ordering::Relaxed);
     }
 }
 
@@ -369,7 +402,7 @@ mod tests {
 
     fn seats(connections: usize, per_address: Option<usize>) -> Arc<Seats> {
         let http = Http { max_connections: connections, ..Http::default() };
-        Arc::new(Seats::new(Limits { per_address, ..Limits::new(&http, 1000) }))
+        Arc::new(Seats::new(Limits { per_address, ..Limits::new(&http, 1000) }, Arc::default()))
     }
 
     fn address(text: &str) -> IpAddr {

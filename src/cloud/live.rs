@@ -1,10 +1,12 @@
 //! A managed stream's media in the cloud: opened at all services at once, watched, closed at all of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::http_server::Traffic;
 use super::opus_feed::OpusFeed;
 use super::restream::Restream;
 use super::thumbnails::Thumbnails;
@@ -22,6 +24,7 @@ pub(super) struct Services {
     pub(super) playback: Playback,
     pub(super) whep: Whep,
     pub(super) thumbnails: Thumbnails,
+    pub(super) traffic: Arc<Traffic>,
     /// How far back viewers can go.
     pub(super) dvr: Duration,
 }
@@ -119,9 +122,17 @@ impl Live {
 
     /// People watching now.
     pub(super) fn viewers(&self, services: &Services) -> u64 {
-        let state = services.playback.state(&self.playback);
-        let http = state.map_or(0, |state| state.borrow().viewers);
-        (http + services.whep.viewers(&self.playback)) as u64
+        (self.http_viewers(services) + self.webrtc_viewers(services)) as u64
+    }
+
+    /// Those over HLS and DASH.
+    pub(super) fn http_viewers(&self, services: &Services) -> usize {
+        services.playback.state(&self.playback).map_or(0, |state| state.borrow().viewers)
+    }
+
+    /// Those over WebRTC.
+    pub(super) fn webrtc_viewers(&self, services: &Services) -> usize {
+        services.whep.viewers(&self.playback)
     }
 }
 

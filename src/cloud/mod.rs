@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod http_client;
 pub mod http_server;
 mod live;
+mod metrics;
 pub mod opus_feed;
 pub mod photo_delivery;
 mod photos;

@@ -2,6 +2,7 @@
 //! is said on each hop: `docs/photo.md`.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use super::photo_delivery::{Outcome, PhotoDelivery, Target};
 use super::registry::Registry;
 use super::thumbnails;
 use crate::broadcast::Broadcast;
+use crate::metrics::Tally;
 use crate::protocol::app::PhotoRequest;
 use crate::protocol::photo::parse_frame;
 
@@ -31,7 +33,11 @@ pub(super) struct Photos {
     /// Those that glasses owe, by the id that they were asked under.
     pending: BTreeMap<String, Pending>,
     asked: u64,
+    outcomes: Arc<Mutex<Tally>>,
 }
+
+/// What can come of a request, for the metrics: answered with a photo or with why there is none, or not answered.
+pub(super) const OUTCOMES: &[&str] = &["taken", "failed", "undelivered"];
 
 struct Pending {
     deadline: Instant,
@@ -51,7 +57,12 @@ struct Answer {
 
 impl Photos {
     pub(super) fn new(delivery: PhotoDelivery, registry: Registry) -> Self {
-        Self { delivery, registry, pending: BTreeMap::new(), asked: 0 }
+        Self { delivery, registry, pending: BTreeMap::new(), asked: 0, outcomes: Arc::default() }
+    }
+
+    /// How often there was each of [`OUTCOMES`].
+    pub(super) fn outcomes(&self) -> Tally {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -72,13 +83,13 @@ impl Photos {
         }
         let target = self.target(app, &request);
         if let Some(broadcast) = running {
-            let delivery = self.delivery.clone();
+            let delivery = self.desk();
             errands.spawn(async move {
                 let outcome = match thumbnails::photo(&broadcast, max_width(&request.size)).await {
                     Ok(jpeg) => Outcome::Taken(jpeg.into()),
                     Err(error) => Outcome::Failed { code: "CAMERA_CAPTURE_FAILED".into(), message: error.to_string() },
                 };
-                deliver(&delivery, target, &request.request_id, outcome).await;
+                delivery.deliver(target, &request.request_id, outcome).await;
             });
             return;
         }
@@ -104,9 +115,9 @@ impl Photos {
         if is_busy(errands) {
             return;
         }
-        let (delivery, target, id) = (self.delivery.clone(), self.target(app, request), request.request_id.clone());
+        let (delivery, target, id) = (self.desk(), self.target(app, request), request.request_id.clone());
         let outcome = Outcome::Failed { code: code.to_owned(), message };
-        errands.spawn(async move { deliver(&delivery, target, &id, outcome).await });
+        errands.spawn(async move { delivery.deliver(target, &id, outcome).await });
     }
 
     /// A text of glasses. True if it was about a photo.
@@ -140,9 +151,13 @@ impl Photos {
 
     fn settle(&mut self, id: &str, outcome: Outcome, errands: &mut JoinSet<()>) {
         if let Some(pending) = self.pending.remove(id) {
-            let delivery = self.delivery.clone();
-            errands.spawn(async move { deliver(&delivery, pending.target, &pending.request_id, outcome).await });
+            let delivery = self.desk();
+            errands.spawn(async move { delivery.deliver(pending.target, &pending.request_id, outcome).await });
         }
+    }
+
+    fn desk(&self) -> Desk {
+        Desk { delivery: self.delivery.clone(), outcomes: self.outcomes.clone() }
     }
 
     fn target(&self, app: &str, request: &PhotoRequest) -> Option<Target> {
@@ -173,13 +188,32 @@ fn max_width(size: &str) -> u32 {
     }
 }
 
-async fn deliver(delivery: &PhotoDelivery, target: Option<Target>, request_id: &str, outcome: Outcome) {
-    let Some(target) = target else {
-        warn!(request_id, "the app has no webhook, so no place for a photo");
-        return;
-    };
-    match delivery.deliver(&target, request_id, &outcome).await {
-        Ok(()) => info!(request_id, taken = matches!(outcome, Outcome::Taken(_)), "photo answered"),
-        Err(error) => warn!(request_id, %error, "a photo's answer could not be delivered"),
+/// Answers one request.
+struct Desk {
+    delivery: PhotoDelivery,
+    outcomes: Arc<Mutex<Tally>>,
+}
+
+impl Desk {
+    async fn deliver(self, target: Option<Target>, request_id: &str, outcome: Outcome) {
+        let Some(target) = target else {
+            warn!(request_id, "the app has no webhook, so no place for a photo");
+            return self.count("undelivered");
+        };
+        let taken = matches!(outcome, Outcome::Taken(_));
+        match self.delivery.deliver(&target, request_id, &outcome).await {
+            Ok(()) => {
+                info!(request_id, taken, "photo answered");
+                self.count(if taken { "taken" } else { "failed" });
+            }
+            Err(error) => {
+                warn!(request_id, %error, "a photo's answer could not be delivered");
+                self.count("undelivered");
+            }
+        }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).count(outcome);
     }
 }

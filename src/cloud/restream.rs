@@ -216,7 +216,7 @@ impl Runner {
             attempt += 1;
             let Some(target) = self.target().await else { break };
             let Some(failure) = self.attempt(attempt, target, &mut verdicts).await else { break };
-            tracing::warn!(url = %self.url, %failure, attempt, "restream interrupted");
+            tracing::warn!(url = %self.url, cause = %failure.cause, %failure, attempt, "restream interrupted");
             self.show(OutputState::Error, Some(failure.cause.explain()));
             let Some(delay) = verdicts.lost(failure.cause) else {
                 // It stays as it is until the stream is over.

@@ -31,7 +31,7 @@ use super::store::Store;
 use super::thumbnails::Thumbnails;
 use super::tls;
 use super::webhook::Launcher;
-use super::{control, http_client, http_server, watch_page};
+use super::{control, http_client, http_server, metrics, watch_page};
 use crate::ingest::{self, Ingest};
 use crate::playback::Playback;
 use crate::whep::{self, Whep};
@@ -87,6 +87,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
     let (gateway_events, mut from_gateway) = mpsc::channel(QUEUE);
     let (control_events, mut from_control) = mpsc::channel(QUEUE);
     let (news, mut from_live) = mpsc::channel(QUEUE);
+    let (scrapes, mut from_scrapes) = mpsc::channel::<metrics::Scrape>(1);
     let documents = Documents::default();
     let (pages, page_states) = watch::channel(Pages::new());
     let (end, shutdown) = watch::channel(false);
@@ -107,6 +108,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
         playback: Playback::default(),
         whep,
         thumbnails: Thumbnails::default(),
+        traffic: Arc::default(),
         dvr: config.hls.dvr_window(),
     };
     let photos = Photos::new(PhotoDelivery::new(client, config.photo.custom_webhooks), registry.clone());
@@ -126,7 +128,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
     }
     let service = control::Service { registry, gateway: gateway.clone(), launcher: launcher.clone() };
     servers.spawn(control::serve(listener, service, control_events, shutdown.clone()));
-    servers.spawn(http_server::serve(http, https, router(&gateway, &services, page_states), limits, shutdown));
+    let router = router(&gateway, &services, page_states).merge(metrics::router(&config, scrapes));
+    servers.spawn(http_server::serve(http, https, router, limits, services.traffic.clone(), shutdown));
     info!(http = %config.http.listen, rtmp = %config.rtmp.listen, webrtc = %config.webrtc.listen, "ready");
 
     let mut poll = interval(POLL);
@@ -140,6 +143,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
             Some(event) = from_control.recv() => core.control(event),
             Some(event) = from_ingest.recv() => core.ingest(event),
             Some(event) = from_live.recv() => core.news(event),
+            Some(reply) = from_scrapes.recv() => drop(reply.send(core.numbers())), // who asked may be gone
             _ = poll.tick() => core.poll(),
             () = async { sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => core.tick(),
             Some(ended) = core.errands.join_next() => log_panic(ended),

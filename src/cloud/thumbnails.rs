@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use crate::broadcast::{Broadcast, Frame, Media};
 use crate::media::failure::Failure;
 use crate::media::still::{KeyFrame, still};
+use crate::metrics::Counter;
 
 /// How old a picture may be before the next one is made.
 const FRESH: Duration = Duration::from_secs(5);
@@ -41,11 +42,16 @@ pub struct Thumbnails(Arc<Shared>);
 struct Shared {
     streams: Mutex<HashMap<String, Arc<Stream>>>,
     decoders: Semaphore,
+    made: Counter,
 }
 
 impl Default for Thumbnails {
     fn default() -> Self {
-        Self(Arc::new(Shared { streams: Mutex::default(), decoders: Semaphore::new(DECODERS) }))
+        Self(Arc::new(Shared {
+            streams: Mutex::default(),
+            decoders: Semaphore::new(DECODERS),
+            made: Counter::default(),
+        }))
     }
 }
 
@@ -85,6 +91,11 @@ impl Thumbnails {
         self.lock().remove(id);
     }
 
+    /// How many pictures were made.
+    pub fn made(&self) -> u64 {
+        self.0.made.get()
+    }
+
     /// `GET /thumbnails/{id}.jpg`.
     pub fn router(&self) -> Router {
         Router::new().route("/thumbnails/{file}", get(thumbnail)).with_state(self.clone())
@@ -118,7 +129,7 @@ fn newest_key(broadcast: &Broadcast) -> Option<Arc<Frame>> {
 async fn thumbnail(State(thumbnails): State<Thumbnails>, Path(file): Path<String>) -> Response {
     let stream = file.strip_suffix(".jpg").and_then(|id| thumbnails.lock().get(id).cloned());
     let Some(stream) = stream else { return (StatusCode::NOT_FOUND, PUBLIC).into_response() };
-    match tokio::time::timeout(LIMIT, stream.fresh(&thumbnails.0.decoders)).await {
+    match tokio::time::timeout(LIMIT, stream.fresh(&thumbnails.0)).await {
         Ok(Ok(jpeg)) => {
             (PUBLIC, [(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "public, max-age=4")], jpeg)
                 .into_response()
@@ -138,15 +149,16 @@ fn unavailable(reason: &str) -> Response {
 }
 
 impl Stream {
-    async fn fresh(&self, decoders: &Semaphore) -> Result<Bytes, NoPicture> {
+    async fn fresh(&self, shared: &Shared) -> Result<Bytes, NoPicture> {
         let mut newest = self.newest.lock().await;
         if let Some(picture) = newest.as_ref().filter(|picture| picture.made.elapsed() < FRESH) {
             return Ok(picture.jpeg.clone());
         }
         // Never closed, so a permit comes.
-        let _permit = decoders.acquire().await;
+        let _permit = shared.decoders.acquire().await;
         match picture(&self.broadcast, WIDTH, QUALITY).await {
             Ok(jpeg) => {
+                shared.made.increment();
                 let jpeg = Bytes::from(jpeg);
                 *newest = Some(Picture { made: Instant::now(), jpeg: jpeg.clone() });
                 Ok(jpeg)

@@ -18,6 +18,7 @@ use super::config::Config;
 use super::gateway::Gateway;
 use super::http_client::explain;
 use super::registry::{Registry, RegistryError, session_id};
+use crate::metrics::Tally;
 
 /// How long. Tests shorten it.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +113,24 @@ struct Shared {
     timing: Timing,
     starting: Mutex<BTreeSet<String>>,
     posts: Mutex<JoinSet<()>>,
+    outcomes: Mutex<Tally>,
+}
+
+/// What can come of calling a webhook, for the metrics.
+pub(super) const OUTCOMES: &[&str] =
+    &["started", "stopped", "unreachable", "refused", "not_connected", "too_many", "not_configured"];
+
+impl LaunchError {
+    /// One of [`OUTCOMES`].
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Refused(_) => "refused",
+            Self::NotConnected(_) => "not_connected",
+            Self::Busy => "too_many",
+            Self::Registry(_) | Self::NoWebhook(_) | Self::NotRunning(_) => "not_configured",
+        }
+    }
 }
 
 /// A session that is being started, until this is dropped.
@@ -147,6 +166,7 @@ impl Launcher {
             timing,
             starting: Mutex::default(),
             posts: Mutex::default(),
+            outcomes: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -163,6 +183,7 @@ impl Launcher {
             return Ok(Started::Before);
         }
         let started = self.connect(url, &session, user).await;
+        self.count(started.as_ref().map_or_else(LaunchError::outcome, |()| "started"));
         match &started {
             Ok(()) => info!(package, user, "app started"),
             Err(error) => {
@@ -240,7 +261,9 @@ impl Launcher {
                 "timestamp": timestamp(),
                 "reason": reason.name(),
             });
-            match post(shared.client.clone(), url, message, shared.timing.stop_answer).await {
+            let told = post(shared.client.clone(), url, message, shared.timing.stop_answer).await;
+            self.count(told.as_ref().map_or_else(LaunchError::outcome, |()| "stopped"));
+            match told {
                 Ok(()) => {
                     let _ = timeout(shared.timing.leave, shared.gateway.session_down(&session)).await;
                 }
@@ -250,6 +273,15 @@ impl Launcher {
         shared.registry.remove_session(user, package).await?;
         info!(package, user, reason = reason.name(), "app stopped");
         Ok(())
+    }
+
+    /// What came of calls so far: how often each of [`OUTCOMES`].
+    pub(super) fn outcomes(&self) -> Tally {
+        self.shared.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.shared.outcomes.lock().unwrap_or_else(PoisonError::into_inner).count(outcome);
     }
 
     /// Ends the calls that are under way.

@@ -305,7 +305,7 @@ impl Core {
         self.withdraw_doubted(Cause::Shutdown, |_| true);
         self.stop_stream(Cause::Shutdown, now);
         for photo in std::mem::take(&mut self.photos) {
-            self.counts.photos_failed.count(Cause::Shutdown);
+            self.counts.photos_failed.count(Cause::Shutdown.name());
             self.reply(photo.request, Err(Cause::Shutdown.into()));
         }
     }
@@ -356,7 +356,7 @@ impl Core {
                 arbiter::Answer::Refused { owner, cause },
             ) => {
                 if let Waiting::Photo { .. } = waiting {
-                    self.counts.photos_failed.count(cause);
+                    self.counts.photos_failed.count(cause.name());
                 }
                 let message = format!("{}: {owner}", cause.explain());
                 self.reply(request, Err(Refusal { cause, message, owner: Some(owner) }));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use crate::media::{publisher, video};
-use crate::metrics::{Exposition, Kind, process};
+use crate::metrics::{Exposition, Kind, causes, process};
 use crate::protocol::{CameraState, DaemonState, StreamState};
 
 /// Sums over the life of the daemon.
@@ -114,7 +114,7 @@ fn stream(text: &mut Exposition, present: &Present<'_>) {
     text.family("lenscast_streams_started_total", Kind::Counter, "Streams that were granted the camera.")
         .sample(&[("kind", "unmanaged")], counts.unmanaged)
         .sample(&[("kind", "managed")], counts.managed);
-    let causes = [
+    let by_cause = [
         ("lenscast_streams_refused_total", "Requests for a stream that were refused.", &counts.refused),
         ("lenscast_streams_ended_total", "Streams that ended.", &counts.ended),
         (
@@ -123,8 +123,8 @@ fn stream(text: &mut Exposition, present: &Present<'_>) {
             &counts.retries,
         ),
     ];
-    for (name, help, counts) in causes {
-        counts.write(&mut text.family(name, Kind::Counter, help));
+    for (name, help, counts) in by_cause {
+        counts.write(&mut text.family(name, Kind::Counter, help), "cause", causes());
     }
 }
 
@@ -147,11 +147,12 @@ fn capture(text: &mut Exposition, totals: &Totals, present: &Present<'_>) {
         "Time since the camera gave a picture, or since it was opened; absent while it is closed.",
         present.camera_silent,
     );
-    present.core.counts().captures_lost.write(&mut text.family(
+    let mut family = text.family(
         "lenscast_captures_lost_total",
         Kind::Counter,
         "Openings of camera and encoder that failed or were lost.",
-    ));
+    );
+    present.core.counts().captures_lost.write(&mut family, "cause", causes());
 }
 
 fn encode(text: &mut Exposition, totals: &Totals, present: &Present<'_>) {
@@ -251,7 +252,11 @@ fn requests(text: &mut Exposition, present: &Present<'_>) {
     let counts = present.core.counts();
     text.counter("lenscast_photos_taken_total", "Photos that were taken.", counts.photos);
     let failed = "Photos that were refused or failed.";
-    counts.photos_failed.write(&mut text.family("lenscast_photos_failed_total", Kind::Counter, failed));
+    counts.photos_failed.write(
+        &mut text.family("lenscast_photos_failed_total", Kind::Counter, failed),
+        "cause",
+        causes(),
+    );
     text.family(
         "lenscast_keep_alives_total",
         Kind::Counter,
@@ -262,7 +267,11 @@ fn requests(text: &mut Exposition, present: &Present<'_>) {
     text.gauge("lenscast_link_up", "Whether the link to phone or cloud is up.", present.core.is_linked());
     text.counter("lenscast_link_losses_total", "Times that this link was lost.", counts.link_losses);
     let refused = "Messages over this link that could not be obeyed.";
-    counts.messages_refused.write(&mut text.family("lenscast_link_messages_refused_total", Kind::Counter, refused));
+    counts.messages_refused.write(
+        &mut text.family("lenscast_link_messages_refused_total", Kind::Counter, refused),
+        "cause",
+        causes(),
+    );
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::broadcast::{Broadcast, Frame, Media};
+use crate::metrics::Counter;
 use crate::protocol::Secret;
 
 /// Events wait here for their owner; connections that begin or end wait when it is full.
@@ -68,10 +69,31 @@ pub enum Stop {
     Shutdown,
 }
 
+impl Stop {
+    /// All that [`Self::name`] gives.
+    pub const NAMES: [&str; 8] =
+        ["finished", "lost", "silent", "taken_over", "closed", "unsupported", "protocol", "shutdown"];
+
+    /// One word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Lost => "lost",
+            Self::Silent => "silent",
+            Self::TakenOver => "taken_over",
+            Self::Closed => "closed",
+            Self::Unsupported(_) => "unsupported",
+            Self::Protocol(_) => "protocol",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 /// The streams that may be published. Cloning gives another handle to the same.
 #[derive(Clone, Debug)]
 pub struct Ingest {
     streams: Arc<Mutex<Streams>>,
+    refused: Arc<Counter>,
     events: mpsc::Sender<Event>,
 }
 
@@ -128,7 +150,7 @@ impl Ingest {
     /// No streams yet. The receiver is to be read for as long as [`super::serve`] runs.
     pub fn new() -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(QUEUE);
-        (Self { streams: Arc::default(), events }, receiver)
+        (Self { streams: Arc::default(), refused: Arc::default(), events }, receiver)
     }
 
     /// From now on a publisher with `key` writes `broadcast`, whose time begins now. A stream with the same id or key is
@@ -149,6 +171,15 @@ impl Ingest {
     /// Refuses the stream's key from now on, ends its publisher and its [`Broadcast`]. Does nothing for an unknown id.
     pub fn close(&self, stream_id: &str) {
         lock(&self.streams).close(stream_id);
+    }
+
+    /// How many publishers came with a key that no stream has.
+    pub fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
+    pub(super) fn count_refused(&self) {
+        self.refused.increment();
     }
 
     /// The stream that `key` publishes, taken over from whoever publishes it now; `None` if there is none.

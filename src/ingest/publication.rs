@@ -94,7 +94,7 @@ impl Publication {
 
     fn warn_of_sound(&mut self, why: &str) {
         if !std::mem::replace(&mut self.warned_of_sound, true) {
-            tracing::warn!(stream = self.claim.stream_id(), why, "published without sound");
+            tracing::warn!(stream_id = self.claim.stream_id(), why, "published without sound");
         }
     }
 

@@ -215,7 +215,7 @@ impl Connection {
         };
         if let Some(publication) = life.publication.take() {
             let claim = &publication.claim;
-            tracing::info!(stream = claim.stream_id(), publication = claim.publication(), %stop, "publisher stopped");
+            tracing::info!(stream_id = claim.stream_id(), publication = claim.publication(), %stop, "publisher stopped");
             life.ingest.tell(claim, Happening::Stopped(stop.clone())).await;
         }
         if life.session.is_over() {
@@ -329,13 +329,14 @@ impl Life {
 
     async fn publish(&mut self, key: &Secret, encoder: Option<String>) -> Result<(), Stop> {
         let Some(claim) = self.ingest.claim(key.expose()) else {
+            self.ingest.count_refused();
             tracing::warn!(peer = %self.peer, "a publisher was refused: no stream has its key");
             self.session.refuse().map_err(|error| protocol(&error))?;
             return Err(Stop::Protocol("no stream has this key".into()));
         };
         self.session.accept().map_err(|error| protocol(&error))?;
         self.place = None;
-        tracing::info!(stream = claim.stream_id(), publication = claim.publication(), peer = %self.peer, encoder, "publishing");
+        tracing::info!(stream_id = claim.stream_id(), publication = claim.publication(), peer = %self.peer, encoder, "publishing");
         let publication = self.publication.insert(Publication::new(claim));
         self.ingest.tell(&publication.claim, Happening::Publishing { peer: self.peer, encoder }).await;
         Ok(())

@@ -41,27 +41,33 @@ impl Counter {
     }
 }
 
-/// Counts by cause, of one owner.
+/// Counts by a label's value, of one owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ByCause(BTreeMap<&'static str, u64>);
+pub struct Tally(BTreeMap<&'static str, u64>);
 
-impl ByCause {
-    /// Once more for this cause.
-    pub fn count(&mut self, cause: Cause) {
-        *self.0.entry(cause.name()).or_default() += 1;
+impl Tally {
+    /// Once more of this.
+    pub fn count(&mut self, value: &'static str) {
+        *self.0.entry(value).or_default() += 1;
     }
 
-    /// How often for this cause.
-    pub fn get(&self, cause: Cause) -> u64 {
-        self.0.get(cause.name()).copied().unwrap_or(0)
+    /// How often there was this.
+    pub fn get(&self, value: &str) -> u64 {
+        self.0.get(value).copied().unwrap_or(0)
     }
 
-    /// Writes a sample for each cause. Those that never were are written as 0, so that the first one shows in a rate.
-    pub fn write(&self, family: &mut Family<'_>) {
-        for &cause in Cause::ALL {
-            family.sample(&[("cause", cause.name())], self.get(cause));
+    /// Writes a sample for each of these, which are all that are counted. What never was is written as 0, so that the first
+    /// one shows in a rate.
+    pub fn write(&self, family: &mut Family<'_>, label: &'static str, values: impl IntoIterator<Item = &'static str>) {
+        for value in values {
+            family.sample(&[(label, value)], self.get(value));
         }
     }
+}
+
+/// Every cause by its name: the values of a label `cause`.
+pub fn causes() -> impl Iterator<Item = &'static str> {
+    Cause::ALL.iter().map(|cause| cause.name())
 }
 
 /// What kind of number a family's are.
@@ -234,11 +240,11 @@ mod tests {
 
     #[test]
     fn every_cause_is_there_from_the_beginning() {
-        let mut counts = ByCause::default();
-        counts.count(Cause::ConnectionLost);
-        counts.count(Cause::ConnectionLost);
+        let mut counts = Tally::default();
+        counts.count(Cause::ConnectionLost.name());
+        counts.count(Cause::ConnectionLost.name());
         let mut text = Exposition::default();
-        counts.write(&mut text.family("ends_total", Kind::Counter, "Ends."));
+        counts.write(&mut text.family("ends_total", Kind::Counter, "Ends."), "cause", causes());
         let text = text.finish();
         assert_eq!(text.lines().count(), 2 + Cause::ALL.len());
         assert!(text.contains("ends_total{cause=\"connection_lost\"} 2\n"), "{text}");

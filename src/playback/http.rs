@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,8 +15,9 @@ use tower_http::cors::{Any, CorsLayer};
 
 use super::hls::newest;
 use super::presentation::{Kind, Presentation};
-use super::service::{Playback, Stream, Text};
+use super::service::{Playback, Served, Stream, Text};
 use super::viewers::client;
+use crate::metrics::Counter;
 
 const FOREVER: &str = "public, max-age=86400, immutable";
 const SHORTLY: &str = "public, max-age=1";
@@ -37,6 +38,13 @@ impl Playback {
             .route("/dash/{id}/manifest.mpd", get(manifest))
             .layer(cors)
             .with_state(self.clone())
+    }
+}
+
+impl Playback {
+    fn count(&self, response: &Response, file: impl FnOnce(&Served) -> &Counter) {
+        file(self.served()).increment();
+        self.served().bytes.add(response.body().size_hint().lower());
     }
 }
 
@@ -115,6 +123,12 @@ async fn hls_file(
     };
     if response.status().is_success() {
         stream.saw(viewer);
+        playback.count(&response, |served| match file {
+            File::Multivariant | File::Playlist(_) => &served.playlists,
+            File::Segment(..) | File::SegmentAt(..) => &served.segments,
+            File::Part(..) => &served.parts,
+            File::Init(..) => &served.initializations,
+        });
     }
     response
 }
@@ -123,7 +137,10 @@ async fn manifest(State(playback): State<Playback>, Path(id): Path<String>, requ
     let Some(stream) = playback.stream(&id) else { return not_found() };
     let Some(text) = stream.text(Text::Manifest, &id) else { return not_found() };
     stream.saw(client(request.headers(), request.extensions()));
-    ([(header::CONTENT_TYPE, "application/dash+xml"), (header::CACHE_CONTROL, SHORTLY)], text).into_response()
+    let headers = [(header::CONTENT_TYPE, "application/dash+xml"), (header::CACHE_CONTROL, SHORTLY)];
+    let response = (headers, text).into_response();
+    playback.count(&response, |served| &served.manifests);
+    response
 }
 
 fn not_found() -> Response {

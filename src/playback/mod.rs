@@ -24,4 +24,4 @@ mod viewers;
 #[cfg(test)]
 mod tests;
 
-pub use service::{Options, Playback, State};
+pub use service::{Options, Playback, Served, State};

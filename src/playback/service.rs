@@ -12,6 +12,7 @@ use super::presentation::{Kind, Presentation};
 use super::viewers::{Viewers, expiry};
 use super::{dash, hls};
 use crate::broadcast::{Broadcast, Reader};
+use crate::metrics::Counter;
 
 /// The first discontinuity sequence number is below this: three weeks in minutes.
 const DISCONTINUITIES: u64 = 1 << 15;
@@ -72,6 +73,36 @@ pub struct Playback(Arc<Shared>);
 struct Shared {
     streams: Mutex<HashMap<String, Arc<Stream>>>,
     tasks: Mutex<JoinSet<()>>,
+    served: Served,
+}
+
+/// What players were given.
+#[derive(Debug, Default)]
+pub struct Served {
+    pub(super) playlists: Counter,
+    pub(super) manifests: Counter,
+    pub(super) initializations: Counter,
+    pub(super) segments: Counter,
+    pub(super) parts: Counter,
+    pub(super) bytes: Counter,
+}
+
+impl Served {
+    /// How many files of each kind.
+    pub fn files(&self) -> [(&'static str, u64); 5] {
+        [
+            ("playlist", self.playlists.get()),
+            ("manifest", self.manifests.get()),
+            ("initialization", self.initializations.get()),
+            ("segment", self.segments.get()),
+            ("part", self.parts.get()),
+        ]
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
 }
 
 /// One stream as requests see it.
@@ -167,6 +198,11 @@ impl Playback {
     /// What can be said of a stream, now and whenever it changes; `None` if it is not there.
     pub fn state(&self, id: &str) -> Option<watch::Receiver<State>> {
         self.stream(id).map(|stream| stream.state.subscribe())
+    }
+
+    /// What players were given so far.
+    pub fn served(&self) -> &Served {
+        &self.0.served
     }
 
     /// Ends all streams at once and waits until their tasks have ended.

@@ -103,10 +103,21 @@ async fn offer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let stream = shared.registry.find(&id).ok_or_else(Problem::no_stream)?;
-    require_type(&headers, SDP)?;
+    let answer = agree(&shared, &id, &uri, &headers, &body).await;
+    let sessions = &shared.sessions;
+    if answer.is_ok() {
+        sessions.agreed.increment()
+    } else {
+        sessions.refused.increment()
+    }
+    answer
+}
+
+async fn agree(shared: &Shared, id: &str, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Response, Problem> {
+    let stream = shared.registry.find(id).ok_or_else(Problem::no_stream)?;
+    require_type(headers, SDP)?;
     let offer =
-        std::str::from_utf8(&body).map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the offer is not text"))?;
+        std::str::from_utf8(body).map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the offer is not text"))?;
     let profile = stream.watchable()?;
     let (agreed, answer) = shared.rtc.answer(offer, profile, Instant::now())?;
     let tag = entity_tag(&agreed.ufrag);
@@ -114,7 +125,7 @@ async fn offer(
     let location = format!("{}/{name}", uri.path().trim_end_matches('/'));
     let (reply, room) = oneshot::channel();
     let join = Command::Join(Box::new(Join { agreed, stream, name, reply }));
-    if !ask(&shared, join, room).await? {
+    if !ask(shared, join, room).await? {
         return Err(Problem::overloaded("as many viewers as this server takes are watching"));
     }
     let headers = [(header::CONTENT_TYPE, SDP), (header::LOCATION, &location), (header::ETAG, &tag)];

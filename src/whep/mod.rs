@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::broadcast::Broadcast;
+use crate::metrics::Counter;
 use registry::Registry;
 
 /// Where media leaves from, and to how many.
@@ -74,8 +75,18 @@ struct Shared {
     registry: Registry,
     commands: mpsc::Sender<task::Command>,
     rtc: answer::Template,
+    sessions: Sessions,
     stop: watch::Sender<bool>,
     owner: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What came of viewers' offers.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    /// They got an answer.
+    pub agreed: Counter,
+    /// They did not: what was asked for cannot be, or there is no room.
+    pub refused: Counter,
 }
 
 impl Whep {
@@ -99,7 +110,14 @@ impl Whep {
         let (stop, stopped) = watch::channel(false);
         let owner = tokio::spawn(task::run(task::Inputs { socket, addresses, inbox, stopped }, options.sessions));
         let owner = Mutex::new(Some(owner));
-        Ok(Self(Arc::new(Shared { registry: Registry::default(), commands, rtc, stop, owner })))
+        Ok(Self(Arc::new(Shared {
+            registry: Registry::default(),
+            commands,
+            rtc,
+            sessions: Sessions::default(),
+            stop,
+            owner,
+        })))
     }
 
     /// Lets viewers in at `/whep/{id}`. A stream of that id that was open is closed before.
@@ -115,6 +133,11 @@ impl Whep {
     /// How many are connected to the stream.
     pub fn viewers(&self, id: &str) -> usize {
         self.0.registry.viewers(id)
+    }
+
+    /// What came of viewers' offers so far.
+    pub fn sessions(&self) -> &Sessions {
+        &self.0.sessions
     }
 
     /// `POST` and `OPTIONS /whep/{id}`, `DELETE` and `PATCH /whep/{id}/{session}`; open to pages of any origin.

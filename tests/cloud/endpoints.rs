@@ -78,7 +78,12 @@ const TABLE: &[(&str, &str, &str, &str, u16)] = &[
     ("HEAD", "/healthz", "", "", 200),
     ("POST", "/healthz", "", "x", 405),
     ("GET", "/", "", "", 404),
-    ("GET", "/metrics", "", "", 404),
+    // Of this machine, and no proxy's.
+    ("GET", "/metrics", "", "", 200),
+    ("POST", "/metrics", "", "x", 405),
+    ("GET", "/metrics", "x-forwarded-for: 127.0.0.1\r\n", "", 404),
+    ("GET", "/metrics", "forwarded: for=127.0.0.1\r\n", "", 404),
+    ("GET", "/metrics/", "", "", 404),
     ("GET", "/api/apps", "", "", 404),
     ("GET", "/api/streams", "", "", 404),
     // Sockets: apps show their key in the first message, glasses their token at once.

@@ -1,5 +1,6 @@
 //! What clients that are slow, silent or many can do to the HTTP server, with its limits made short.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -70,7 +71,7 @@ impl Server {
             )
             .with_state(arrived);
         let (end, ended) = watch::channel(false);
-        let task = tokio::spawn(serve(listener, None, router, limits, ended));
+        let task = tokio::spawn(serve(listener, None, router, limits, Arc::default(), ended));
         Self { address, end, task, slow }
     }
 

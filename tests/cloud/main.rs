@@ -14,6 +14,7 @@ mod ingest;
 mod link_proxy;
 mod live_source;
 mod material;
+mod metrics;
 mod playback;
 mod reconnect;
 mod restream;

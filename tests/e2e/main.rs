@@ -12,6 +12,7 @@ mod board;
 mod causes;
 mod cloud_link;
 mod harness;
+mod metrics;
 mod network_faults;
 mod photo;
 mod publish;

@@ -73,7 +73,7 @@ impl Core {
         for photo in ended {
             match reply {
                 Ok(_) => self.counts.photos += 1,
-                Err(refusal) => self.counts.photos_failed.count(refusal.cause),
+                Err(refusal) => self.counts.photos_failed.count(refusal.cause.name()),
             }
             self.reply(photo.request, reply.clone());
             if let Some(lease) = photo.lease {
@@ -206,7 +206,7 @@ impl Core {
             capture::Event::Running => self.camera_policy(Event::Running { generation }, now),
             capture::Event::Lost(failure) => {
                 let cause = failure.cause;
-                self.counts.captures_lost.count(cause);
+                self.counts.captures_lost.count(cause.name());
                 if matches!(cause, Cause::EncoderFailed | Cause::EncoderStalled) {
                     self.effects.push(Effect::DistrustEncoder(failure.clone()));
                 }

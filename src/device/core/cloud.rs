@@ -44,7 +44,7 @@ impl Core {
             }
             Err(error) => {
                 tracing::warn!(cause = %error.cause, %error, "message from the link refused");
-                self.counts.messages_refused.count(error.cause);
+                self.counts.messages_refused.count(error.cause.name());
                 if self.acknowledge(error.message_id) {
                     self.dialect = error.dialect;
                     self.tell(report::rejected(&error).to_string());
@@ -124,7 +124,7 @@ impl Core {
         if self.cloud_photos.len() == MOST_PHOTOS {
             let message = "too many photos are being taken".into();
             let refusal = Refusal { cause: Cause::CameraBusy, message, owner: None };
-            self.counts.photos_failed.count(refusal.cause);
+            self.counts.photos_failed.count(refusal.cause.name());
             return self.tell(photo::failure(&name, &refusal).to_string());
         }
         let request = self.next_request();

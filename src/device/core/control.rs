@@ -28,7 +28,7 @@ impl Core {
             Request::Start(start) => match read_start(start) {
                 Ok(start) => self.ask_for_stream(request, start, Origin::Control(request), now),
                 Err(refusal) => {
-                    self.counts.refused.count(refusal.cause);
+                    self.counts.refused.count(refusal.cause.name());
                     self.reply(request, Err(refusal));
                 }
             },

@@ -1,5 +1,5 @@
 use super::Core;
-use crate::metrics::ByCause;
+use crate::metrics::Tally;
 use crate::protocol::StreamKind;
 
 /// What happened since the daemon began, for its metrics.
@@ -10,17 +10,17 @@ pub struct Counts {
     /// Managed ones.
     pub managed: u64,
     /// Requests for a stream that were refused.
-    pub refused: ByCause,
+    pub refused: Tally,
     /// Streams that ended.
-    pub ended: ByCause,
+    pub ended: Tally,
     /// Attempts, or publications, that were lost and are to be followed by another.
-    pub retries: ByCause,
+    pub retries: Tally,
     /// Captures that were lost.
-    pub captures_lost: ByCause,
+    pub captures_lost: Tally,
     /// Photos that were taken.
     pub photos: u64,
     /// Photos that were not.
-    pub photos_failed: ByCause,
+    pub photos_failed: Tally,
     /// Keep-alives for the stream that lives.
     pub keep_alives: u64,
     /// Keep-alives for any other.
@@ -28,7 +28,7 @@ pub struct Counts {
     /// Times that the link to phone or cloud was lost.
     pub link_losses: u64,
     /// Messages from it that could not be obeyed.
-    pub messages_refused: ByCause,
+    pub messages_refused: Tally,
 }
 
 impl Counts {

@@ -176,7 +176,7 @@ impl Core {
     }
 
     pub(super) fn refuse_stream(&mut self, asked: &Asked, refusal: Refusal) {
-        self.counts.refused.count(refusal.cause);
+        self.counts.refused.count(refusal.cause.name());
         match asked.origin {
             Origin::Cloud(dialect) => {
                 let message = report::start_refused(&asked.start.stream_id, dialect, &refusal);
@@ -283,7 +283,7 @@ impl Core {
             "stream"
         );
         if report.state == StreamState::Reconnecting {
-            self.counts.retries.count(report.cause.unwrap_or(Cause::Internal));
+            self.counts.retries.count(report.cause.unwrap_or(Cause::Internal).name());
         }
         self.effects.push(Effect::Tell(ReportLine::new(&id, report)));
         if let Origin::Cloud(dialect) = stream.origin {
@@ -313,7 +313,7 @@ impl Core {
         for request in stream.stoppers {
             self.reply(request, Ok(Answer::Done));
         }
-        self.counts.ended.count(cause);
+        self.counts.ended.count(cause.name());
         self.last_end = Some(StreamEnd { stream_id, state, cause });
         self.effects.push(Effect::Remember(None));
         self.arbitrate(ArbiterEvent::Release { lease: stream.lease }, now);

@@ -34,6 +34,8 @@ impl Orchestration {
         for participant in &stream.participants {
             self.last_words(&participant.app, stream.last_words(&participant.app, end));
         }
+        let kind = stream.stream_kind();
+        self.actions.push(Action::Ended { stream_id: stream.id.clone(), kind, cause: end.counted() });
         if stream.playback().is_some() {
             self.actions.push(Action::Close { stream_id: stream.id });
         }

@@ -2,7 +2,7 @@ use crate::protocol::app::{
     AppRequest, CheckedStream, Destination, ManagedStatus, Output, PhotoRequest, Refused, UnmanagedStatus,
 };
 use crate::protocol::glasses::{GlassesCommand, GlassesMessage};
-use crate::protocol::{Dialect, Secret};
+use crate::protocol::{Dialect, Secret, StreamKind};
 
 /// What only chance and the calendar can give; used if the request needs it.
 #[derive(Clone, Debug)]
@@ -175,6 +175,22 @@ pub enum Action {
     Close {
         /// Which.
         stream_id: String,
+    },
+    /// Take note: a stream was begun.
+    Began {
+        /// Which.
+        stream_id: String,
+        /// Of which kind.
+        kind: StreamKind,
+    },
+    /// Take note: it is over, however many apps hear of it.
+    Ended {
+        /// Which.
+        stream_id: String,
+        /// Of which kind.
+        kind: StreamKind,
+        /// The name of a [`crate::protocol::Cause`], or one of [`super::END_REASONS`].
+        cause: &'static str,
     },
     /// Start an app by its webhook: its stream runs and it is gone.
     StartApp {

@@ -1,6 +1,6 @@
 //! What the glasses say, and what they are told.
 
-use super::stream::Final;
+use super::stream::{Final, LOST_BY_GLASSES};
 use super::{Action, Device, Orchestration, RESTARTS, Time};
 use crate::protocol::glasses::{GlassesCommand, GlassesMessage, GlassesState, GlassesStatus};
 
@@ -89,7 +89,8 @@ impl Orchestration {
                 let start = stream.start();
                 self.command(start);
             } else {
-                let end = ended.map_or_else(|| Final::failed("the glasses no longer stream it"), Final::told);
+                let end = ended
+                    .map_or_else(|| Final::failed("the glasses no longer stream it", LOST_BY_GLASSES), Final::told);
                 self.finish(&id, &end);
             }
         }

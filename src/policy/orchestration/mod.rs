@@ -27,6 +27,7 @@ use crate::protocol::app::{AppRequest, Refused};
 pub use durable::Durable;
 pub use event::{Action, Event, Fresh};
 pub use status::Overview;
+pub use stream::END_REASONS;
 use stream::{Final, Media, Stream};
 
 /// How long. In parentheses what they are by default.

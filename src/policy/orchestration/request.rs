@@ -125,6 +125,7 @@ impl Orchestration {
     }
 
     pub(super) fn begin(&mut self, stream: Stream) {
+        self.actions.push(Action::Began { stream_id: stream.id.clone(), kind: stream.stream_kind() });
         self.command(stream.start());
         self.streams.push(stream);
         self.actions.push(Action::Save);

@@ -4,7 +4,7 @@ use super::status::Status;
 use super::{MANAGED_APP, Time, Timing};
 use crate::protocol::app::{ManagedRequest, ManagedWord, Output, UnmanagedRequest};
 use crate::protocol::glasses::{GlassesCommand, GlassesState, GlassesStatus};
-use crate::protocol::{Secret, StreamUrl};
+use crate::protocol::{Cause, Secret, StreamKind, StreamUrl};
 
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -80,12 +80,31 @@ pub(super) struct Final {
     pub(super) unmanaged: &'static str,
     pub(super) details: Option<String>,
     pub(super) cause: Option<String>,
+    /// What it is counted as where nobody gave a cause.
+    reason: &'static str,
 }
+
+/// What streams end of beside the causes that the glasses know.
+pub const END_REASONS: [&str; 4] = [NO_MEDIA, NOT_STARTED, LOST_BY_GLASSES, OTHER];
+/// Nothing came from the glasses for too long.
+const NO_MEDIA: &str = "no_media";
+/// Nothing came from them at all.
+const NOT_STARTED: &str = "not_started";
+/// They said that they do not run it.
+pub(super) const LOST_BY_GLASSES: &str = "lost_by_glasses";
+/// They gave a reason that is unknown here, or none.
+const OTHER: &str = "other";
 
 impl Final {
     /// As asked.
     pub(super) fn stopped() -> Self {
-        Self { managed: ManagedWord::Stopped, unmanaged: "stopped", details: None, cause: None }
+        Self {
+            managed: ManagedWord::Stopped,
+            unmanaged: "stopped",
+            details: None,
+            cause: None,
+            reason: Cause::Requested.name(),
+        }
     }
 
     /// By somebody else's wish.
@@ -93,14 +112,22 @@ impl Final {
         Self { details: Some(details), ..Self::stopped() }
     }
 
-    pub(super) fn failed(details: &str) -> Self {
+    pub(super) fn failed(details: &str, reason: &'static str) -> Self {
         let details = Some(details.to_owned());
-        Self { managed: ManagedWord::Error, unmanaged: "error", details, cause: None }
+        Self { managed: ManagedWord::Error, unmanaged: "error", details, cause: None, reason }
+    }
+
+    /// What it is counted as: one of few words, whatever the glasses say.
+    pub(super) fn counted(&self) -> &'static str {
+        match &self.cause {
+            Some(cause) => Cause::ALL.iter().map(|known| known.name()).find(|name| name == cause).unwrap_or(OTHER),
+            None => self.reason,
+        }
     }
 
     pub(super) fn timed_out(unmanaged: bool) -> Self {
         let what = if unmanaged { "the glasses no longer answer" } else { "Stream timed out waiting for keep-alive" };
-        Self { unmanaged: "timeout", cause: Some("keep_alive_timeout".into()), ..Self::failed(what) }
+        Self { unmanaged: "timeout", cause: Some("keep_alive_timeout".into()), ..Self::failed(what, OTHER) }
     }
 
     /// As the glasses say.
@@ -108,9 +135,10 @@ impl Final {
         let GlassesStatus { details, cause, .. } = status.clone();
         let details = details.or_else(|| cause.clone());
         match status.state {
-            GlassesState::TimedOut => Self { unmanaged: "timeout", details, cause, ..Self::failed("") },
+            GlassesState::TimedOut => Self { unmanaged: "timeout", details, cause, ..Self::failed("", OTHER) },
             GlassesState::Failed => {
-                Self { cause, ..Self::failed(details.as_deref().unwrap_or("the glasses ended the stream")) }
+                let details = details.as_deref().unwrap_or("the glasses ended the stream");
+                Self { cause, ..Self::failed(details, OTHER) }
             }
             _ => Self { details, cause, ..Self::stopped() },
         }
@@ -151,6 +179,10 @@ impl Stream {
 
     pub(super) fn is_unmanaged(&self) -> bool {
         matches!(self.kind, Kind::Unmanaged { .. })
+    }
+
+    pub(super) fn stream_kind(&self) -> StreamKind {
+        if self.is_unmanaged() { StreamKind::Unmanaged } else { StreamKind::Managed }
     }
 
     pub(super) fn is_managed_of(&self, app: &str) -> bool {
@@ -255,11 +287,11 @@ impl Stream {
         let last = self.glasses.as_ref().and_then(|status| status.details.clone().or_else(|| status.cause.clone()));
         let said = last.map_or_else(String::new, |last| format!("; they said last: {last}"));
         Some(if down.is_some() {
-            Final { cause: Some("link_lost".into()), ..Final::failed("glasses link lost") }
+            Final { cause: Some("link_lost".into()), ..Final::failed("glasses link lost", OTHER) }
         } else if self.was_active {
-            Final::failed(&format!("no media from the glasses for {} s{said}", timing.recovery.as_secs()))
+            Final::failed(&format!("no media from the glasses for {} s{said}", timing.recovery.as_secs()), NO_MEDIA)
         } else {
-            Final::failed(&format!("the glasses did not stream within {} s{said}", timing.start.as_secs()))
+            Final::failed(&format!("the glasses did not stream within {} s{said}", timing.start.as_secs()), NOT_STARTED)
         })
     }
 }
