@@ -101,11 +101,11 @@ impl<S: Subscriber> Layer<S> for Journal {
         let mut line = Line::default();
         event.record(&mut line);
         let mut record = self.record(*metadata.level());
-        put(&mut record, "MESSAGE", &shortened(&redact_urls(&line.text)));
+        put(&mut record, "MESSAGE", shortened(&redact_urls(&line.text)));
         let module = line.module.as_deref().or(metadata.module_path()).unwrap_or(metadata.target());
         put(&mut record, "CODE_MODULE", module);
         for (name, value) in &line.fields {
-            put(&mut record, name, &shortened(&redact_urls(value)));
+            put(&mut record, name, shortened(&redact_urls(value)));
         }
         self.send(&record);
     }
@@ -260,10 +260,10 @@ mod tests {
 
     #[test]
     fn a_journal_that_takes_nothing_holds_nobody_up_and_hears_how_much_it_missed() {
-        let journald = Journald::begin();
-        let journal = Journal::open("program", &journald.path()).unwrap();
         // More than any queue of datagrams holds.
         const LINES: usize = 2000;
+        let journald = Journald::begin();
+        let journal = Journal::open("program", &journald.path()).unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(journal), || {
             for _ in 0..LINES {
                 tracing::info!("a line");

@@ -59,11 +59,14 @@ struct Service {
     scrapes: mpsc::Sender<Scrape>,
 }
 
-/// `/metrics`; what is asked there comes by `scrapes`.
-pub(super) fn router(config: &Config, scrapes: mpsc::Sender<Scrape>) -> Router {
+/// `/metrics`, and what is asked there.
+pub(super) fn router(config: &Config) -> (Router, mpsc::Receiver<Scrape>) {
+    let (scrapes, asked) = mpsc::channel(1);
     let token = config.metrics.token.as_ref().map(|token| KeyHash::of(token.expose()));
     let access = Access { token, proxied: config.http.is_proxied() };
-    Router::new().route("/metrics", get(numbers)).with_state(Service { access: Arc::new(access), scrapes })
+    let router =
+        Router::new().route("/metrics", get(numbers)).with_state(Service { access: Arc::new(access), scrapes });
+    (router, asked)
 }
 
 async fn numbers(State(service): State<Service>, request: Request) -> Response {

@@ -87,7 +87,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
     let (gateway_events, mut from_gateway) = mpsc::channel(QUEUE);
     let (control_events, mut from_control) = mpsc::channel(QUEUE);
     let (news, mut from_live) = mpsc::channel(QUEUE);
-    let (scrapes, mut from_scrapes) = mpsc::channel::<metrics::Scrape>(1);
+    let (metrics, mut from_scrapes) = metrics::router(&config);
     let documents = Documents::default();
     let (pages, page_states) = watch::channel(Pages::new());
     let (end, shutdown) = watch::channel(false);
@@ -95,12 +95,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
 
     let gateway = Gateway::new(&config, registry.clone(), gateway_events);
     let launcher = Launcher::new(&config, client.clone(), registry.clone(), gateway.clone());
-    let webrtc = whep::Options {
-        bind: config.webrtc.listen,
-        advertise: config.webrtc.candidates(),
-        sessions: config.webrtc.viewers,
-    };
-    let whep = Whep::start(&webrtc)
+    let whep = Whep::start(&webrtc(&config))
         .await
         .map_err(|error| CloudError::Listen(format!("{} (WebRTC)", config.webrtc.listen), error))?;
     let services = Services {
@@ -128,7 +123,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
     }
     let service = control::Service { registry, gateway: gateway.clone(), launcher: launcher.clone() };
     servers.spawn(control::serve(listener, service, control_events, shutdown.clone()));
-    let router = router(&gateway, &services, page_states).merge(metrics::router(&config, scrapes));
+    let router = router(&gateway, &services, page_states, metrics);
     servers.spawn(http_server::serve(http, https, router, limits, services.traffic.clone(), shutdown));
     info!(http = %config.http.listen, rtmp = %config.rtmp.listen, webrtc = %config.webrtc.listen, "ready");
 
@@ -172,6 +167,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
     Ok(())
 }
 
+fn webrtc(config: &Config) -> whep::Options {
+    let webrtc = &config.webrtc;
+    whep::Options { bind: webrtc.listen, advertise: webrtc.candidates(), sessions: webrtc.viewers }
+}
+
 fn acceptor(chain: Option<&std::path::Path>, key: Option<&std::path::Path>) -> Result<TlsAcceptor, CloudError> {
     let (Some(chain), Some(key)) = (chain, key) else {
         return Err(CloudError::Tls("TLS wants cert and key".into()));
@@ -187,7 +187,7 @@ fn descriptors() -> usize {
 }
 
 /// Everything that HTTP clients see.
-fn router(gateway: &Gateway, services: &Services, pages: watch::Receiver<Pages>) -> Router {
+fn router(gateway: &Gateway, services: &Services, pages: watch::Receiver<Pages>, metrics: Router) -> Router {
     let watch = Router::new().route("/api/watch/{id}", get(watch_state)).with_state(Arc::new(pages));
     Router::new()
         .merge(gateway.router())
@@ -196,6 +196,7 @@ fn router(gateway: &Gateway, services: &Services, pages: watch::Receiver<Pages>)
         .merge(services.thumbnails.router())
         .merge(watch_page::router())
         .merge(watch)
+        .merge(metrics)
 }
 
 async fn watch_state(State(pages): State<Arc<watch::Receiver<Pages>>>, Path(id): Path<String>) -> Response {

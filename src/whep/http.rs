@@ -105,11 +105,8 @@ async fn offer(
 ) -> Result<Response, Problem> {
     let answer = agree(&shared, &id, &uri, &headers, &body).await;
     let sessions = &shared.sessions;
-    if answer.is_ok() {
-        sessions.agreed.increment()
-    } else {
-        sessions.refused.increment()
-    }
+    let outcome = if answer.is_ok() { &sessions.agreed } else { &sessions.refused };
+    outcome.increment();
     answer
 }
 

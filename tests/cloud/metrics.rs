@@ -17,10 +17,10 @@ fn a_managed_stream_and_its_viewers_show_in_numbers() {
     let mut stage = Stage::new(&[("org.one", CAMERA)]);
     let port = stage.cloud.http();
     let idle = Scrape::of(port);
-    assert_eq!(idle.sum("lenscast_cloud_streams"), 0.0);
-    assert_eq!(idle.value("lenscast_cloud_connected{kind=\"glasses\"}"), 1.0);
-    assert_eq!(idle.value("lenscast_cloud_connected{kind=\"app\"}"), 1.0);
-    assert_eq!(idle.value("lenscast_cloud_webhooks_total{outcome=\"started\"}"), 1.0);
+    assert_eq!(idle.sum("lenscast_cloud_streams"), 0);
+    assert_eq!(idle.count("lenscast_cloud_connected{kind=\"glasses\"}"), 1);
+    assert_eq!(idle.count("lenscast_cloud_connected{kind=\"app\"}"), 1);
+    assert_eq!(idle.count("lenscast_cloud_webhooks_total{outcome=\"started\"}"), 1);
     assert!((1e6..1e10).contains(&idle.value("process_resident_memory_bytes")));
 
     let options = json!({"quality": "720p", "enableWebRTC": true});
@@ -37,16 +37,16 @@ fn a_managed_stream_and_its_viewers_show_in_numbers() {
         seen
     });
     seen.assert_after(&idle);
-    assert_eq!(seen.value("lenscast_cloud_streams{kind=\"managed\",status=\"active\"}"), 1.0);
-    assert_eq!(seen.sum("lenscast_cloud_streams"), 1.0, "a stream has one status");
-    assert_eq!(seen.value("lenscast_cloud_streams_started_total{kind=\"managed\"}"), 1.0);
-    assert_eq!(seen.value("lenscast_cloud_viewers{kind=\"webrtc\"}"), 1.0);
+    assert_eq!(seen.count("lenscast_cloud_streams{kind=\"managed\",status=\"active\"}"), 1);
+    assert_eq!(seen.sum("lenscast_cloud_streams"), 1, "a stream has one status");
+    assert_eq!(seen.count("lenscast_cloud_streams_started_total{kind=\"managed\"}"), 1);
+    assert_eq!(seen.count("lenscast_cloud_viewers{kind=\"webrtc\"}"), 1);
     assert!(seen.value("lenscast_cloud_viewers{kind=\"http\"}") >= 1.0, "ffprobe has just watched");
-    assert_eq!(seen.value("lenscast_cloud_whep_offers_total{outcome=\"agreed\"}"), 1.0);
+    assert_eq!(seen.count("lenscast_cloud_whep_offers_total{outcome=\"agreed\"}"), 1);
     assert!(seen.value("lenscast_cloud_ingest_frames_total{media=\"video\"}") > 10.0);
     assert!(seen.value("lenscast_cloud_ingest_frames_total{media=\"audio\"}") > 10.0);
     assert!(seen.value("lenscast_cloud_ingest_bytes_total") > 50_000.0);
-    assert_eq!(seen.value("lenscast_cloud_publications_total"), 1.0);
+    assert_eq!(seen.count("lenscast_cloud_publications_total"), 1);
     for kind in ["playlist", "initialization", "segment"] {
         assert!(seen.value(&format!("lenscast_cloud_playback_files_total{{kind=\"{kind}\"}}")) >= 1.0, "{kind}");
     }
@@ -57,13 +57,13 @@ fn a_managed_stream_and_its_viewers_show_in_numbers() {
     stage.apps[0].call("stopManagedStream", &json!([])).expect("it ends");
     stage.apps[0].managed("stopped", SOON);
     let ended = poll_until("the publication's end", SOON, || {
-        Some(Scrape::of(port)).filter(|now| now.sum("lenscast_cloud_publications_ended_total") > 0.0)
+        Some(Scrape::of(port)).filter(|now| now.sum("lenscast_cloud_publications_ended_total") > 0)
     });
     ended.assert_after(&seen);
-    assert_eq!(ended.value("lenscast_cloud_streams_ended_total{cause=\"requested\"}"), 1.0);
-    assert_eq!(ended.sum("lenscast_cloud_streams_ended_total"), 1.0);
-    assert_eq!(ended.sum("lenscast_cloud_streams"), 0.0);
-    assert_eq!(ended.sum("lenscast_cloud_viewers"), 0.0);
+    assert_eq!(ended.count("lenscast_cloud_streams_ended_total{cause=\"requested\"}"), 1);
+    assert_eq!(ended.sum("lenscast_cloud_streams_ended_total"), 1);
+    assert_eq!(ended.sum("lenscast_cloud_streams"), 0);
+    assert_eq!(ended.sum("lenscast_cloud_viewers"), 0);
     let told = get(port, "/metrics", "").1;
     for given_away in [API_KEY, TOKEN, USER, "org.one", id, text(&stream, "streamId"), "127.0.0.1"] {
         assert!(!told.contains(given_away), "{given_away} in {told}");

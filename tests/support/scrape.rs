@@ -82,15 +82,15 @@ impl Scrape {
         self.samples.get(series).copied()
     }
 
-    /// The sum over a family's labels.
-    pub fn sum(&self, family: &str) -> f64 {
-        let of = |series: &str| series.split('{').next() == Some(family);
-        self.samples.iter().filter(|(series, _)| of(series)).map(|(_, value)| value).sum()
+    /// A sample that is a whole number.
+    pub fn count(&self, series: &str) -> u64 {
+        whole(self.value(series))
     }
 
-    /// The series that are there, however often they were counted.
-    pub fn series(&self) -> BTreeSet<&str> {
-        self.samples.keys().map(String::as_str).collect()
+    /// The sum over a family's labels, of whole numbers.
+    pub fn sum(&self, family: &str) -> u64 {
+        let of = |series: &str| series.split('{').next() == Some(family);
+        self.samples.iter().filter(|(series, _)| of(series)).map(|(_, value)| whole(*value)).sum()
     }
 
     /// Counters only grow: every one that was there `before` is no less now.
@@ -102,6 +102,11 @@ impl Scrape {
             }
         }
     }
+}
+
+fn whole(value: f64) -> u64 {
+    assert!(value >= 0.0 && value.fract().abs() < f64::EPSILON, "{value} is no count");
+    value as u64
 }
 
 fn check_name(name: &str, kind: &str) {

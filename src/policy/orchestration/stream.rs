@@ -81,7 +81,7 @@ pub(super) struct Final {
     pub(super) details: Option<String>,
     pub(super) cause: Option<String>,
     /// What it is counted as where nobody gave a cause.
-    reason: &'static str,
+    pub(super) reason: &'static str,
 }
 
 /// What streams end of beside the causes that the glasses know.
