@@ -166,6 +166,39 @@ impl Cloud {
     }
 }
 
+/// What is counted of a stream's end, when the glasses say this; and of nothing said at all.
+#[test]
+fn each_stream_is_counted_once_and_its_cause_is_one_of_few() {
+    let ends = |cloud: &Cloud| -> Vec<(&'static str, usize)> {
+        let begun = cloud.said.iter().filter(|action| matches!(action, Action::Began { .. })).count();
+        let of = |action: &Action| match action {
+            Action::Ended { cause, .. } => Some((*cause, begun)),
+            _ => None,
+        };
+        cloud.said.iter().filter_map(of).collect()
+    };
+    for (cause, counted) in [("encoder_failed", "encoder_failed"), ("because", "other"), ("rtmp://h/a/s3cret", "other")]
+    {
+        let mut cloud = Cloud::new();
+        cloud.managed("a").managed("b");
+        let end = json!({"type": "stream_status", "streamId": "m1", "status": "error", "cause": cause});
+        cloud.glasses_say(&end).glasses_say(&end).wait(200);
+        assert_eq!(ends(&cloud), [(counted, 1)], "{cause}");
+    }
+    let mut cloud = Cloud::new();
+    cloud.managed("a").wait(60);
+    assert_eq!(ends(&cloud), [("not_started", 1)]);
+    let mut cloud = Cloud::live();
+    cloud.stop_managed("a").glasses("m1", "stopped").wait(200);
+    assert_eq!(ends(&cloud), [("requested", 0)], "as asked, whatever the glasses say");
+    let mut cloud = Cloud::live();
+    cloud.unmanaged("b").glasses("m1", "stopped").wait(1);
+    assert_eq!(ends(&cloud), [("preempted", 1)]);
+    for reason in END_REASONS {
+        assert!(!crate::protocol::Cause::ALL.iter().any(|cause| cause.name() == reason), "{reason} is a cause too");
+    }
+}
+
 fn word(status: &ManagedStatus) -> String {
     serde_json::to_value(status.word).unwrap().as_str().unwrap().to_owned()
 }
