@@ -28,7 +28,7 @@ use super::pipeline;
 use super::socket::{self, Connection, Progress, TcpInfo};
 use super::transit::Transit;
 use crate::policy::bitrate;
-use crate::policy::stall::{Sample, StallDetector};
+use crate::policy::stall::{Sample, StallDetector, UnreadDetector};
 use crate::protocol::{Cause, StreamUrl};
 
 /// For the server's address.
@@ -345,7 +345,7 @@ async fn publish(
     observe_sink(&sink, intake, &accepted);
 
     let mut life =
-        Life { attempt, target, intake, events, progress, errors, phase: Phase::default(), connection: None };
+        Life { attempt, target, intake, events, progress, errors, sink, phase: Phase::default(), connection: None };
     let _ = elements.set_state(gst::State::Playing); // a failure is on the bus
     intake.push(0, flv::metadata(&target.metadata));
     let marker = gst::event::CustomDownstream::new(gst::Structure::new_empty(ACCEPTED_EVENT));
@@ -405,6 +405,7 @@ struct Life<'a> {
     events: &'a mpsc::Sender<(u32, Event)>,
     progress: mpsc::UnboundedReceiver<Progress>,
     errors: mpsc::Receiver<gst::Message>,
+    sink: gst::Element,
     phase: Phase,
     connection: Option<Connection>,
 }
@@ -492,6 +493,7 @@ impl Life<'_> {
     async fn carry(&mut self) -> Failure {
         let start = Instant::now();
         let mut detector = StallDetector::new(start.elapsed(), true);
+        let mut unread = UnreadDetector::default();
         let mut flowing = false;
         let mut camera = None;
         let mut sampled = start;
@@ -511,7 +513,9 @@ impl Life<'_> {
                 (state.connection, state.oldest) = (info, oldest);
             }
             let sample = Sample { acked: info.acked, outstanding: info.outstanding, window: info.window };
-            if let Some(cause) = detector.sample(start.elapsed(), sample) {
+            let now = start.elapsed();
+            let verdict = detector.sample(now, sample).or_else(|| unread.sample(now, info.acked, self.acknowledged()));
+            if let Some(cause) = verdict {
                 return Failure::new(cause, format!("{info:?}"));
             }
             if sampled.elapsed() + SAMPLING / 10 >= bitrate::INTERVAL {
@@ -528,6 +532,12 @@ impl Life<'_> {
                 self.say(Event::Flowing).await;
             }
         }
+    }
+
+    /// Bytes that the server says it has read; 0 for one that never says.
+    fn acknowledged(&self) -> u64 {
+        let statistics: Option<gst::Structure> = self.sink.property("stats");
+        statistics.and_then(|statistics| statistics.get("out-bytes-acked").ok()).unwrap_or(0)
     }
 
     /// Lets what passed the gate go out and unpublishes.

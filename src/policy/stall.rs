@@ -179,5 +179,43 @@ impl StallDetector {
     }
 }
 
+/// Whether an RTMP server behind a proxy reads, judged on its own acknowledgements (RTMP 1.0, 5.4.3).
+///
+/// A proxy has a window and ACKs of its own; it takes what the frozen server behind it no longer reads, up to megabytes.
+/// But a server that acknowledges does so each time it has read so many bytes. Twice as many that the next hop has taken,
+/// without one acknowledgement, are bytes that the server does not read. One that never acknowledges, or at no even
+/// distance, is not judged.
+#[derive(Debug, Default)]
+pub struct UnreadDetector {
+    acknowledged: u64,
+    /// When the last acknowledgement came, and what had been taken by then.
+    last: (Time, u64),
+    /// Shortest and longest distance between two, bytes taken meanwhile.
+    steps: Option<(u64, u64)>,
+    count: u32,
+}
+
+/// Acknowledgements that show a server's habit.
+const HABIT: u32 = 2;
+
+impl UnreadDetector {
+    /// `taken`: bytes that the next hop acked (TCP). `acknowledged`: the server's running total (RTMP).
+    pub fn sample(&mut self, now: Time, taken: u64, acknowledged: u64) -> Option<Cause> {
+        let since = taken.saturating_sub(self.last.1);
+        if acknowledged > self.acknowledged {
+            let (shortest, longest) = self.steps.unwrap_or((since, since));
+            self.steps = Some((shortest.min(since), longest.max(since)));
+            self.acknowledged = acknowledged;
+            self.last = (now, taken);
+            self.count += 1;
+            return None;
+        }
+        let (shortest, longest) = self.steps?;
+        let has_habit = self.count >= HABIT && longest <= 2 * shortest;
+        let silent = now.saturating_sub(self.last.0) >= NO_READ;
+        (has_habit && silent && since > 2 * longest).then_some(Cause::ServerFrozen)
+    }
+}
+
 #[cfg(test)]
 mod tests;

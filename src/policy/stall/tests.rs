@@ -252,6 +252,36 @@ fn behind_a_proxy_only_missing_acks_count() {
     assert_eq!(first_behind(trace, false), Some((ms(7500), Cause::NetworkStalled)));
 }
 
+/// What the next hop takes and the server acknowledges, every 100 ms: `rate` bytes a second, `step` bytes for each
+/// acknowledgement until it freezes.
+fn acknowledging(rate: u64, step: u64, frozen: Time) -> Option<(Time, Cause)> {
+    let mut detector = UnreadDetector::default();
+    (0..600u64).find_map(|n| {
+        let (now, taken) = (ms(n * 100), n * rate / 10);
+        let read = taken.min(rate * frozen.as_millis() as u64 / 1000);
+        let acknowledged = read.checked_div(step).map_or(0, |steps| steps * step);
+        detector.sample(now, taken, acknowledged).map(|cause| (now, cause))
+    })
+}
+
+#[test]
+fn a_server_that_freezes_behind_a_proxy_acknowledges_no_more() {
+    for (rate, limit) in [(40_000, 4500), (250_000, 3000), (750_000, 3000)] {
+        let (at, cause) = acknowledging(rate, 65_536, ms(20_000)).expect("noticed");
+        assert_eq!(cause, Cause::ServerFrozen);
+        assert!(at > ms(20_500) && at < ms(20_000 + limit), "noticed at {at:?} with {rate} bytes a second");
+    }
+}
+
+#[test]
+fn a_server_that_acknowledges_seldom_or_never_is_not_frozen() {
+    assert_eq!(acknowledging(40_000, 0, ms(60_000)), None);
+    for step in [65_536, 500_000, 5_000_000] {
+        assert_eq!(acknowledging(40_000, step, ms(60_000)), None, "every {step} bytes");
+    }
+    assert_eq!(acknowledging(40_000, 2_500_000, ms(20_000)), None, "nothing is known of its habit");
+}
+
 #[test]
 fn a_sampler_that_slept_saw_nothing() {
     let mut detector = StallDetector::new(Time::ZERO, true);
