@@ -74,7 +74,7 @@ fn from_key_frame(valve: &gst::Element) {
         let delta = info.buffer().is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
         let waits = closed || (waiting.load(Relaxed) && delta);
         waiting.store(waits, Relaxed);
-        if waits { gst::PadProbeReturn::Drop } else { gst::PadProbeReturn::Ok }
+        if waits { pipeline::LEAVE_OUT } else { gst::PadProbeReturn::Ok }
     });
 }
 

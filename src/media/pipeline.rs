@@ -12,6 +12,10 @@ use crate::protocol::Cause;
 /// Setting a pipeline to NULL takes 1 to 60 ms; drivers have been seen that never come back from it.
 const TEARDOWN_LIMIT: Duration = Duration::from_secs(2);
 
+/// For a probe to leave a buffer out. `Drop` would do, but GStreamer 1.22 complains at each that the bindings have freed it
+/// already (`gst_mini_object_unref: assertion 'mini_object != NULL' failed`).
+pub const LEAVE_OUT: gst::PadProbeReturn = gst::PadProbeReturn::Handled;
+
 /// Makes an element.
 pub fn element(factory: &str, name: Option<&str>) -> Result<gst::Element, Failure> {
     let mut builder = gst::ElementFactory::make(factory);

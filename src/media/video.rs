@@ -260,7 +260,7 @@ fn thin_out(pad: &gst::Pad, progress: &Arc<Progress>, feed: &Arc<Feed>, all_key_
         let one_in = progress.one_in();
         if left_out.fetch_add(1, Ordering::Relaxed) + 1 < one_in {
             progress.left_out.increment();
-            return gst::PadProbeReturn::Drop;
+            return pipeline::LEAVE_OUT;
         }
         left_out.store(0, Ordering::Relaxed);
         if one_in > 1
