@@ -4,6 +4,9 @@ use super::stream::{Final, LOST_BY_GLASSES};
 use super::{Action, Device, Orchestration, RESTARTS, Time};
 use crate::protocol::glasses::{GlassesCommand, GlassesMessage, GlassesState, GlassesStatus};
 
+/// The cause of an end that only the glasses' next process can tell.
+const DAEMON_RESTARTED: &str = "daemon_restarted";
+
 impl Orchestration {
     pub(super) fn command(&mut self, command: GlassesCommand) {
         if self.device.down.is_none() {
@@ -46,7 +49,13 @@ impl Orchestration {
             self.to_stop.remove(id);
         }
         let Some(stream) = self.stream(id) else { return };
+        // After their restart the glasses tell the old run's end behind their state, upon which it was started again.
+        let of_old_run = stream.restarts > 0 && stream.glasses.is_none() && stream.ending.is_none();
+        if of_old_run && status.state.is_terminal() && status.cause.as_deref() == Some(DAEMON_RESTARTED) {
+            return;
+        }
         stream.keep_alive.answered();
+        stream.stale = false;
         if status.state.is_terminal() {
             let end = stream.ending.take().map_or_else(|| Final::told(&status), |ending| ending.end);
             return self.finish(id, &end);
@@ -76,15 +85,13 @@ impl Orchestration {
                 continue;
             }
             let revivable = ended.is_none_or(|end| {
-                matches!(
-                    end.cause.as_deref(),
-                    Some("daemon_restarted" | "shutdown" | "link_lost" | "keep_alive_timeout")
-                )
+                matches!(end.cause.as_deref(), Some(DAEMON_RESTARTED | "shutdown" | "link_lost" | "keep_alive_timeout"))
             });
             if revivable && stream.restarts < RESTARTS {
                 stream.restarts += 1;
                 stream.started = now;
                 stream.glasses = None;
+                stream.stale = false;
                 stream.interrupted.get_or_insert(now);
                 let start = stream.start();
                 self.command(start);

@@ -206,7 +206,10 @@ impl Orchestration {
             Event::DeviceUp => self.device_up(),
             Event::DeviceDown => {
                 self.device.down.get_or_insert(now);
-                self.streams.iter_mut().for_each(|stream| stream.keep_alive.pause());
+                for stream in &mut self.streams {
+                    stream.keep_alive.pause();
+                    stream.stale = stream.glasses.is_some();
+                }
             }
             Event::Device { message, dialect } => {
                 self.device.dialect = dialect.unwrap_or(self.device.dialect);

@@ -94,7 +94,7 @@ impl Stream {
             Kind::Unmanaged { request } => {
                 let (word, details) = self.unmanaged_word(down);
                 let cause = self.glasses.as_ref().and_then(|status| status.cause.clone());
-                let cause = cause.filter(|_| word == "reconnecting" && !down);
+                let cause = cause.filter(|_| word == "reconnecting" && !down && !self.stale);
                 let plain = UnmanagedStatus::plain(request.dialect, word, stream_id, &participant.app);
                 Status::Unmanaged(UnmanagedStatus { details, cause, ..plain })
             }
@@ -117,7 +117,7 @@ impl Stream {
         if self.ending.is_some() {
             return ("stopping", None);
         }
-        if down {
+        if down || self.stale {
             return ("reconnecting", Some("glasses link lost".into()));
         }
         let reason =

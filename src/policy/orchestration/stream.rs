@@ -17,6 +17,8 @@ pub(super) struct Stream {
     pub(super) started: Time,
     /// What the glasses said last; nothing before they have said something.
     pub(super) glasses: Option<GlassesStatus>,
+    /// That was before their link was lost; they have not spoken since.
+    pub(super) stale: bool,
     pub(super) media: Media,
     pub(super) was_active: bool,
     /// When media arrived last, as far as that was told.
@@ -155,6 +157,7 @@ impl Stream {
             created_at,
             started: now,
             glasses: None,
+            stale: false,
             media: Media::Absent,
             was_active: false,
             heard: now,

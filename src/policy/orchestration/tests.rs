@@ -393,7 +393,8 @@ fn a_lost_link_is_no_end_before_its_time() {
     cloud.unmanaged("a").glasses("s1", "streaming").event(Event::DeviceDown).wait(110);
     assert_eq!(cloud.told("a"), ["initializing", "active", "reconnecting"]);
     assert_eq!(cloud.last_unmanaged("a").details.as_deref(), Some("glasses link lost"));
-    cloud.event(Event::DeviceUp);
+    cloud.clear().event(Event::DeviceUp);
+    assert!(cloud.told("a").is_empty(), "the link is no word of theirs");
     cloud.glasses_say(&json!({"type": "stream_status", "kind": "snapshot", "status": "streaming", "streamId": "s1"}));
     assert_eq!(cloud.told("a").last().unwrap(), "active");
     cloud.event(Event::DeviceDown).wait(121);
@@ -437,6 +438,20 @@ fn glasses_that_restarted_are_started_again() {
     cloud.glasses_say(&ended);
     assert_eq!(cloud.told("a"), ["error"]);
     assert_eq!(cloud.last_managed("a").message.as_deref(), Some("camera_lost"));
+}
+
+#[test]
+fn the_end_of_the_run_before_a_restart_ends_nothing() {
+    let mut cloud = Cloud::new();
+    cloud.unmanaged("a").glasses("s1", "streaming").event(Event::DeviceDown).event(Event::DeviceUp).clear();
+    let end = json!({"type": "stream_status", "streamId": "s1", "status": "stopped", "cause": "daemon_restarted"});
+    let mut snapshot = json!({"type": "stream_status", "kind": "snapshot", "status": "stopped"});
+    snapshot["lastEnd"] = end.clone();
+    cloud.glasses_say(&snapshot).glasses_say(&end).glasses("s1", "initializing").glasses("s1", "streaming");
+    assert_eq!(cloud.commands(), ["start s1"]);
+    assert_eq!(cloud.told("a"), ["initializing", "active"]);
+    cloud.glasses_say(&end);
+    assert_eq!(cloud.told("a").last().unwrap(), "stopped", "now it is this run's");
 }
 
 #[test]
