@@ -1,4 +1,4 @@
-.PHONY: run test check test-hw soak-hw bench bench-uplink bench-cloud clean
+.PHONY: run test check test-hw soak soak-hw bench bench-uplink bench-cloud clean
 
 # The main job: installs what is missing, builds, starts cloud and daemon, goes live and prints where to watch.
 run:
@@ -21,6 +21,15 @@ check:
 test-hw:
 	scripts/install-dependencies.sh test
 	scripts/test.sh --test hardware
+
+# Daemon, cloud, apps and viewers under faults drawn from a seed, for MINUTES; writes benches/RESULTS-soak.md. SEED=n repeats
+# a run. `make test` has five minutes of it.
+MINUTES ?= 30
+SEED ?=
+soak:
+	scripts/install-dependencies.sh test
+	LENSCAST_SOAK_MINUTES=$(MINUTES) LENSCAST_SOAK_SEED=$(SEED) LENSCAST_SOAK_REPORT=benches/RESULTS-soak.md \
+		scripts/test.sh --test soak -- --nocapture
 
 # The endurance tests on real drivers with more cycles: 200 unplugs and as many streams, about five minutes. Prints what grew.
 soak-hw:

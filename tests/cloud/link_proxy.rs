@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::support::cloud_server::CloudServer;
 
@@ -16,6 +16,7 @@ pub struct LinkProxy(Arc<Cable>);
 struct Cable {
     to: OnceLock<String>,
     cut: AtomicBool,
+    stalled: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
     connected: Mutex<Vec<Instant>>,
 }
@@ -47,8 +48,9 @@ impl LinkProxy {
                 cable.open.lock().expect("not poisoned").extend([clone(&near), clone(&far)]);
                 cable.connected.lock().expect("not poisoned").push(Instant::now());
                 let (near2, far2) = (clone(&near), clone(&far));
-                std::thread::spawn(move || carry(near, far));
-                std::thread::spawn(move || carry(far2, near2));
+                let (there, back) = (cable.clone(), cable.clone());
+                std::thread::spawn(move || carry(&there, near, far));
+                std::thread::spawn(move || carry(&back, far2, near2));
             }
         });
         (this, port)
@@ -72,15 +74,30 @@ impl LinkProxy {
         }
     }
 
+    /// Carries nothing any more, but keeps what is open, and takes new connections.
+    #[allow(dead_code, reason = "for the soak")]
+    pub fn stall(&self) {
+        self.0.stalled.store(true, Ordering::SeqCst);
+    }
+
+    /// Carries again.
+    #[allow(dead_code, reason = "for the soak")]
+    pub fn flow(&self) {
+        self.0.stalled.store(false, Ordering::SeqCst);
+    }
+
     /// Lets new connections through again.
     pub fn mend(&self) {
         self.0.cut.store(false, Ordering::SeqCst);
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream) {
+fn carry(cable: &Cable, mut from: TcpStream, mut to: TcpStream) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(n) = from.read(&mut buffer) {
+        while cable.stalled.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if n == 0 || to.write_all(&buffer[..n]).is_err() {
             break;
         }

@@ -68,14 +68,23 @@ pub async fn post(url: &str, kind: &str, body: String) -> reqwest::Response {
 impl Viewer {
     /// Joins at `base` + `/whep/{id}`.
     pub async fn join(base: &str, id: &str) -> Self {
+        Self::try_join(base, id).await.unwrap()
+    }
+
+    /// The same where the server may be away or refuse.
+    pub async fn try_join(base: &str, id: &str) -> Result<Self, String> {
         let (mut rtc, socket, offer, pending) = offer(Codec::H264).await;
-        let answer = post(&format!("{base}/whep/{id}"), "application/sdp", offer.to_sdp_string()).await;
-        assert_eq!(answer.status(), 201);
+        let request = http().post(format!("{base}/whep/{id}")).header("content-type", "application/sdp");
+        let answer = request.body(offer.to_sdp_string()).send().await.map_err(|error| error.to_string())?;
+        if answer.status() != 201 {
+            return Err(answer.status().to_string());
+        }
         let session = format!("{base}{}", answer.headers()["location"].to_str().unwrap());
-        let answer = SdpAnswer::from_sdp_string(&answer.text().await.unwrap()).unwrap();
+        let answer = answer.text().await.map_err(|error| error.to_string())?;
+        let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
         rtc.sdp_api().accept_answer(pending, answer).unwrap();
         let local = socket.local_addr().unwrap();
-        Self { rtc, socket, local, watched: Watched { session, ..Watched::default() } }
+        Ok(Self { rtc, socket, local, watched: Watched { session, ..Watched::default() } })
     }
 
     /// Watches until `enough` says so, or the session ends. Panics after `limit`.
@@ -107,7 +116,12 @@ impl Viewer {
 
     /// Leaves as WHEP has it.
     pub async fn leave(&self) -> reqwest::StatusCode {
-        http().delete(&self.watched.session).send().await.unwrap().status()
+        self.try_leave().await.unwrap()
+    }
+
+    /// The same where the server may be away.
+    pub async fn try_leave(&self) -> reqwest::Result<reqwest::StatusCode> {
+        Ok(http().delete(&self.watched.session).send().await?.status())
     }
 
     fn react(&mut self, event: Event) {

@@ -1,0 +1,181 @@
+//! What a process holds, and whether that grows. Samples are taken between scenes, when it has nothing to do.
+
+use std::fmt::Write as _;
+use std::fs;
+
+/// A process at rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    pub files: u64,
+    /// Of those.
+    pub sockets: u64,
+    pub threads: u64,
+    pub kilobytes: u64,
+}
+
+impl Sample {
+    /// Of a process, from /proc.
+    pub fn of(pid: u32) -> Self {
+        let files: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().collect();
+        let is_socket =
+            |path: std::path::PathBuf| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let number = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field));
+            line.and_then(|rest| rest.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+        };
+        Self {
+            files: files.len() as u64,
+            sockets: files.iter().filter(|file| is_socket(file.path())).count() as u64,
+            threads: number("Threads:"),
+            kilobytes: number("VmRSS:"),
+        }
+    }
+}
+
+/// The children of a process, dead ones too, as `pid (name) state`.
+pub fn children(pid: u32) -> Vec<String> {
+    let stats = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats = stats.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    stats
+        .filter(|stat| {
+            let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+            after_name.split_whitespace().nth(1) == Some(pid.to_string().as_str())
+        })
+        .map(|stat| stat.split_inclusive(')').next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+/// What a process has open, and its threads' names, for who has to find out what grows.
+pub fn open_files(pid: u32) -> String {
+    let all = |folder: &str| fs::read_dir(format!("/proc/{pid}/{folder}")).into_iter().flatten().flatten();
+    let files = all("fd").filter_map(|file| fs::read_link(file.path()).ok()).map(|to| to.display().to_string());
+    let threads = all("task").filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    let (files, threads): (Vec<_>, Vec<_>) = (files.collect(), threads.map(|name| name.trim().to_owned()).collect());
+    format!("open: {}\nthreads: {}", files.join(" "), threads.join(" "))
+}
+
+/// The line through points that half of all pairs rise faster than, and half slower (Theil and Sen): single leaps of an
+/// allocator do not bend it. `None` for fewer than two points.
+pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let pairs = points.iter().enumerate().flat_map(|(n, a)| points[n + 1..].iter().map(move |b| (a, b)));
+    let mut slopes: Vec<f64> = pairs.filter(|(a, b)| b.0 > a.0).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect();
+    slopes.sort_by(f64::total_cmp);
+    slopes.get(slopes.len() / 2).copied()
+}
+
+/// One life of a process: each sample with the minute it was taken in.
+#[derive(Debug, Default)]
+pub struct Life(Vec<(f64, Sample)>);
+
+/// Samples that a life begins with and that say nothing: what is loaded and cached once is.
+const WARM_UP: usize = 3;
+/// More files or threads than this above the warm-up's are no accident. What is loaded at first use may come later than
+/// that (GIO's two threads with their three files, with the first restream), and GStreamer's pools let threads go late.
+const SLACK: u64 = 8;
+/// Slopes are judged after so many samples.
+const ENOUGH: usize = 12;
+/// Files or threads a scene that are left behind.
+const LEFT_BEHIND: f64 = 0.2;
+/// Kilobytes a scene. An allocator that has not settled shows less than this over some minutes; what forgets to free one
+/// stream's frames shows more.
+const STEEP: f64 = 400.0;
+
+impl Life {
+    pub fn add(&mut self, minutes: f64, sample: Sample) {
+        self.0.push((minutes, sample));
+    }
+
+    /// Most files and threads of the warm-up, if that is over.
+    pub fn usual(&self) -> Option<(u64, u64)> {
+        let warm = self.0.get(..WARM_UP)?;
+        let most = |value: fn(&Sample) -> u64| warm.iter().map(|(_, s)| value(s)).max().unwrap_or(0);
+        Some((most(|s| s.files) + SLACK, most(|s| s.threads) + SLACK))
+    }
+
+    /// Whether such a sample is as usual.
+    pub fn is_usual(&self, sample: &Sample) -> bool {
+        self.usual().is_none_or(|(files, threads)| sample.files <= files && sample.threads <= threads)
+    }
+
+    fn series(&self, x: impl Fn(usize, f64) -> f64, y: fn(&Sample) -> u64) -> Vec<(f64, f64)> {
+        let warm = self.0.len().min(WARM_UP - 1);
+        self.0[warm..].iter().enumerate().map(|(n, (minutes, s))| (x(n, *minutes), y(s) as f64)).collect()
+    }
+
+    /// What grows in it.
+    pub fn growth(&self) -> Result<(), String> {
+        type Value = fn(&Sample) -> u64;
+        let limits: [(&str, Value, f64); 3] = [
+            ("memory (kB)", |sample| sample.kilobytes, STEEP),
+            ("files", |sample| sample.files, LEFT_BEHIND),
+            ("threads", |sample| sample.threads, LEFT_BEHIND),
+        ];
+        for (name, value, limit) in limits {
+            let series = self.series(|n, _| n as f64, value);
+            if let Some(slope) = slope(&series).filter(|slope| *slope > limit && self.0.len() >= ENOUGH) {
+                return Err(format!("{name}: {slope:+.1} a scene: {series:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A row of the report: first, last and slope per hour of each.
+    pub fn row(&self, name: &str) -> String {
+        let (Some((_, first)), Some((_, last))) = (self.0.first(), self.0.last()) else {
+            return format!("| {name} | 0 | | | | |\n");
+        };
+        let mut row = format!("| {name} | {} |", self.0.len());
+        let values: [fn(&Sample) -> u64; 4] = [|s| s.files, |s| s.sockets, |s| s.threads, |s| s.kilobytes];
+        for value in values {
+            let hourly = slope(&self.series(|_, minutes| minutes / 60.0, value));
+            let hourly = hourly.map_or_else(|| "-".into(), |slope| format!("{slope:+.0}"));
+            let _ = write!(row, " {} → {} ({hourly}) |", value(first), value(last)); // a String takes all
+        }
+        row + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leap_is_no_slope_and_a_leak_is() {
+        let once: Vec<(f64, f64)> = (0..20).map(|n| (f64::from(n), if n < 4 { 100.0 } else { 500.0 })).collect();
+        assert_eq!(slope(&once), Some(0.0));
+        let leak: Vec<(f64, f64)> = (0..20).map(|n| (f64::from(n), f64::from(n * 10 + n % 3))).collect();
+        assert!((slope(&leak).unwrap() - 10.0).abs() < 0.5);
+        assert_eq!(slope(&[(1.0, 1.0)]), None);
+    }
+
+    #[test]
+    fn this_process_has_files_threads_and_memory() {
+        let sample = Sample::of(std::process::id());
+        assert!(sample.files >= 3 && sample.threads >= 1 && sample.kilobytes > 500, "{sample:?}");
+    }
+
+    #[test]
+    fn more_files_after_the_warm_up_are_not_usual() {
+        let mut life = Life::default();
+        let sample = |files| Sample { files, threads: 5, ..Sample::default() };
+        for (n, files) in [10, 14, 12].into_iter().enumerate() {
+            assert!(life.is_usual(&sample(99)), "nothing is known yet");
+            life.add(n as f64, sample(files));
+        }
+        assert!(life.is_usual(&sample(14 + SLACK)) && !life.is_usual(&sample(15 + SLACK)));
+    }
+
+    #[test]
+    fn one_file_left_behind_a_scene_grows() {
+        let mut life = Life::default();
+        for n in 0..20 {
+            life.add(n as f64, Sample { files: 20 + u64::from(n > 5), threads: 5 + n % 4, ..Sample::default() });
+        }
+        assert_eq!(life.growth(), Ok(()));
+        for n in 20..60 {
+            life.add(n as f64, Sample { files: n, threads: 5, ..Sample::default() });
+        }
+        assert!(life.growth().is_err());
+    }
+}
