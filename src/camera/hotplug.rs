@@ -5,6 +5,8 @@
 //! links after the permissions. Who listens enumerates anew; several changes at once are told once, and the kernel bounds
 //! its queue and says when it overflowed.
 
+#![expect(unsafe_code, reason = "tokio wants to be promised that a descriptor stays open")]
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};

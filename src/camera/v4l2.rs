@@ -5,6 +5,8 @@
 //! <https://docs.kernel.org/userspace-api/media/v4l/user-func.html>; a build fails when a layout differs in size. Unions
 //! whose members are all 32-bit words are arrays of words here. Frames never pass through this file. All calls block, some until a USB request times out (5 s): not for an async task's own thread.
 
+#![expect(unsafe_code, reason = "ioctl")]
+
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};

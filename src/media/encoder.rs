@@ -233,6 +233,7 @@ impl Encoder {
     ///
     /// # Errors
     /// In words, when this encoder cannot.
+    #[expect(unsafe_code, reason = "an element lends its descriptor as a number")]
     pub fn set_bitrate(&self, bitrate: u32) -> Result<(), String> {
         match &self.bitrate {
             Bitrate::Property { property, unit } => {

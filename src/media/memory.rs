@@ -5,6 +5,8 @@
 //! 14 streams. With one arena, trimmed after each capture, it returns to 24 MB every time; the threads hardly ever wait
 //! for each other, since pictures come from pools. Other C libraries know neither function.
 
+#![allow(unsafe_code, reason = "settings of the C library, which not all of them have")]
+
 /// Has all threads share one arena. To be called before there are any.
 pub fn share() {
     #[cfg(target_env = "gnu")]

@@ -42,6 +42,7 @@ use gio::prelude::*;
 ///
 /// # Errors
 /// The reason in words, when GStreamer is not usable at all.
+#[expect(unsafe_code, reason = "GStreamer is told by an environment variable")]
 pub fn init() -> Result<(), String> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     DONE.get_or_init(|| {

@@ -7,6 +7,8 @@
 //! begins when the first has been recognised, which takes milliseconds. The file descriptor is duplicated; we never read,
 //! write or close the original.
 
+#![expect(unsafe_code, reason = "GObject tells of a connection by a C function; the kernel by socket options")]
+
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

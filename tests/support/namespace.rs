@@ -3,6 +3,8 @@
 //! The namespace has no name; it lives as long as a process in it, so nothing is left on the machine whatever ends the
 //! test. The host's end is `lcv<N>`, and `N` also chooses the addresses: 10.213.x.y/30. Needs root.
 
+#![expect(unsafe_code, reason = "geteuid")]
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};

@@ -1,5 +1,7 @@
 //! Child processes that cannot outlive the test.
 
+#![expect(unsafe_code, reason = "what runs between fork and exec")]
+
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};

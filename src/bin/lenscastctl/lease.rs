@@ -4,6 +4,11 @@
 //! hold a camera that others were given. Signals are read from a descriptor because only that tells where they come
 //! from: a Ctrl-C reaches the program from the terminal already, and many programs take a second one as "now at once".
 
+#![expect(
+    unsafe_code,
+    reason = "what runs between fork and exec; tokio wants to be promised that a descriptor stays open"
+)]
+
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};

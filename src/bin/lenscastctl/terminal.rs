@@ -1,5 +1,7 @@
 //! The terminal: its size and abilities, and the live view's screen.
 
+#![expect(unsafe_code, reason = "ioctl")]
+
 use std::io::{self, IsTerminal, Write};
 
 /// Standard output is a terminal that understands cursor movements.

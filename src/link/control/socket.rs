@@ -1,5 +1,7 @@
 //! The listening socket's file, and what the kernel tells about a client.
 
+#![expect(unsafe_code, reason = "tokio wants to be promised that a descriptor stays open")]
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
