@@ -1,4 +1,4 @@
-.PHONY: run test check test-hw soak soak-hw bench bench-uplink bench-cloud clean
+.PHONY: run test check deny fuzz test-hw soak soak-hw bench bench-uplink bench-cloud clean
 
 # The main job: installs what is missing, builds, starts cloud and daemon, goes live and prints where to watch.
 run:
@@ -16,6 +16,18 @@ check:
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features cloud -- -D warnings
 	cargo test --locked --features cloud --quiet --lib --bins
+
+# Licences, versions and sources of what is built in; needs no network beside the registry. Known holes need one: `cargo deny check
+# advisories`.
+deny:
+	scripts/install-dependencies.sh deny
+	cargo deny --locked check licenses bans sources
+
+# Each parser fuzzed for SECONDS; fuzz/README.md. Fails if anything was found.
+SECONDS = 60
+fuzz:
+	scripts/install-dependencies.sh fuzz
+	scripts/fuzz.sh $(SECONDS)
 
 # Only the tests on real camera, sound and encoder drivers, in the rig of hw-fixtures/.
 test-hw:

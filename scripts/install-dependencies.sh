@@ -1,6 +1,7 @@
 #!/bin/bash
-# install-dependencies.sh [run|test]: installs the Debian and npm packages that building and running (run) or testing too
-# (test) need and that are not there yet. Returns at once when nothing is missing; without root it only says what is.
+# install-dependencies.sh [run|test|deny|fuzz]: installs the Debian and npm packages that building and running (run) or testing
+# too (test) need and that are not there yet; or the cargo commands that `make deny` and `make fuzz` are about. Returns at once
+# when nothing is missing; without root it only says what is.
 set -euo pipefail
 
 build="gcc make pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libssl-dev"
@@ -16,6 +17,11 @@ test="libnginx-mod-stream ffmpeg curl openssl iproute2 nftables util-linux pytho
 run_npm="web"
 test_npm="web tests/browser tests/sdk"
 
+# Built from source, a few minutes each, in the versions that are known to work.
+cargo_command() {
+  command -v "$1" > /dev/null || cargo install --locked --quiet "$1@$2"
+}
+
 # A Node.js that is not Debian's will do.
 command -v npm >/dev/null || build="$build nodejs npm"
 
@@ -30,10 +36,14 @@ npm_packages() {
   done
 }
 
-case ${1:-run} in
+what=${1:-run}
+case $what in
   run) wanted="$build $run" npm=$run_npm ;;
   test) wanted="$build $run $test" npm=$test_npm ;;
-  *) echo "usage: $0 [run|test]" >&2; exit 2 ;;
+  deny) wanted="$build" npm= ;;
+  # libFuzzer is C++.
+  fuzz) wanted="$build g++" npm= ;;
+  *) echo "usage: $0 [run|test|deny|fuzz]" >&2; exit 2 ;;
 esac
 
 missing=()
@@ -41,8 +51,15 @@ for package in $wanted; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
 done
 command -v cargo >/dev/null || { echo "cargo is missing: install the Rust toolchain (https://rustup.rs)" >&2; exit 1; }
-if [ ${#missing[@]} -eq 0 ]; then
+finish() {
   npm_packages "$npm"
+  case $what in
+    deny) cargo_command cargo-deny 0.20.2 ;;
+    fuzz) cargo_command cargo-fuzz 0.13.2 ;;
+  esac
+}
+if [ ${#missing[@]} -eq 0 ]; then
+  finish
   exit 0
 fi
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
@@ -65,4 +82,4 @@ apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 if [[ " ${missing[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
   systemctl disable --quiet nginx
 fi
-npm_packages "$npm"
+finish

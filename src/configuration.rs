@@ -56,7 +56,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<toml::Table, FileError> {
     toml_file::read(path)
 }
 
-fn merge(base: &mut toml::Table, over: toml::Table) {
+pub(crate) fn merge(base: &mut toml::Table, over: toml::Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
             (Some(toml::Value::Table(base)), toml::Value::Table(over)) => merge(base, over),

@@ -16,6 +16,8 @@
 //! | [`configuration`], [`logging`], [`metrics`] | how both applications read their files, write their logs, show their numbers |
 //! | [`protocol`] | serde types of every hop, statuses, causes; no I/O |
 //! | [`toml_file`] | reads what people write |
+//!
+//! `fuzz` (only in tests and fuzzers) stands above all of them, and what is fuzzed of a module is in its own `fuzz`.
 
 pub mod board;
 #[cfg(feature = "cloud")]
@@ -25,6 +27,8 @@ pub mod camera;
 pub mod cloud;
 pub mod configuration;
 pub mod device;
+#[cfg(all(feature = "cloud", any(test, fuzzing)))]
+pub mod fuzz;
 #[cfg(feature = "cloud")]
 pub mod ingest;
 pub mod link;

@@ -86,6 +86,12 @@ impl Dechunker {
         &mut self.input
     }
 
+    /// How long all messages together will be that have begun.
+    #[cfg(any(test, fuzzing))]
+    pub fn unfinished(&self) -> usize {
+        self.unfinished
+    }
+
     /// How long messages may be from now on.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
@@ -315,7 +321,7 @@ mod tests {
             dechunker.set_chunk_size(size).unwrap();
             dechunker.abort(4);
             let _ = all(&mut dechunker, &bytes);
-            prop_assert!(dechunker.unfinished <= 300);
+            prop_assert!(dechunker.unfinished() <= 300);
         }
 
         #[test]

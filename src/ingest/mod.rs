@@ -13,6 +13,8 @@
 mod access_unit;
 mod amf0;
 mod chunk;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod handle;
 mod publication;
 mod server;

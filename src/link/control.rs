@@ -6,6 +6,8 @@
 //! `status` and `watch` never reach the device: they are served from its published state.
 
 pub(crate) mod accept;
+#[cfg(all(feature = "cloud", any(test, fuzzing)))]
+pub mod fuzz;
 pub(crate) mod socket;
 mod watch;
 

@@ -50,15 +50,15 @@ impl Playback {
 
 /// The delivery directives of RFC 8216bis, 6.2.5.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-struct Directives {
+pub(super) struct Directives {
     #[serde(rename = "_HLS_msn")]
-    number: Option<u64>,
+    pub number: Option<u64>,
     #[serde(rename = "_HLS_part")]
-    part: Option<u64>,
+    pub part: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum File {
+pub(super) enum File {
     Multivariant,
     Playlist(Kind),
     Segment(Kind, u64),
@@ -69,7 +69,7 @@ enum File {
 }
 
 impl File {
-    fn parse(name: &str) -> Option<Self> {
+    pub fn parse(name: &str) -> Option<Self> {
         match name {
             "index.m3u8" => return Some(Self::Multivariant),
             "video.m3u8" => return Some(Self::Playlist(Kind::Video)),
@@ -182,7 +182,7 @@ async fn media_playlist(stream: &Stream, id: &str, kind: Kind, directives: Direc
 }
 
 /// Whether no player that has read a playlist can ask for it.
-fn too_far(now: &Presentation, kind: Kind, number: u64, part: Option<u64>) -> Option<()> {
+pub(super) fn too_far(now: &Presentation, kind: Kind, number: u64, part: Option<u64>) -> Option<()> {
     // For parts of less than a second (6.2.5.2).
     const ADVANCE_PART_LIMIT: u64 = 3;
     let track = now.track(kind)?;
@@ -193,7 +193,7 @@ fn too_far(now: &Presentation, kind: Kind, number: u64, part: Option<u64>) -> Op
 }
 
 /// Whether the playlist holds it.
-fn reached(now: &Presentation, kind: Kind, number: u64, part: Option<u64>) -> bool {
+pub(super) fn reached(now: &Presentation, kind: Kind, number: u64, part: Option<u64>) -> bool {
     let Some(track) = now.track(kind) else { return true };
     let open = track.open_number();
     let parts = track.open().map_or(0, |open| open.parts.len() as u64);
@@ -252,14 +252,14 @@ fn media(data: Option<Bytes>, kind: Kind, headers: &HeaderMap) -> Response {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Range {
+pub(super) enum Range {
     All,
     Part(usize, usize),
     Beyond,
 }
 
 /// One range of bytes (RFC 9110, 14.1.2); anything else is as if not asked for, which is allowed.
-fn parse_range(text: &str, size: usize) -> Range {
+pub(super) fn parse_range(text: &str, size: usize) -> Range {
     let Some((from, to)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
         return Range::All;
     };

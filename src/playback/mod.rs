@@ -13,6 +13,8 @@
 mod cmaf;
 mod cutter;
 mod dash;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hls;
 mod http;
 mod packager;
@@ -21,6 +23,8 @@ mod service;
 mod track;
 mod viewers;
 
+#[cfg(any(test, fuzzing))]
+mod rules;
 #[cfg(test)]
 mod tests;
 

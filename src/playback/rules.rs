@@ -10,7 +10,7 @@ struct Listed {
 }
 
 #[derive(Debug, Default)]
-pub struct Rules {
+pub(super) struct Rules {
     target: Option<u64>,
     part_target: Option<String>,
     media_sequence: u64,
@@ -22,8 +22,8 @@ pub struct Rules {
     listed: HashMap<String, Listed>,
     hint: Option<String>,
     ended: bool,
-    /// There are pictures that last longer than a part may: then parts say less than their segment.
-    pub stands_still: bool,
+    /// How much less parts may say than their segment, seconds: pictures that last longer than a part may.
+    pub less: f64,
     pub segments: u64,
     pub parts: u64,
 }
@@ -35,7 +35,7 @@ fn attribute<'a>(line: &'a str, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.trim_matches('"'))
 }
 
-pub fn millis(date: &str) -> u64 {
+pub(super) fn millis(date: &str) -> u64 {
     let time = humantime::parse_rfc3339(date).unwrap();
     time.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
 }
@@ -108,7 +108,7 @@ impl Rules {
                 assert!(mapped, "EXT-X-MAP before {line}");
                 assert!(seconds.round() as u64 <= target, "{seconds} is longer than {target}");
                 let sum: f64 = parts.iter().map(|part| part.1).sum();
-                let less = if self.stands_still { 1.0 } else { 1e-3 };
+                let less = self.less + 1e-3;
                 assert!(
                     parts.is_empty() || (sum - 1e-3..sum + less).contains(&seconds),
                     "parts of {sum} s in {seconds}"

@@ -240,7 +240,7 @@ impl Track {
     }
 
     /// Bytes of all that is held.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -9,6 +9,8 @@
 //! is ICE-lite: it has a known address and answers, so viewers behind any NAT reach it and trickled candidates say nothing.
 
 mod answer;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod http;
 mod outbox;
 mod registry;

@@ -2,6 +2,8 @@
 //! cloud's task's, which gets them as [`ControlEvent`]s. The socket's file and its rights are those of the daemon's
 //! ([`crate::link::control`]).
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod words;
 
 use std::sync::Arc;

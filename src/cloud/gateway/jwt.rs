@@ -65,11 +65,12 @@ fn base64url(text: &str) -> Option<Vec<u8>> {
     (held < 6).then_some(bytes)
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
+/// Makes tokens, as the cloud that phones log in to does.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod signed {
+    use ring::hmac;
 
-    pub(crate) fn encode(bytes: &[u8]) -> String {
+    pub fn encode(bytes: &[u8]) -> String {
         const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut text = String::new();
         for chunk in bytes.chunks(3) {
@@ -81,12 +82,18 @@ pub(crate) mod tests {
         text
     }
 
-    pub(crate) fn token(header: &str, claims: &str, secret: &str) -> String {
+    pub fn token(header: &str, claims: &str, secret: &str) -> String {
         let signed = format!("{}.{}", encode(header.as_bytes()), encode(claims.as_bytes()));
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         let signature = encode(hmac::sign(&key, signed.as_bytes()).as_ref());
         format!("{signed}.{signature}")
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signed::{encode, token};
+    use super::*;
 
     const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 

@@ -8,6 +8,8 @@
 mod admission;
 mod app;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod glasses;
 mod jwt;
 mod outgoing;

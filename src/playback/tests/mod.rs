@@ -1,4 +1,3 @@
-mod rules;
 mod service;
 
 use std::collections::BTreeSet;
@@ -11,9 +10,9 @@ use proptest::prelude::*;
 
 use super::packager::{Packager, Settings};
 use super::presentation::{Kind, Presentation};
+use super::rules::Rules;
 use super::{dash, hls};
 use crate::broadcast::{AudioFormat, Frame, Media, VideoFormat};
-use rules::Rules;
 
 const HIGH: &str = "0164001fffe1001c6764001facd9405005bb016a02020280000003008000001e478c18cb01000568ebecb22c";
 const BASELINE: &str = "0142c01effe1001c6742c01ed900a02ff97016a0c0c0d4a0000003002000000791e2c5c901000468cb8cb2";
@@ -177,7 +176,9 @@ impl Recorded {
 fn play(publications: &[Publication]) -> (Packager, Recorded) {
     let mut packager = Packager::new(settings());
     let mut recorded = Recorded::default();
-    recorded.video.stands_still = publications.iter().any(|publication| publication.still > 0);
+    if publications.iter().any(|publication| publication.still > 0) {
+        recorded.video.less = 1.0;
+    }
     let mut start = 0;
     for (n, publication) in publications.iter().enumerate() {
         start += publication.gap;
