@@ -179,6 +179,9 @@ impl Task {
             crate::media::trust(file).map_err(StartError::Authorities)?;
         }
         let encoders = Arc::new(Encoders::new(load_profiles(&config)?));
+        let bind = |address| metrics_link::bind(address).map_err(|error| StartError::Metrics(address, error));
+        let scraped = config.metrics.listen.map(bind).transpose()?;
+        // Last: whoever finds it there finds everything else there too.
         let listener =
             control::bind(&config.control.socket, Some(&config.control.group)).map_err(StartError::ControlSocket)?;
         let (capture_events, captures) = mpsc::channel(QUEUE);
@@ -193,8 +196,7 @@ impl Task {
         let (links_end, links_ended) = watch::channel(false);
         let mut links = JoinSet::new();
         links.spawn(control::serve(listener, control_events, shown, reports.clone(), links_ended.clone()));
-        if let Some(address) = config.metrics.listen {
-            let listener = metrics_link::bind(address).map_err(|error| StartError::Metrics(address, error))?;
+        if let Some(listener) = scraped {
             links.spawn(metrics_link::serve(listener, scrape, links_ended.clone()));
         }
         if let Some(url) = config.cloud.url.clone() {

@@ -1,11 +1,11 @@
 //! The TCP socket under rtmp2sink: found when it connects, tuned, and watched for signs of life.
 //!
 //! rtmp2sink shows neither its socket nor where its connecting stands, and its statistics are of little use for liveness
-//! (`out-bytes-acked` stays 0 with servers that do not acknowledge). But every `GSocketClient` of a process announces its progress by the signal `event`,
-//! and an emission hook hears them all: CONNECTED carries the connection before the RTMP handshake. An attempt is
-//! recognised by host and port at first, and then by its `GSocketClient`; of two attempts at the same server the second
-//! begins when the first has been recognised, which takes milliseconds. The file descriptor is duplicated; we never read,
-//! write or close the original.
+//! (`out-bytes-acked` stays 0 with servers that do not acknowledge). But every `GSocketClient` of a process announces its
+//! progress by the signal `event`, and an emission hook hears them all: CONNECTED carries the connection before the RTMP
+//! handshake. An attempt is recognised by host and port at first, and then by its `GSocketClient`; of two attempts at the
+//! same server the second begins when the first has been recognised, which takes milliseconds. The file descriptor is
+//! duplicated; we never read, write or close the original.
 
 #![expect(unsafe_code, reason = "GObject tells of a connection by a C function; the kernel by socket options")]
 
