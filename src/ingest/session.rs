@@ -222,23 +222,27 @@ impl Session {
 
     /// Takes an aggregate message apart (7.1.6): FLV tags, whose times count from the first one's.
     fn next_of_aggregate(&mut self) -> Option<Message> {
-        let (mut data, first, base) = self.aggregate.take()?;
-        let Stage::Publishing(stream) = self.stage else { return None };
-        let header: [u8; 11] = data.first_chunk().copied()?;
-        let [kind, s2, s1, s0, t2, t1, t0, t3, ..] = header;
-        let size = u32::from_be_bytes([0, s2, s1, s0]) as usize;
-        let time = u32::from_be_bytes([t3, t2, t1, t0]);
-        data.advance(header.len());
-        if data.len() < size {
-            return None;
+        loop {
+            let (mut data, first, base) = self.aggregate.take()?;
+            let Stage::Publishing(stream) = self.stage else { return None };
+            let header: [u8; 11] = data.first_chunk().copied()?;
+            let [kind, s2, s1, s0, t2, t1, t0, t3, ..] = header;
+            let size = u32::from_be_bytes([0, s2, s1, s0]) as usize;
+            let time = u32::from_be_bytes([t3, t2, t1, t0]);
+            data.advance(header.len());
+            if data.len() < size {
+                return None;
+            }
+            let body = data.split_to(size);
+            data.advance(data.len().min(4)); // the size again
+            let first = first.unwrap_or(time);
+            self.aggregate = Some((data, Some(first), base));
+            // Others are passed over: one aggregate within another would be read for ever.
+            if matches!(kind, 8 | 9 | 18) {
+                let timestamp = base.wrapping_add(time.wrapping_sub(first));
+                return Some(Message { kind, stream, timestamp, data: body });
+            }
         }
-        let body = data.split_to(size);
-        data.advance(data.len().min(4)); // the size again
-        let first = first.unwrap_or(time);
-        self.aggregate = Some((data, Some(first), base));
-        let timestamp = base.wrapping_add(time.wrapping_sub(first));
-        // One within another would be read for ever.
-        matches!(kind, 8 | 9 | 18).then_some(Message { kind, stream, timestamp, data: body })
     }
 
     fn pong(&mut self, mut data: Bytes) -> Result<(), SessionError> {
