@@ -40,6 +40,8 @@ fn show(word: &str) -> String {
         && url.chars().all(plain)
         && let Ok(parsed) = StreamUrl::parse(url)
         && parsed.has_key()
+        // `h/app?vhost=v/key`, or a key with a slash in its query.
+        && !parsed.expose_app().contains(['?', '#'])
     {
         return format!("{parsed}{}", &word[url.len()..]);
     }
@@ -137,6 +139,7 @@ mod tests {
             ("a rtmp://h/a/k b rtmps://i:2/b/c/l c", "a rtmp://h/a/*** b rtmps://i:2/b/c/*** c"),
             // Whether a lone segment is an application or a key is anybody's guess.
             ("rtmp://h/key", "rtmp://h/***"),
+            ("rtmp://h/key?sig=ab/cd", "rtmp://h/***"),
             ("{\"rtmpUrl\":\"rtmp://h/a/k\",\"streamId\":\"s/1\"}", "{\"rtmpUrl\":\"rtmp://h/***"),
             ("rtmp://h/a/k,rtmp://i/b/l", "rtmp://h/***"),
             ("rtmp://user:12/pass@h/app/key", "rtmp://***"),

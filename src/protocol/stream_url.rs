@@ -16,7 +16,8 @@ use super::redact::{HIDDEN, blot, percent_decode, redact_urls};
 
 /// The longest URL taken, in bytes.
 const MAX_BYTES: usize = 2048;
-/// What a URL publishes to that names an application only (`MentraOS` appends the same).
+/// What a URL publishes to that names an application only (`MentraOS` appends the same). Known to all, so no secret where it
+/// is spelled out either: a URL that was completed is passed on.
 const DEFAULT_STREAM: &str = "/stream";
 /// A part of a query or a user name shorter than this is not blotted out on its own: it would hit ordinary words.
 const MIN_PART: usize = 4;
@@ -71,7 +72,7 @@ pub struct StreamUrl {
     app: Range<usize>,
     /// Where in `text` the key begins; it goes on to the end.
     stream: usize,
-    /// The key was given; otherwise it is [`DEFAULT_STREAM`] and no secret.
+    /// There is a key; otherwise the stream is [`DEFAULT_STREAM`] and no secret.
     keyed: bool,
 }
 
@@ -103,7 +104,10 @@ impl StreamUrl {
         let mut keyed = true;
         // The slash between application and key.
         let slash = match segments[1..].rfind('/') {
-            Some(i) => app_start + i,
+            Some(i) => {
+                keyed = &text[app_start + i..path_end] != DEFAULT_STREAM;
+                app_start + i
+            }
             // `app?vhost=…/key`, as SRS and Adobe's tools write it.
             None if text[tail..].contains('/') && !text[tail..].ends_with('/') => {
                 tail + text[tail..].rfind('/').unwrap_or_default()
@@ -349,6 +353,7 @@ mod tests {
             assert_eq!(url(text).expose(), whole);
         }
         assert_eq!(url("rtmp://h/app").redact("no stream at h"), "no stream at h");
+        assert_eq!(url("rtmp://h/app/stream"), url("rtmp://h/app"));
     }
 
     #[test]
