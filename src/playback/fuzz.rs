@@ -56,7 +56,7 @@ fn new_packager() -> Packager {
 
 /// Frames as ingest gives them, in whatever rhythm: each is two bytes, what it is and how much later than the one before.
 pub fn packager(data: &[u8]) {
-    const MOST: usize = 4000;
+    const MOST: usize = 800;
     let mut script = Script::new(data);
     let mut packager = new_packager();
     let mut seen = Seen::default();
