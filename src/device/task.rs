@@ -190,14 +190,14 @@ impl Task {
         let (control_events, control) = mpsc::channel(QUEUE);
         let (cloud_events, cloud) = mpsc::channel(QUEUE);
         let (to_cloud, from_task) = mpsc::channel(QUEUE);
-        let (scrape, scrapes) = mpsc::channel(1);
+        let (asked_for_numbers, scrapes) = mpsc::channel(1);
         let (state, shown) = watch::channel(DaemonState::default());
         let (reports, _) = broadcast::channel(QUEUE);
         let (links_end, links_ended) = watch::channel(false);
         let mut links = JoinSet::new();
         links.spawn(control::serve(listener, control_events, shown, reports.clone(), links_ended.clone()));
         if let Some(listener) = scraped {
-            links.spawn(metrics_link::serve(listener, scrape, links_ended.clone()));
+            links.spawn(metrics_link::serve(listener, asked_for_numbers, links_ended.clone()));
         }
         if let Some(url) = config.cloud.url.clone() {
             let cloud = CloudConfig { url, token: config.cloud.token.clone(), ca_file: config.tls.ca_file.clone() };
