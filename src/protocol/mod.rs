@@ -7,6 +7,7 @@ pub mod command;
 pub mod control;
 #[cfg(feature = "cloud")]
 pub mod glasses;
+pub mod k900;
 pub mod photo;
 mod redact;
 pub mod report;
