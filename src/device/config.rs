@@ -12,8 +12,10 @@ use serde::Deserialize;
 
 use crate::configuration;
 pub use crate::configuration::ConfigError;
+use crate::link::uart::{self, UartConfig};
 use crate::media::source::{Fit, Rotation};
 use crate::protocol::Secret;
+use crate::protocol::k900::LengthOrder;
 
 /// Where the configuration is looked for when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/lenscast/lenscastd.toml";
@@ -32,6 +34,8 @@ pub struct Config {
     pub stream: Stream,
     /// `[cloud]`
     pub cloud: Cloud,
+    /// `[link]`
+    pub link: Link,
     /// `[control]`
     pub control: Control,
     /// `[metrics]`
@@ -171,6 +175,40 @@ pub struct Cloud {
     pub token_file: Option<PathBuf>,
 }
 
+/// Links beside that to the cloud.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Link {
+    /// `[link.uart]`. Default none.
+    pub uart: Option<Uart>,
+}
+
+/// The serial line to the phone, by way of the Bluetooth chip.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uart {
+    /// For example `/dev/ttyS1`.
+    pub device: PathBuf,
+    /// Bit/s. Default 460800.
+    #[serde(default = "default_baud")]
+    pub baud: u32,
+    /// Which byte of a frame's length is sent first: `big`, as the chips expect it, or `little`. Either is read. Default
+    /// `big`.
+    #[serde(default)]
+    pub length_order: LengthOrder,
+}
+
+fn default_baud() -> u32 {
+    460_800
+}
+
+impl Uart {
+    /// For the link.
+    pub fn line(&self) -> UartConfig {
+        UartConfig { device: self.device.clone(), baud: self.baud, length_order: self.length_order }
+    }
+}
+
 /// The control socket.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -239,6 +277,11 @@ impl Config {
         }
         if !(50..=10_000).contains(&self.stream.floor_kbps) {
             return contradiction("stream.floor_kbps must be 50 to 10000");
+        }
+        if self.link.uart.as_ref().is_some_and(|uart| !uart::is_baud(uart.baud)) {
+            return contradiction(
+                "link.uart.baud is no speed of a serial line; they have 115200, 460800, 1152000, ...",
+            );
         }
         if let Some(text) = self.board_contradiction() {
             return contradiction(text);
@@ -315,6 +358,8 @@ mod tests {
         assert!(load("[stream]\nkeep_alive_timeout_s = 0\n").is_err());
         assert!(load("[stream]\nfloor_kbps = 0\n").is_err());
         assert!(load("[board]\npoll_ms = 1\n").is_err());
+        assert!(load("[link.uart]\ndevice = \"/dev/ttyS1\"\nbaud = 460801\n").is_err());
+        assert!(load("[link.uart]\nbaud = 460800\n").is_err());
         assert!(load("[heat]\nthrottle_c = 80\nend_c = 70\n").is_err());
         assert!(load("[privacy_led]\nrequire = true\n").is_err());
         assert!(load("[privacy_led]\nname = \"../x\"\n").is_err());

@@ -3,28 +3,29 @@
 //!
 //! ```text
 //! control socket ─┐                      ┌─ arbiter: who may use the camera
-//! cloud link ─────┼─► Input ─► Core ─────┼─ stream: life of the one publication      ─► Effect
+//! links ──────────┼─► Input ─► Core ─────┼─ stream: life of the one publication      ─► Effect
 //! capture ────────┤                      └─ camera: life of the capture pipeline
 //! publisher ──────┘
 //! ```
 
 mod board;
 mod camera;
-mod cloud;
 mod control;
 mod counts;
+mod links;
 mod rate;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 pub use counts::Counts;
 
 use super::config;
 use crate::board::Reading;
+use crate::link::LinkId;
 use crate::link::control::Peer;
 use crate::media::{capture, failure::Failure, publisher};
 use crate::policy::Time;
@@ -53,12 +54,12 @@ pub enum Input {
     Undeliverable(RequestId),
     /// A connection of the control socket ended.
     ConnectionClosed(u64),
-    /// The cloud link is up.
-    CloudUp,
-    /// The cloud link is down.
-    CloudDown,
-    /// A message came over the cloud link.
-    CloudMessage(String),
+    /// A link is up.
+    LinkUp(LinkId),
+    /// A link is down.
+    LinkDown(LinkId),
+    /// A message came over a link.
+    LinkMessage(LinkId, String),
     /// Of a capture.
     Capture(u64, capture::Event),
     /// Of a publisher.
@@ -106,8 +107,8 @@ pub enum Effect {
     Reply(RequestId, Reply),
     /// Tell those who watch.
     Tell(ReportLine),
-    /// Send over the cloud link.
-    Send(String),
+    /// Send over that link.
+    Send(LinkId, String),
     /// Send over the cloud link, as a binary message.
     SendPhoto(Vec<u8>),
     /// Keep in mind what the network carried, bit/s of video; none if it was enough.
@@ -132,10 +133,10 @@ pub struct Remembered {
     pub stream_id: String,
     /// How its end is to be told.
     pub dialect: Dialect,
+    /// Which link started it.
+    #[serde(default)]
+    pub link: LinkId,
 }
-
-/// Ends that wait for the link at most; more than a day of failures is of no use to anybody.
-const UNTOLD_ENDS: usize = 16;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -151,16 +152,13 @@ pub struct Core {
     /// Requests that wait for the arbiter.
     waiting: HashMap<RequestId, Waiting>,
     photos: Vec<camera::Photo>,
-    /// The link's names of the photos that it asked for.
+    /// The cloud link's names of the photos that it asked for.
     cloud_photos: HashMap<RequestId, String>,
     processes: Vec<camera::ProcessLease>,
     last_request: u64,
     /// Publishers opened so far.
     publishers: u32,
-    cloud_up: bool,
-    dialect: Dialect,
-    seen_messages: VecDeque<i64>,
-    untold_ends: VecDeque<String>,
+    links: links::Links,
     last_end: Option<StreamEnd>,
     metrics: Metrics,
     measured: u64,
@@ -212,10 +210,7 @@ impl Core {
             processes: Vec::new(),
             last_request: 0,
             publishers: 0,
-            cloud_up: false,
-            dialect: Dialect::Stream,
-            seen_messages: VecDeque::new(),
-            untold_ends: VecDeque::new(),
+            links: links::Links::default(),
             last_end: None,
             metrics: Metrics::default(),
             measured: 0,
@@ -243,9 +238,9 @@ impl Core {
             }
             Input::Undeliverable(request) => self.take_back(request, now),
             Input::ConnectionClosed(connection) => self.connection_closed(connection, now),
-            Input::CloudUp => self.cloud_up(now),
-            Input::CloudDown => self.cloud_down(now),
-            Input::CloudMessage(text) => self.cloud_message(&text, now),
+            Input::LinkUp(link) => self.link_up(link, now),
+            Input::LinkDown(link) => self.link_down(link, now),
+            Input::LinkMessage(link, text) => self.link_message(link, &text, now),
             Input::Capture(generation, event) => self.capture_event(generation, event, now),
             Input::Publisher(attempt, event) => self.publisher_event(attempt, event, now),
             Input::Uplink(publisher, bitrate) => self.uplink_known(publisher, bitrate, now),

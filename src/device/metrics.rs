@@ -264,9 +264,9 @@ fn requests(text: &mut Exposition, present: &Present<'_>) {
     )
     .sample(&[("stream", "known")], counts.keep_alives)
     .sample(&[("stream", "unknown")], counts.stray_keep_alives);
-    text.gauge("lenscast_link_up", "Whether the link to phone or cloud is up.", present.core.is_linked());
-    text.counter("lenscast_link_losses_total", "Times that this link was lost.", counts.link_losses);
-    let refused = "Messages over this link that could not be obeyed.";
+    text.gauge("lenscast_link_up", "Whether a link to phone or cloud is up.", present.core.is_linked());
+    text.counter("lenscast_link_losses_total", "Times that such a link was lost.", counts.link_losses);
+    let refused = "Messages over links that could not be obeyed.";
     counts.messages_refused.write(
         &mut text.family("lenscast_link_messages_refused_total", Kind::Counter, refused),
         "cause",

@@ -20,9 +20,10 @@ use super::metrics::{self, Present, Totals};
 use super::{doctor, network, plan, remember};
 use crate::board;
 use crate::camera::Hotplug;
-use crate::link::cloud::{self, CloudConfig, CloudEvent, Outgoing};
+use crate::link::cloud::{self, CloudConfig};
 use crate::link::control::{self, ControlEvent};
 use crate::link::metrics::{self as metrics_link, Scrape};
+use crate::link::{LinkEvent, LinkId, Outgoing, uart};
 use crate::media::capture::{self, Capture};
 use crate::media::encoder::Encoders;
 use crate::media::failure::Failure;
@@ -92,11 +93,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
                 Some(input) => input,
                 None => continue,
             },
-            Some(event) = events.cloud.recv() => match event {
-                CloudEvent::Up => Input::CloudUp,
-                CloudEvent::Down => Input::CloudDown,
-                CloudEvent::Message(text) => Input::CloudMessage(text),
-            },
+            Some(event) = events.cloud.recv() => link_input(LinkId::Cloud, event),
+            Some(event) = events.uart.recv() => link_input(LinkId::Uart, event),
             Some(reading) = events.board.recv() => Input::Board(reading),
             Some(reply) = events.scrapes.recv() => {
                 let _ = reply.send(task.numbers()); // who asked may be gone
@@ -124,6 +122,14 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
     Ok(())
 }
 
+fn link_input(link: LinkId, event: LinkEvent) -> Input {
+    match event {
+        LinkEvent::Up => Input::LinkUp(link),
+        LinkEvent::Down => Input::LinkDown(link),
+        LinkEvent::Message(text) => Input::LinkMessage(link, text),
+    }
+}
+
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
@@ -143,7 +149,8 @@ struct Events {
     publishers: mpsc::Receiver<(u32, publisher::Event)>,
     inputs: mpsc::Receiver<Input>,
     control: mpsc::Receiver<ControlEvent>,
-    cloud: mpsc::Receiver<CloudEvent>,
+    cloud: mpsc::Receiver<LinkEvent>,
+    uart: mpsc::Receiver<LinkEvent>,
     board: mpsc::Receiver<board::Reading>,
     scrapes: mpsc::Receiver<Scrape>,
     hotplug: Option<Hotplug>,
@@ -168,6 +175,7 @@ struct Task {
     state: watch::Sender<DaemonState>,
     reports: broadcast::Sender<ReportLine>,
     to_cloud: mpsc::Sender<Outgoing>,
+    to_uart: mpsc::Sender<Outgoing>,
     links_end: watch::Sender<bool>,
     links: JoinSet<()>,
 }
@@ -189,7 +197,9 @@ impl Task {
         let (inputs, received) = mpsc::channel(QUEUE);
         let (control_events, control) = mpsc::channel(QUEUE);
         let (cloud_events, cloud) = mpsc::channel(QUEUE);
-        let (to_cloud, from_task) = mpsc::channel(QUEUE);
+        let (to_cloud, for_cloud) = mpsc::channel(QUEUE);
+        let (uart_events, uart) = mpsc::channel(QUEUE);
+        let (to_uart, for_uart) = mpsc::channel(QUEUE);
         let (asked_for_numbers, scrapes) = mpsc::channel(1);
         let (state, shown) = watch::channel(DaemonState::default());
         let (reports, _) = broadcast::channel(QUEUE);
@@ -201,7 +211,10 @@ impl Task {
         }
         if let Some(url) = config.cloud.url.clone() {
             let cloud = CloudConfig { url, token: config.cloud.token.clone(), ca_file: config.tls.ca_file.clone() };
-            links.spawn(cloud::run(cloud, cloud_events, from_task, links_ended));
+            links.spawn(cloud::run(cloud, cloud_events, for_cloud, links_ended.clone()));
+        }
+        if let Some(settings) = &config.link.uart {
+            links.spawn(uart::run(settings.line(), uart_events, for_uart, links_ended));
         }
         let hotplug = Hotplug::new().inspect_err(|error| tracing::warn!(%error, "no hot-plug notices")).ok();
         let (readings, looks) = mpsc::channel(QUEUE);
@@ -225,12 +238,16 @@ impl Task {
             state,
             reports,
             to_cloud,
+            to_uart,
             links_end,
             links,
         };
         task.warm_up();
         task.take(Input::Tick);
-        Ok((task, Events { captures, publishers, inputs: received, control, cloud, board: looks, scrapes, hotplug }))
+        Ok((
+            task,
+            Events { captures, publishers, inputs: received, control, cloud, uart, board: looks, scrapes, hotplug },
+        ))
     }
 
     fn warm_up(&self) {
@@ -311,8 +328,8 @@ impl Task {
             Effect::FindCamera(request) => self.find_camera(request),
             Effect::Reply(request, reply) => self.reply(request, reply),
             Effect::Tell(line) => drop(self.reports.send(line)), // an error means that nobody watches
-            Effect::Send(message) => self.send(Outgoing::Text(message)),
-            Effect::SendPhoto(frame) => self.send(Outgoing::Binary(frame)),
+            Effect::Send(link, message) => self.send(link, Outgoing::Text(message)),
+            Effect::SendPhoto(frame) => self.send(LinkId::Cloud, Outgoing::Binary(frame)),
             Effect::RememberUplink(bitrate) => {
                 if let Some(network) = network::current() {
                     remember::keep_uplink(&self.config, network, bitrate);
@@ -322,8 +339,12 @@ impl Task {
         }
     }
 
-    fn send(&self, outgoing: Outgoing) {
-        if self.to_cloud.try_send(outgoing).is_err() {
+    fn send(&self, link: LinkId, outgoing: Outgoing) {
+        let queue = match link {
+            LinkId::Cloud => &self.to_cloud,
+            LinkId::Uart => &self.to_uart,
+        };
+        if queue.try_send(outgoing).is_err() {
             tracing::warn!("the link takes no more; message dropped");
         }
     }
@@ -534,7 +555,7 @@ impl Task {
             publisher.join().await;
         }
         self.board.end().await;
-        drop(self.to_cloud);
+        drop((self.to_cloud, self.to_uart));
         let _ = self.links_end.send(true);
         while self.links.join_next().await.is_some() {}
     }

@@ -48,7 +48,7 @@ pub fn command(data: &[u8]) {
             assert_short(&app, 256);
         }
         Command::Unknown { kind } => assert_short(&kind, 64),
-        Command::GetStatus | Command::Ping => {}
+        Command::GetStatus | Command::Ping | Command::PhoneReady => {}
     }
 }
 

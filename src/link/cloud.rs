@@ -22,6 +22,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 use tracing::{debug, error, info, warn};
 
+use super::standby::{Backoff, down};
+use super::{LinkEvent, Outgoing};
 use crate::protocol::Secret;
 
 use session::Ended;
@@ -38,26 +40,6 @@ pub struct CloudConfig {
     pub token: Option<Secret>,
     /// Certificate authorities (PEM) to trust beside the system's.
     pub ca_file: Option<PathBuf>,
-}
-
-/// What the link tells the device's task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloudEvent {
-    /// Connected. What is sent from now on arrives; the full state belongs first.
-    Up,
-    /// Not connected any more. What is sent until the next `Up` is thrown away.
-    Down,
-    /// A message.
-    Message(String),
-}
-
-/// What is sent to the cloud.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outgoing {
-    /// A message.
-    Text(String),
-    /// A photo.
-    Binary(Vec<u8>),
 }
 
 /// How long. Tests shorten it.
@@ -105,7 +87,7 @@ const TIMING: Timing = Timing {
 /// Both queues may be bounded tightly: while the device's task does not take events, sending goes on.
 pub async fn run(
     config: CloudConfig,
-    events: mpsc::Sender<CloudEvent>,
+    events: mpsc::Sender<LinkEvent>,
     outgoing: mpsc::Receiver<Outgoing>,
     shutdown: watch::Receiver<bool>,
 ) {
@@ -117,7 +99,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 struct Link {
     config: CloudConfig,
     timing: Timing,
-    events: mpsc::Sender<CloudEvent>,
+    events: mpsc::Sender<LinkEvent>,
     outgoing: mpsc::Receiver<Outgoing>,
     shutdown: watch::Receiver<bool>,
     /// Made at the first use: it reads the system's certificates.
@@ -148,7 +130,7 @@ impl Link {
         if self.config.token.is_some() && self.config.url.starts_with("ws://") {
             warn!(%place, "cloud link: the token travels unencrypted; use wss://");
         }
-        let mut backoff = Backoff::new(&self.timing);
+        let mut backoff = Backoff::new(self.timing.retry_first, self.timing.retry_most);
         let mut last_reason = String::new();
         loop {
             let failure = match self.connect().await {
@@ -158,14 +140,14 @@ impl Link {
                     info!(%place, "cloud link: up");
                     last_reason.clear();
                     let since = Instant::now();
-                    if !self.tell(CloudEvent::Up).await {
+                    if !self.tell(LinkEvent::Up).await {
                         return;
                     }
                     let Ended::Lost(reason) = self.session(socket).await else { return };
                     if since.elapsed() >= self.timing.settled {
-                        backoff = Backoff::new(&self.timing);
+                        backoff = Backoff::new(self.timing.retry_first, self.timing.retry_most);
                     }
-                    if !self.tell(CloudEvent::Down).await {
+                    if !self.tell(LinkEvent::Down).await {
                         return;
                     }
                     Failure::passing(reason)
@@ -204,34 +186,11 @@ impl Link {
     }
 
     /// Tells the device's task of a change, and throws away what it gave before it could know. `false` at shutdown.
-    async fn tell(&mut self, event: CloudEvent) -> bool {
+    async fn tell(&mut self, event: LinkEvent) -> bool {
         while self.outgoing.try_recv().is_ok() {}
         let sending = self.events.send(event);
         matches!(down(&mut self.outgoing, &mut self.shutdown, sending).await, Some(Ok(())))
     }
-}
-
-/// Awaits `wait` while there is no link: what is to be sent is thrown away. `None` at shutdown.
-async fn down<T>(
-    outgoing: &mut mpsc::Receiver<Outgoing>,
-    shutdown: &mut watch::Receiver<bool>,
-    wait: impl Future<Output = T>,
-) -> Option<T> {
-    tokio::pin!(wait);
-    loop {
-        tokio::select! {
-            biased;
-            () = ordered(shutdown) => return None,
-            value = &mut wait => return Some(value),
-            Some(_) = outgoing.recv() => {}
-        }
-    }
-}
-
-/// Until `shutdown` is true or can no longer become so.
-async fn ordered(shutdown: &mut watch::Receiver<bool>) {
-    // An error is the sender's end, and means the same.
-    let _ = shutdown.wait_for(|&ordered| ordered).await;
 }
 
 async fn attempt(config: &CloudConfig, connector: &mut Option<Connector>) -> Result<Socket, Failure> {
@@ -275,29 +234,6 @@ fn place(url: &str) -> String {
     let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return "(unusable URL)".into() };
     let port = uri.port_u16().map_or_else(String::new, |port| format!(":{port}"));
     format!("{scheme}://{host}{port}{}", uri.path())
-}
-
-/// When to try again: doubling, jittered downwards so that a fleet does not return at once.
-struct Backoff {
-    next: Duration,
-    most: Duration,
-}
-
-impl Backoff {
-    fn new(timing: &Timing) -> Self {
-        Self { next: timing.retry_first, most: timing.retry_most }
-    }
-
-    /// `jitter` is from 0 to 1: how much of the half that may go, goes.
-    fn next(&mut self, refused: bool, jitter: f64) -> Duration {
-        if refused {
-            self.next = self.most;
-            return self.most;
-        }
-        let delay = self.next.min(self.most);
-        self.next = (delay * 2).min(self.most);
-        delay.mul_f64(1.0 - jitter / 2.0)
-    }
 }
 
 #[cfg(test)]

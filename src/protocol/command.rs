@@ -36,8 +36,8 @@ pub enum Dialect {
 /// A message understood.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incoming {
-    /// How it was addressed to us. Without meaning for [`Command::Photo`], [`Command::Ping`] and [`Command::Unknown`],
-    /// which have no dialect.
+    /// How it was addressed to us. Without meaning for [`Command::Photo`], [`Command::Ping`], [`Command::PhoneReady`]
+    /// and [`Command::Unknown`], which have no dialect.
     pub dialect: Dialect,
     /// `mId`: the sender wants a `msg_ack`, and may send the message again until it gets one.
     pub message_id: Option<i64>,
@@ -75,6 +75,8 @@ pub enum Command {
     },
     /// Is anybody there?
     Ping,
+    /// The phone's app has begun, and waits for `glasses_ready`.
+    PhoneReady,
     /// Not for us, or of a later version.
     Unknown {
         /// Its type, cut to 64 characters and without control characters.
@@ -152,6 +154,7 @@ pub fn parse(text: &str) -> Result<Incoming, CommandError> {
         "keep_stream_alive" => (Dialect::Stream, Verb::KeepAlive),
         "photo_request" => (guess(), Verb::Photo),
         "ping" => return Ok(Incoming { dialect: guess(), message_id, command: Command::Ping }),
+        "phone_ready" => return Ok(Incoming { dialect: guess(), message_id, command: Command::PhoneReady }),
         other => {
             let kind = other.chars().filter(|c| !c.is_control()).take(MAX_KIND).collect();
             return Ok(Incoming { dialect: guess(), message_id, command: Command::Unknown { kind } });

@@ -118,6 +118,11 @@ pub fn pong() -> Value {
     json!({"type": "pong"})
 }
 
+/// The answer to a phone that is ready; the timestamp in milliseconds since 1970.
+pub fn glasses_ready(timestamp_ms: u64) -> Value {
+    json!({"type": "glasses_ready", "timestamp": timestamp_ms})
+}
+
 /// The answer to a message that cannot be obeyed.
 pub fn rejected(error: &CommandError) -> Value {
     let mut message = failure(error.dialect, error.stream_id.as_deref().unwrap_or_default(), error.cause);

@@ -3,10 +3,11 @@
 //! A start is judged by the last look at the board, which costs nothing. Where that speaks against it, it may be out of
 //! date (a charger plugged in a moment ago), so such a start waits for a fresh look before it is refused.
 
-use super::stream::{Asked, Origin};
+use super::stream::Asked;
 use super::{Core, Effect};
 use crate::board::Reading;
 use crate::device::config::Config;
+use crate::link::LinkId;
 use crate::policy::Time;
 use crate::policy::arbiter::RequestId;
 use crate::policy::battery::Battery;
@@ -161,10 +162,13 @@ impl Core {
         }
     }
 
-    /// Whether the link asked for a start that waits, by this id if there is one.
-    pub(super) fn withdraw_doubted_of_link(&mut self, stream_id: Option<&str>) -> bool {
+    /// Whether this link asked for a start that waits, or any link for one by this id.
+    pub(super) fn withdraw_doubted_of_link(&mut self, link: LinkId, stream_id: Option<&str>) -> bool {
         self.withdraw_doubted(Cause::Requested, |asked| {
-            matches!(asked.origin, Origin::Cloud(_)) && stream_id.is_none_or(|id| asked.start.stream_id == id)
+            asked.origin.link().is_some_and(|of| match stream_id {
+                None => of == link,
+                Some(id) => asked.start.stream_id == id,
+            })
         })
     }
 }

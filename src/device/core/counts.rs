@@ -1,4 +1,5 @@
 use super::Core;
+use crate::link::LinkId;
 use crate::metrics::Tally;
 use crate::protocol::StreamKind;
 
@@ -25,7 +26,7 @@ pub struct Counts {
     pub keep_alives: u64,
     /// Keep-alives for any other.
     pub stray_keep_alives: u64,
-    /// Times that the link to phone or cloud was lost.
+    /// Times that a link to phone or cloud was lost.
     pub link_losses: u64,
     /// Messages from it that could not be obeyed.
     pub messages_refused: Tally,
@@ -46,9 +47,9 @@ impl Core {
         &self.counts
     }
 
-    /// Whether the link to phone or cloud is up.
+    /// Whether a link to phone or cloud is up.
     pub fn is_linked(&self) -> bool {
-        self.cloud_up
+        LinkId::ALL.into_iter().any(|link| self.links.of(link).up)
     }
 
     /// What the encoder is to make, bit/s of video, while there is a stream.

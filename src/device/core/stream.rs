@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::rate::Rate;
 use super::{CaptureSettings, Core, Effect, Remembered, Waiting};
 use crate::device::config::OnLoss;
+use crate::link::LinkId;
 use crate::media::failure::Failure;
 use crate::media::flv::Metadata;
 use crate::media::publisher;
@@ -26,10 +27,20 @@ pub struct Asked {
 /// Who asked, and so who is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The cloud link, in this dialect.
-    Cloud(Dialect),
+    /// That link, in this dialect.
+    Link(LinkId, Dialect),
     /// A client of the control socket.
     Control(RequestId),
+}
+
+impl Origin {
+    /// The link, if it is one.
+    pub fn link(self) -> Option<LinkId> {
+        match self {
+            Self::Link(link, _) => Some(link),
+            Self::Control(_) => None,
+        }
+    }
 }
 
 /// The stream that lives.
@@ -116,19 +127,19 @@ impl Core {
     pub(super) fn begin_stream(&mut self, asked: Asked, lease: LeaseId, now: Time) {
         let Asked { start, origin } = asked;
         let config = &self.settings.stream;
-        let from_cloud = matches!(origin, Origin::Cloud(_));
+        let link = origin.link();
         let settings = Settings {
             give_up_after: config.give_up_after(),
-            keep_alive_timeout: (from_cloud && !start.stream_id.is_empty())
+            keep_alive_timeout: (link.is_some() && !start.stream_id.is_empty())
                 .then(|| Duration::from_secs(config.keep_alive_timeout_s)),
             stop_on_keep_alive_loss: config.on_keep_alive_loss == OnLoss::Stop,
-            link_loss_grace: from_cloud.then(|| config.link_loss_grace()),
+            link_loss_grace: link.map(|_| config.link_loss_grace()),
             camera_hold: Duration::from_secs(config.camera_hold_s),
             duration_limit: start.duration_limit,
             seed: lease.0 ^ now.as_nanos() as u64,
         };
-        if let Origin::Cloud(dialect) = origin {
-            let remembered = Remembered { stream_id: start.stream_id.clone(), dialect };
+        if let Origin::Link(link, dialect) = origin {
+            let remembered = Remembered { stream_id: start.stream_id.clone(), dialect, link };
             self.effects.push(Effect::Remember(Some(remembered)));
         }
         let (life, actions) = Stream::new(settings, now);
@@ -154,7 +165,7 @@ impl Core {
         if self.capture.running {
             self.stream_event(Event::CameraRunning, now);
         }
-        if from_cloud && !self.cloud_up {
+        if link.is_some_and(|link| !self.links.of(link).up) {
             self.stream_event(Event::LinkDown, now);
         }
     }
@@ -178,9 +189,9 @@ impl Core {
     pub(super) fn refuse_stream(&mut self, asked: &Asked, refusal: Refusal) {
         self.counts.refused.count(refusal.cause.name());
         match asked.origin {
-            Origin::Cloud(dialect) => {
+            Origin::Link(link, dialect) => {
                 let message = report::start_refused(&asked.start.stream_id, dialect, &refusal);
-                self.tell_end(message.to_string());
+                self.tell_end(link, message.to_string());
             }
             Origin::Control(request) => self.reply(request, Err(refusal)),
         }
@@ -286,13 +297,8 @@ impl Core {
             self.counts.retries.count(report.cause.unwrap_or(Cause::Internal).name());
         }
         self.effects.push(Effect::Tell(ReportLine::new(&id, report)));
-        if let Origin::Cloud(dialect) = stream.origin {
-            let message = report::status(report, &id, dialect).to_string();
-            if report.state.is_terminal() {
-                self.tell_end(message);
-            } else {
-                self.tell(message);
-            }
+        if let Origin::Link(link, dialect) = stream.origin {
+            self.tell_report(link, dialect, &id, report);
         } else if matches!(report.state, StreamState::Connecting | StreamState::Streaming | StreamState::Reconnecting) {
             // The start came to something; whatever follows is the stream's own story.
             if let Some(request) = stream.unanswered.take() {
@@ -325,9 +331,9 @@ impl Core {
     fn repeat_status(&mut self, request: RequestId, origin: Origin) {
         let Some(stream) = &self.stream else { return };
         match origin {
-            Origin::Cloud(dialect) => {
+            Origin::Link(link, dialect) => {
                 let message = report::status(stream.life.last_report(), &stream.start.stream_id, dialect).to_string();
-                self.tell(message);
+                self.tell(link, message);
             }
             Origin::Control(_) => {
                 let stream_id = stream.start.stream_id.clone();

@@ -1,8 +1,9 @@
 //! The daemon without its devices: a clock that is a number, and a world that answers effects as told.
 
 mod board;
+mod links;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -26,6 +27,7 @@ struct Daemon {
     world: World,
     replies: HashMap<RequestId, Vec<Reply>>,
     sent: Vec<Value>,
+    sent_over: Vec<(LinkId, Value)>,
     photos: Vec<Vec<u8>>,
     reports: Vec<(String, StreamState, Option<Cause>)>,
     captures: Vec<u64>,
@@ -46,6 +48,7 @@ impl Daemon {
             world: World::Works,
             replies: HashMap::new(),
             sent: vec![],
+            sent_over: vec![],
             photos: vec![],
             reports: vec![],
             captures: vec![],
@@ -96,7 +99,11 @@ impl Daemon {
             Effect::LookAtBoard => inputs.push_back(Input::Board(self.board.clone())),
             Effect::Encode(_, what) => self.encoder.push(what),
             Effect::Reply(request, reply) => self.replies.entry(request).or_default().push(reply),
-            Effect::Send(text) => self.sent.push(serde_json::from_str(&text).unwrap()),
+            Effect::Send(link, text) => {
+                let message: Value = serde_json::from_str(&text).unwrap();
+                self.sent_over.push((link, message.clone()));
+                self.sent.push(message);
+            }
             Effect::SendPhoto(frame) => self.photos.push(frame),
             Effect::Tell(line) => self.reports.push((line.stream_id, line.state, line.cause)),
             _ => {}
@@ -140,7 +147,7 @@ impl Daemon {
     }
 
     fn cloud(&mut self, message: &Value) {
-        self.give(Input::CloudMessage(message.to_string()));
+        self.give(Input::LinkMessage(LinkId::Cloud, message.to_string()));
     }
 
     /// The one reply to a request.
@@ -212,7 +219,7 @@ fn another_app_is_refused_with_the_owner_and_the_same_app_replaces_its_own() {
 #[test]
 fn an_unmanaged_stream_takes_the_camera_from_a_managed_one_which_is_told() {
     let mut daemon = Daemon::new();
-    daemon.give(Input::CloudUp);
+    daemon.give(Input::LinkUp(LinkId::Cloud));
     daemon.cloud(&start_message("m1", "MANAGED_STREAM"));
     let request = daemon.start("a", "s1", StreamKind::Unmanaged);
     assert!(daemon.reply(request).is_ok());
@@ -237,7 +244,7 @@ fn photos_come_from_a_managed_stream_and_from_the_apps_own() {
 #[test]
 fn the_link_gets_its_photos_or_the_reason_and_each_once() {
     let mut daemon = Daemon::new();
-    daemon.give(Input::CloudUp);
+    daemon.give(Input::LinkUp(LinkId::Cloud));
     let ask =
         |name: &str, app: &str| json!({"type": "photo_request", "requestId": name, "appId": app, "size": "medium"});
     daemon.cloud(&ask("p1", "b"));
@@ -254,7 +261,7 @@ fn the_link_gets_its_photos_or_the_reason_and_each_once() {
 
     let mut silent = Daemon::new();
     silent.world = World::Silent;
-    silent.give(Input::CloudUp);
+    silent.give(Input::LinkUp(LinkId::Cloud));
     silent.cloud(&ask("p1", "a"));
     silent.cloud(&ask("p1", "a"));
     silent.now += Duration::from_secs(30);
@@ -311,25 +318,25 @@ fn a_lease_that_could_not_be_told_is_taken_back() {
 #[test]
 fn an_end_while_the_link_is_down_is_told_when_it_is_back_and_once() {
     let mut daemon = Daemon::new();
-    daemon.give(Input::CloudUp);
+    daemon.give(Input::LinkUp(LinkId::Cloud));
     daemon.cloud(&start_message("s1", "a"));
-    daemon.give(Input::CloudDown);
+    daemon.give(Input::LinkDown(LinkId::Cloud));
     let told = daemon.sent.len();
     daemon.ask(1, Request::Stop { stream_id: Some("s1".into()) });
     assert_eq!(daemon.sent.len(), told);
-    daemon.give(Input::CloudUp);
+    daemon.give(Input::LinkUp(LinkId::Cloud));
     assert_eq!(daemon.sent[told]["kind"], "snapshot", "the whole state comes first");
     assert_eq!(daemon.statuses("s1").iter().filter(|status| **status == "stopped").count(), 1);
-    daemon.give(Input::CloudDown);
-    daemon.give(Input::CloudUp);
+    daemon.give(Input::LinkDown(LinkId::Cloud));
+    daemon.give(Input::LinkUp(LinkId::Cloud));
     assert_eq!(daemon.statuses("s1").iter().filter(|status| **status == "stopped").count(), 1);
 }
 
 #[test]
 fn the_stream_of_a_daemon_that_died_is_reported_ended() {
-    let left_over = Remembered { stream_id: "old".into(), dialect: Dialect::Rtmp };
+    let left_over = Remembered { stream_id: "old".into(), dialect: Dialect::Rtmp, link: LinkId::Cloud };
     let mut daemon = Daemon::with(config::Config::default(), Some(left_over));
-    daemon.give(Input::CloudUp);
+    daemon.give(Input::LinkUp(LinkId::Cloud));
     let end = daemon.sent.iter().find(|message| message["streamId"] == "old").unwrap();
     assert_eq!((&end["type"], &end["status"]), (&json!("rtmp_stream_status"), &json!("stopped")));
     assert_eq!(end["cause"], "daemon_restarted");
@@ -338,7 +345,7 @@ fn the_stream_of_a_daemon_that_died_is_reported_ended() {
 #[test]
 fn a_link_stops_only_what_it_started() {
     let mut daemon = Daemon::new();
-    daemon.give(Input::CloudUp);
+    daemon.give(Input::LinkUp(LinkId::Cloud));
     daemon.start("a", "s1", StreamKind::Unmanaged);
     daemon.cloud(&json!({"type": "stop_stream"}));
     daemon.cloud(&json!({"type": "stop_stream", "streamId": "s9"}));
@@ -349,7 +356,7 @@ fn a_link_stops_only_what_it_started() {
 #[test]
 fn a_command_sent_twice_is_acknowledged_twice_and_obeyed_once() {
     let mut daemon = Daemon::new();
-    daemon.give(Input::CloudUp);
+    daemon.give(Input::LinkUp(LinkId::Cloud));
     let mut message = start_message("s1", "a");
     message["mId"] = json!(41);
     daemon.cloud(&message);
@@ -361,7 +368,7 @@ fn a_command_sent_twice_is_acknowledged_twice_and_obeyed_once() {
 #[test]
 fn a_keep_alive_is_acknowledged_while_its_stream_lives_and_answered_when_not() {
     let mut daemon = Daemon::new();
-    daemon.give(Input::CloudUp);
+    daemon.give(Input::LinkUp(LinkId::Cloud));
     daemon.cloud(&start_message("s1", "a"));
     daemon.world = World::Silent;
     daemon.lose_publisher(Cause::ConnectionLost);
@@ -450,7 +457,7 @@ proptest! {
                     daemon.give(Input::ConnectionClosed(10 + connection));
                     asked.retain(|(of, request)| *of != 10 + connection || daemon.replies.contains_key(request));
                 }
-                Step::Link(up) => daemon.give(if up { Input::CloudUp } else { Input::CloudDown }),
+                Step::Link(up) => daemon.give(if up { Input::LinkUp(LinkId::Cloud) } else { Input::LinkDown(LinkId::Cloud) }),
                 Step::LosePublisher if !daemon.publishers.is_empty() => daemon.lose_publisher(Cause::ConnectionLost),
                 Step::LoseCapture if !daemon.captures.is_empty() => {
                     daemon.lose_capture(Failure::new(Cause::CameraLost, ""));

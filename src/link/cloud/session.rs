@@ -9,7 +9,8 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::debug;
 
-use super::{CloudEvent, Link, Outgoing, Socket, ordered};
+use super::{Link, LinkEvent, Outgoing, Socket};
+use crate::link::standby::ordered;
 
 /// How a session ended.
 pub(super) enum Ended {
@@ -41,7 +42,7 @@ impl Link {
                 permit = self.events.reserve(), if undelivered.is_some() => {
                     let Ok(permit) = permit else { return Ended::Shutdown };
                     if let Some(text) = undelivered.take() {
-                        permit.send(CloudEvent::Message(text));
+                        permit.send(LinkEvent::Message(text));
                     }
                     // What arrived while nothing was read has not been heard yet.
                     last_heard = Some(Instant::now());

@@ -26,7 +26,7 @@ async fn soon<T>(wait: impl Future<Output = T>) -> T {
 
 /// The glasses' end.
 struct Glasses {
-    events: mpsc::Receiver<CloudEvent>,
+    events: mpsc::Receiver<LinkEvent>,
     outgoing: mpsc::Sender<Outgoing>,
     shutdown: watch::Sender<bool>,
     ran: JoinHandle<()>,
@@ -41,7 +41,7 @@ impl Glasses {
         Self { events, outgoing, shutdown, ran: tokio::spawn(link.run()) }
     }
 
-    async fn event(&mut self) -> CloudEvent {
+    async fn event(&mut self) -> LinkEvent {
         soon(self.events.recv()).await.unwrap()
     }
 
@@ -92,8 +92,8 @@ async fn next_text(socket: &mut ServerSocket) -> String {
     }
 }
 
-fn message(text: &str) -> CloudEvent {
-    CloudEvent::Message(text.into())
+fn message(text: &str) -> LinkEvent {
+    LinkEvent::Message(text.into())
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn messages_go_both_ways_and_pings_are_answered() {
     let (server, config) = Server::start().await;
     let mut glasses = Glasses::start(config, PATIENT);
     let mut socket = server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     socket.send(Message::text("start")).await.unwrap();
     assert_eq!(glasses.event().await, message("start"));
     glasses.send("status").await;
@@ -120,7 +120,7 @@ async fn the_cloud_gets_the_token_and_its_refusal_is_not_hammered() {
         let mut glasses = Glasses::start(config, timing);
         assert_eq!(server.refuse(status).await.as_deref(), Some("Bearer abc.def"));
         server.accept().await;
-        assert_eq!(glasses.event().await, CloudEvent::Up);
+        assert_eq!(glasses.event().await, LinkEvent::Up);
     }
 }
 
@@ -129,16 +129,16 @@ async fn after_a_lost_link_nothing_stale_is_sent() {
     let (server, config) = Server::start().await;
     let mut glasses = Glasses::start(config, PATIENT);
     let socket = server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     drop(socket);
-    assert_eq!(glasses.event().await, CloudEvent::Down);
+    assert_eq!(glasses.event().await, LinkEvent::Down);
     // More than the queue holds: the device's task must not block either.
     for _ in 0..20 {
         glasses.send("stale").await;
     }
     let mut socket = server.accept().await;
     glasses.send("stale too").await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     glasses.send("full state").await;
     assert_eq!(next_text(&mut socket).await, "full state");
 }
@@ -148,12 +148,12 @@ async fn a_close_is_answered_and_the_link_comes_back() {
     let (server, config) = Server::start().await;
     let mut glasses = Glasses::start(config, PATIENT);
     let mut socket = server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     socket.close(None).await.unwrap();
     assert!(matches!(soon(socket.next()).await, Some(Ok(Message::Close(_)))));
-    assert_eq!(glasses.event().await, CloudEvent::Down);
+    assert_eq!(glasses.event().await, LinkEvent::Down);
     server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
 }
 
 #[tokio::test]
@@ -161,12 +161,12 @@ async fn a_link_that_falls_silent_is_replaced() {
     let (server, config) = Server::start().await;
     let mut glasses = Glasses::start(config, Timing { silence: Duration::from_millis(50), ..PATIENT });
     let mut silent = server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     silent.send(Message::text("last word")).await.unwrap();
     assert_eq!(glasses.event().await, message("last word"));
-    assert_eq!(glasses.event().await, CloudEvent::Down);
+    assert_eq!(glasses.event().await, LinkEvent::Down);
     server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn a_link_that_never_said_anything_is_kept() {
     let silence = Duration::from_millis(20);
     let mut glasses = Glasses::start(config, Timing { silence, ping: silence / 2, ..PATIENT });
     let mut socket = server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     sleep(silence * 10).await;
     socket.send(Message::text("at last")).await.unwrap();
     assert_eq!(glasses.event().await, message("at last"));
@@ -187,7 +187,7 @@ async fn pongs_keep_a_quiet_link_up() {
     let silence = Duration::from_millis(500);
     let mut glasses = Glasses::start(config, Timing { silence, ping: Duration::from_millis(20), ..PATIENT });
     let mut socket = server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     // Answers pings, says nothing itself.
     let quiet = async { while let Some(Ok(Message::Ping(_))) = socket.next().await {} };
     assert!(timeout(silence * 3, quiet).await.is_err(), "the link was dropped");
@@ -200,11 +200,11 @@ async fn an_oversized_message_ends_the_link() {
     let (server, config) = Server::start().await;
     let mut glasses = Glasses::start(config, PATIENT);
     let mut socket = server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     socket.send(Message::text("x".repeat(MAX_MESSAGE))).await.unwrap();
-    assert!(matches!(glasses.event().await, CloudEvent::Message(text) if text.len() == MAX_MESSAGE));
+    assert!(matches!(glasses.event().await, LinkEvent::Message(text) if text.len() == MAX_MESSAGE));
     socket.send(Message::text("x".repeat(MAX_MESSAGE + 1))).await.unwrap();
-    assert_eq!(glasses.event().await, CloudEvent::Down);
+    assert_eq!(glasses.event().await, LinkEvent::Down);
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn a_device_that_takes_no_events_can_still_send() {
     let (server, config) = Server::start().await;
     let mut glasses = Glasses::start(config, PATIENT);
     let mut socket = server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     for _ in 0..5 {
         socket.send(Message::text("in")).await.unwrap();
     }
@@ -230,7 +230,7 @@ async fn the_last_words_are_sent_at_shutdown() {
     let (server, config) = Server::start().await;
     let mut glasses = Glasses::start(config, PATIENT);
     let mut socket = server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     glasses.send("stopped: shutdown").await;
     glasses.shutdown.send(true).unwrap();
     assert_eq!(next_text(&mut socket).await, "stopped: shutdown");
@@ -256,7 +256,7 @@ async fn a_cloud_that_accepts_and_says_nothing_is_given_up() {
     let mut glasses = Glasses::start(config, Timing { connect: Duration::from_millis(500), ..PATIENT });
     let _mute = soon(server.0.accept()).await.unwrap();
     server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
 }
 
 fn testdata(name: &str) -> PathBuf {
@@ -295,7 +295,7 @@ async fn wss_trusts_the_ca_file() {
     let (url, server) = tls_server();
     let config = CloudConfig { url, token: Some(Secret::new("t")), ca_file: Some(testdata("ca.pem")) };
     let mut glasses = Glasses::start(config, PATIENT);
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     assert_eq!(glasses.event().await, message("secure"));
     glasses.send("indeed").await;
     assert!(joined(server).await);
@@ -322,10 +322,10 @@ async fn a_ca_file_without_certificate_is_named() {
 
 #[test]
 fn the_delay_doubles_up_to_its_limit() {
-    let mut backoff = Backoff::new(&TIMING);
+    let mut backoff = Backoff::new(TIMING.retry_first, TIMING.retry_most);
     let delays: Vec<u64> = (0..9).map(|_| backoff.next(false, 0.0).as_millis() as u64).collect();
     assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
-    let mut backoff = Backoff::new(&TIMING);
+    let mut backoff = Backoff::new(TIMING.retry_first, TIMING.retry_most);
     assert_eq!(backoff.next(false, 1.0), Duration::from_millis(250), "jitter only shortens");
     assert_eq!(backoff.next(true, 1.0), Duration::from_secs(30));
 }
@@ -358,11 +358,11 @@ async fn no_log_holds_a_secret() {
     let mut glasses = Glasses::start(config, PATIENT);
     server.refuse(500).await;
     let mut socket = server.accept().await;
-    assert_eq!(glasses.event().await, CloudEvent::Up);
+    assert_eq!(glasses.event().await, LinkEvent::Up);
     socket.send(Message::text("rtmp://h/live/SECRET")).await.unwrap();
     glasses.event().await;
     drop(socket);
-    assert_eq!(glasses.event().await, CloudEvent::Down);
+    assert_eq!(glasses.event().await, LinkEvent::Down);
 
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("127.0.0.1") && log.contains("500"), "{log}");

@@ -30,7 +30,7 @@ impl Daemon {
         let mut settings = config::Config::default();
         settings.stream.on_keep_alive_loss = config::OnLoss::Continue; // minutes pass here
         let mut daemon = Self::with(settings, None);
-        daemon.give(Input::CloudUp);
+        daemon.give(Input::LinkUp(LinkId::Cloud));
         let mut start = start_message("s1", "a");
         start["video"] = json!({"width": 1280, "height": 720, "bitrate": 2_000_000, "frameRate": 30});
         daemon.cloud(&start);
@@ -149,15 +149,15 @@ fn a_start_that_waits_for_a_look_is_answered_once_if_it_is_stopped_or_the_daemon
     for end in [json!({"type": "stop_stream"}), Value::Null] {
         let mut core = Core::new(config::Config::default(), None);
         let now = Duration::from_secs(1);
-        core.on(Input::CloudUp, now);
+        core.on(Input::LinkUp(LinkId::Cloud), now);
         core.on(Input::Board(charged(5, false)), now);
-        let waits = core.on(Input::CloudMessage(start_message("s1", "a").to_string()), now);
+        let waits = core.on(Input::LinkMessage(LinkId::Cloud, start_message("s1", "a").to_string()), now);
         assert!(matches!(waits[..], [Effect::LookAtBoard]), "{waits:?}");
-        let input = if end.is_null() { Input::Shutdown } else { Input::CloudMessage(end.to_string()) };
+        let input = if end.is_null() { Input::Shutdown } else { Input::LinkMessage(LinkId::Cloud, end.to_string()) };
         let mut effects = core.on(input, now);
         effects.extend(core.on(Input::Board(charged(50, false)), now));
         let sent: Vec<&str> =
-            effects.iter().filter_map(|e| if let Effect::Send(text) = e { Some(&**text) } else { None }).collect();
+            effects.iter().filter_map(|e| if let Effect::Send(_, text) = e { Some(&**text) } else { None }).collect();
         assert_eq!((sent.len(), effects.len()), (1, 1), "{effects:?}");
         assert!(sent[0].contains(if end.is_null() { "shutdown" } else { "requested" }), "{sent:?}");
         assert!(core.is_idle());

@@ -1,0 +1,53 @@
+//! What a link does while it is down: throws away what it is given, and waits longer from time to time.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::Outgoing;
+
+/// Awaits `wait` while there is no link: what is to be sent is thrown away. `None` at shutdown.
+pub(super) async fn down<T>(
+    outgoing: &mut mpsc::Receiver<Outgoing>,
+    shutdown: &mut watch::Receiver<bool>,
+    wait: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(wait);
+    loop {
+        tokio::select! {
+            biased;
+            () = ordered(shutdown) => return None,
+            value = &mut wait => return Some(value),
+            Some(_) = outgoing.recv() => {}
+        }
+    }
+}
+
+/// Until `shutdown` is true or can no longer become so.
+pub(super) async fn ordered(shutdown: &mut watch::Receiver<bool>) {
+    // An error is the sender's end, and means the same.
+    let _ = shutdown.wait_for(|&ordered| ordered).await;
+}
+
+/// When to try again: doubling, jittered downwards so that a fleet does not return at once.
+pub(super) struct Backoff {
+    next: Duration,
+    most: Duration,
+}
+
+impl Backoff {
+    pub fn new(first: Duration, most: Duration) -> Self {
+        Self { next: first, most }
+    }
+
+    /// `jitter` is from 0 to 1: how much of the half that may go, goes.
+    pub fn next(&mut self, refused: bool, jitter: f64) -> Duration {
+        if refused {
+            self.next = self.most;
+            return self.most;
+        }
+        let delay = self.next.min(self.most);
+        self.next = (delay * 2).min(self.most);
+        delay.mul_f64(1.0 - jitter / 2.0)
+    }
+}

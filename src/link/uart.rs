@@ -1,0 +1,251 @@
+//! The serial line to the phone, by way of the Bluetooth chip: K900 frames (see [`crate::protocol::k900`]).
+//!
+//! A line has no connection. It is up from the first message, or piece of one, that is heard, and down when the device
+//! vanishes or nothing of the phone's is heard for 45 s; the chip's own words are no sign of a phone. While it is down, what is
+//! to be sent is thrown away, as the device sends its whole state first then.
+//!
+//! By termios and tokio: a serial-port crate would bring an older nix beside ours, for what takes ten lines here.
+
+mod port;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, info, warn};
+
+use super::standby::{Backoff, down, ordered};
+use super::{LinkEvent, Outgoing};
+use crate::protocol::k900::{self, LengthOrder, Received, Receiver, Toward};
+use port::Port;
+pub use port::is_baud;
+
+/// Read at a time, bytes; with [`k900::Receiver`]'s bounds, what bounds the messages that wait for the device's task.
+const READ: usize = 1024;
+
+/// Which line, and how it is spoken to.
+#[derive(Clone, Debug)]
+pub struct UartConfig {
+    /// For example `/dev/ttyS1`.
+    pub device: PathBuf,
+    /// Bit/s; one of those that [`is_baud`].
+    pub baud: u32,
+    /// How lengths are written; either is read.
+    pub length_order: LengthOrder,
+}
+
+/// How long. Tests shorten it.
+#[derive(Clone, Copy, Debug)]
+struct Timing {
+    /// For one message to leave this machine's buffers.
+    write: Duration,
+    /// Without anything of the phone's, on a link that is up.
+    silence: Duration,
+    /// First delay before opening the device anew.
+    retry_first: Duration,
+    /// Longest delay before opening the device anew.
+    retry_most: Duration,
+    /// How long a device must be there for the delay to start over.
+    settled: Duration,
+    /// For the last words at shutdown.
+    farewell: Duration,
+}
+
+const TIMING: Timing = Timing {
+    write: Duration::from_secs(5),
+    silence: Duration::from_secs(45),
+    retry_first: Duration::from_millis(500),
+    retry_most: Duration::from_secs(10),
+    settled: Duration::from_secs(30),
+    farewell: Duration::from_secs(1),
+};
+
+/// Keeps the line open until `shutdown` turns true (or its sender or the receiver of `events` is gone). What is in
+/// `outgoing` at shutdown is still sent, within a second.
+///
+/// Both queues may be bounded tightly: while the device's task does not take events, sending goes on.
+pub async fn run(
+    config: UartConfig,
+    events: mpsc::Sender<LinkEvent>,
+    outgoing: mpsc::Receiver<Outgoing>,
+    shutdown: watch::Receiver<bool>,
+) {
+    Link { config, timing: TIMING, events, outgoing, shutdown, sequence: 0 }.run().await;
+}
+
+struct Link {
+    config: UartConfig,
+    timing: Timing,
+    events: mpsc::Sender<LinkEvent>,
+    outgoing: mpsc::Receiver<Outgoing>,
+    shutdown: watch::Receiver<bool>,
+    /// Of messages sent, for the ids of those in pieces.
+    sequence: u64,
+}
+
+/// How a session ended.
+enum Ended {
+    Shutdown,
+    Lost(String),
+}
+
+impl Link {
+    async fn run(mut self) {
+        let device = self.config.device.display().to_string();
+        let mut backoff = Backoff::new(self.timing.retry_first, self.timing.retry_most);
+        let mut last_reason = String::new();
+        loop {
+            let reason = match Port::open(&self.config.device, self.config.baud) {
+                Err(error) => error.to_string(),
+                Ok(port) => {
+                    info!(device, "serial link: open");
+                    let since = Instant::now();
+                    let Ended::Lost(reason) = self.session(port).await else { return };
+                    if since.elapsed() >= self.timing.settled {
+                        backoff = Backoff::new(self.timing.retry_first, self.timing.retry_most);
+                        last_reason.clear();
+                    }
+                    reason
+                }
+            };
+            let delay = backoff.next(false, fastrand::f64());
+            if reason == last_reason {
+                debug!(device, reason, retry_in = ?delay, "serial link: still down");
+            } else {
+                warn!(device, reason, retry_in = ?delay, "serial link: down");
+            }
+            last_reason = reason;
+            if down(&mut self.outgoing, &mut self.shutdown, sleep(delay)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// The device while it is there. Tells of the link's end, if it was up.
+    async fn session(&mut self, port: Port) -> Ended {
+        let (mut up, mut receiver, start) = (false, Receiver::default(), Instant::now());
+        // What the device's task has no room for yet. Until it is gone nothing more is read, but sending goes on.
+        let mut untold: VecDeque<LinkEvent> = VecDeque::new();
+        let (mut unsent, mut send_by) = (Vec::new(), start);
+        let mut silent_at = start;
+        let mut bytes = [0; READ];
+        let reason = loop {
+            tokio::select! {
+                () = ordered(&mut self.shutdown) => break None,
+                permit = self.events.reserve(), if !untold.is_empty() => {
+                    let Ok(permit) = permit else { return Ended::Shutdown };
+                    if let Some(event) = untold.pop_front() {
+                        permit.send(event);
+                    }
+                    // What arrived while nothing was read has not been heard yet.
+                    silent_at = Instant::now() + self.timing.silence;
+                }
+                read = port.read(&mut bytes), if untold.is_empty() => match read {
+                    Ok(0) => break Some("the device is gone".to_owned()),
+                    Ok(count) => {
+                        let heard = hear(&mut receiver, &bytes[..count], start.elapsed(), &mut untold);
+                        if heard && !up {
+                            info!("serial link: up");
+                            untold.push_front(LinkEvent::Up);
+                        }
+                        if heard {
+                            up = true;
+                            silent_at = Instant::now() + self.timing.silence;
+                        }
+                    }
+                    Err(error) => break Some(error.to_string()),
+                },
+                written = port.write(&unsent), if !unsent.is_empty() => match written {
+                    Ok(count) => drop(unsent.drain(..count)),
+                    Err(error) => break Some(error.to_string()),
+                },
+                () = sleep_until(send_by), if !unsent.is_empty() => {
+                    break Some(format!("a message could not be sent within {:?}", self.timing.write));
+                }
+                Some(outgoing) = self.outgoing.recv(), if unsent.is_empty() => {
+                    if up {
+                        self.sequence += 1;
+                        unsent = packed(&outgoing, self.sequence, self.config.length_order);
+                        send_by = Instant::now() + self.timing.write;
+                    }
+                }
+                () = sleep_until(silent_at), if up && untold.is_empty() => {
+                    info!(silence = ?self.timing.silence, "serial link: nothing is heard of the phone");
+                    up = false;
+                    untold.push_back(LinkEvent::Down);
+                }
+            }
+        };
+        let Some(reason) = reason else {
+            let farewell = self.timing.farewell;
+            if timeout(farewell, self.farewell(&port, unsent, up)).await.is_err() {
+                port.forget_unsent();
+            }
+            return Ended::Shutdown;
+        };
+        port.forget_unsent();
+        // Where the task was not told that it is up, it need not be told of the end.
+        if untold.front() != Some(&LinkEvent::Up) {
+            untold.extend(up.then_some(LinkEvent::Down));
+            for event in untold {
+                let telling = self.events.send(event);
+                if !matches!(down(&mut self.outgoing, &mut self.shutdown, telling).await, Some(Ok(()))) {
+                    return Ended::Shutdown;
+                }
+            }
+        }
+        Ended::Lost(reason)
+    }
+
+    /// Sends what is still to be sent.
+    async fn farewell(&mut self, port: &Port, mut unsent: Vec<u8>, up: bool) {
+        loop {
+            while !unsent.is_empty() {
+                match port.write(&unsent).await {
+                    Ok(count) => drop(unsent.drain(..count)),
+                    Err(_) => return,
+                }
+            }
+            let Ok(outgoing) = self.outgoing.try_recv() else { return port.drain().await };
+            if up {
+                self.sequence += 1;
+                unsent = packed(&outgoing, self.sequence, self.config.length_order);
+            }
+        }
+    }
+}
+
+/// The bytes of a message; none for what the line does not carry. `sequence` counts the messages.
+fn packed(outgoing: &Outgoing, sequence: u64, order: LengthOrder) -> Vec<u8> {
+    let Outgoing::Text(text) = outgoing else { return Vec::new() };
+    // As phones make ids: of an mId (none), the time and a number.
+    let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
+    let frames = k900::pack(text, &format!("-1_{ms}_{sequence}"), Toward::Phone, order);
+    if frames.is_none() {
+        debug!(bytes = text.len(), "serial link: a message is too long for it");
+    }
+    frames.unwrap_or_default().concat()
+}
+
+/// Takes what was read; whether anything of the phone's was in it.
+fn hear(receiver: &mut Receiver, bytes: &[u8], now: Duration, events: &mut VecDeque<LinkEvent>) -> bool {
+    let mut heard = false;
+    for received in bytes.iter().filter_map(|&byte| receiver.push(byte, now)) {
+        match received {
+            Received::Message { text, .. } => {
+                heard = true;
+                events.push_back(LinkEvent::Message(text));
+            }
+            Received::Piece => heard = true,
+            Received::Word => debug!("serial link: a word of the chip's"),
+            Received::Malformed => debug!("serial link: a frame that is no message"),
+            Received::Other(kind) => debug!(kind, "serial link: a frame of a type that is not spoken"),
+        }
+    }
+    heard
+}
+
+#[cfg(test)]
+mod tests;
