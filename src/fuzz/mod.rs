@@ -9,13 +9,14 @@ mod files;
 mod urls;
 mod words;
 
+use crate::protocol::k900;
 use crate::{cloud, ingest, link, playback, whep};
 
 /// Takes an input. Panics where it finds something wrong.
 pub type Target = fn(&[u8]);
 
 /// All targets; `fuzz/targets/NAME.rs` and `fuzz/corpus/NAME` go by their names.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("amf0", ingest::fuzz::amf0),
     ("app_request", words::app_request),
     ("chunk", ingest::fuzz::chunk),
@@ -26,6 +27,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("control_socket", link::control::fuzz::socket),
     ("glasses", words::glasses),
     ("jwt", cloud::gateway::fuzz::jwt),
+    ("k900", k900::fuzz::line),
     ("packager", playback::fuzz::packager),
     ("photo_frame", words::photo_frame),
     ("playlist_request", playback::fuzz::request),

@@ -14,6 +14,8 @@
 mod chunk;
 mod envelope;
 mod frame;
+#[cfg(all(feature = "cloud", any(test, fuzzing)))]
+pub mod fuzz;
 
 use std::time::Duration;
 
