@@ -19,4 +19,5 @@ mod publish;
 mod server_faults;
 mod sharing;
 mod traffic;
+mod uart;
 mod uplink;
