@@ -188,7 +188,7 @@ impl Task {
         }
         let encoders = Arc::new(Encoders::new(load_profiles(&config)?));
         let bind = |address| metrics_link::bind(address).map_err(|error| StartError::Metrics(address, error));
-        let scraped = config.metrics.listen.map(bind).transpose()?;
+        let metrics_listener = config.metrics.listen.map(bind).transpose()?;
         // Last: whoever finds it there finds everything else there too.
         let listener =
             control::bind(&config.control.socket, Some(&config.control.group)).map_err(StartError::ControlSocket)?;
@@ -206,7 +206,7 @@ impl Task {
         let (links_end, links_ended) = watch::channel(false);
         let mut links = JoinSet::new();
         links.spawn(control::serve(listener, control_events, shown, reports.clone(), links_ended.clone()));
-        if let Some(listener) = scraped {
+        if let Some(listener) = metrics_listener {
             links.spawn(metrics_link::serve(listener, asked_for_numbers, links_ended.clone()));
         }
         if let Some(url) = config.cloud.url.clone() {
