@@ -40,8 +40,10 @@ pub struct App {
     outcomes: Vec<(u64, Result<Value, String>)>,
     managed_starts: Vec<Duration>,
     check: Option<(u64, Duration)>,
-    /// When its check was answered, the word it knew then, and whether that was of a managed stream.
-    knew: (Duration, Option<String>, bool),
+    /// When its check was answered.
+    answered: Duration,
+    /// The words that it knew while its check was on its way, each with whether it was of a managed stream.
+    knew: Vec<(Option<String>, bool)>,
     checked: Duration,
     /// When it, or the cloud, was last out of order.
     excused: Duration,
@@ -112,7 +114,8 @@ impl Stage {
                 outcomes: Vec::new(),
                 managed_starts: Vec::new(),
                 check: None,
-                knew: (Duration::ZERO, None, true),
+                answered: Duration::ZERO,
+                knew: Vec::new(),
                 checked: Duration::ZERO,
                 excused: Duration::ZERO,
             }
@@ -225,25 +228,24 @@ impl Stage {
                 return Ok(());
             }
             let answer = outcome?;
-            let (answered, word, managed) = std::mem::take(&mut app.knew);
-            if answered.saturating_sub(asked) > CHECK_ANSWERED {
-                return Err(format!(
-                    "{}: a check was answered after {:?}",
-                    app.sdk.package(),
-                    answered.saturating_sub(asked)
-                ));
+            let (took, knew) = (app.answered.saturating_sub(asked), std::mem::take(&mut app.knew));
+            if took > CHECK_ANSWERED {
+                return Err(format!("{}: a check was answered after {took:?}", app.sdk.package()));
             }
             // Without a stream of its own it sees that of another app, or its own before it is told.
             let id = answer["streamInfo"]["streamId"].as_str();
-            if word.is_none() && id.is_some_and(|id| !app.managed.has_ended(id) && !app.unmanaged.has_ended(id)) {
+            let knew_none = knew.iter().any(|(word, _)| word.is_none());
+            if knew_none && id.is_some_and(|id| !app.managed.has_ended(id) && !app.unmanaged.has_ended(id)) {
                 return Ok(());
             }
             self.checks += 1;
-            if !agrees(word.as_deref(), managed, &answer) {
-                return Err(format!("{} was told {word:?}, and a check says {answer}", app.sdk.package()));
+            // What changes while a check is on its way may be told before its answer or behind it.
+            if !knew.iter().any(|(word, managed)| agrees(word.as_deref(), *managed, &answer)) {
+                return Err(format!("{} was told {knew:?}, and a check says {answer}", app.sdk.package()));
             }
         } else if settled && app.checked + CHECK < now {
             app.checked = now;
+            app.knew = vec![app.knows()];
             let id = app.sdk.begin("checkExistingStream", &json!([]));
             app.check = Some((id, now));
         }
@@ -382,10 +384,7 @@ impl App {
             }
         } else if let Some(id) = said["id"].as_u64() {
             if self.check.is_some_and(|(check, _)| check == id) {
-                let managed = self.unmanaged.stream.is_none();
-                let listener = if managed { &self.managed } else { &self.unmanaged };
-                let word = listener.told.as_ref().map(|told| told.word.clone());
-                self.knew = (now, word, managed);
+                self.answered = now;
             } else {
                 let Some(at) = self.open.iter().position(|(open, _)| *open == id) else {
                     return Err(format!("{name}: a call had two outcomes: {said}"));
@@ -399,7 +398,18 @@ impl App {
             };
             self.outcomes.push((id, outcome));
         }
+        let knows = self.knows();
+        if self.check.is_some() && self.knew.last() != Some(&knows) {
+            self.knew.push(knows);
+        }
         Ok(())
+    }
+
+    /// The word that it heard last, and whether that was of a managed stream.
+    fn knows(&self) -> (Option<String>, bool) {
+        let managed = self.unmanaged.stream.is_none();
+        let listener = if managed { &self.managed } else { &self.unmanaged };
+        (listener.told.as_ref().map(|told| told.word.clone()), managed)
     }
 
     fn take_outcome(&mut self, id: u64) -> Option<Result<Value, String>> {
