@@ -60,7 +60,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(socket) = arguments.socket {
         config.control.socket = socket;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // Looks at the board come every second or two: kept for tokio's 10 s, each thread that ever served one would stay.
+    runtime.enable_all().thread_keep_alive(Duration::from_millis(200));
+    let runtime = runtime.build().context("runtime")?;
     let outcome = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
