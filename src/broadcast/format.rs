@@ -1,7 +1,6 @@
 //! What a decoder must know before the first frame, read out of the records that RTMP carries.
 
-use bytes::Bytes;
-use h264_reader::avcc::AvcDecoderConfigurationRecord;
+use bytes::{Buf, Bytes};
 use h264_reader::nal::sps::SeqParameterSet;
 use h264_reader::rbsp::{BitReader, decode_nal};
 
@@ -52,14 +51,12 @@ pub enum FormatError {
 impl VideoFormat {
     /// Reads the record.
     pub fn parse(record: Bytes) -> Result<Self, FormatError> {
-        let parsed = AvcDecoderConfigurationRecord::try_from(&record[..]).map_err(|_| FormatError::Video)?;
-        let length = parsed.length_size_minus_one() + 1;
+        let sets = parameter_sets(&record).ok_or(FormatError::Video)?;
+        let length = (record[4] & 3) + 1;
         if length != 4 {
             return Err(FormatError::NalLength(length));
         }
-        let sps = parsed.sequence_parameter_sets().next().and_then(Result::ok).ok_or(FormatError::Video)?;
-        let pps = parsed.picture_parameter_sets().next().and_then(Result::ok).ok_or(FormatError::Video)?;
-        let (sps, pps) = (record.slice_ref(sps), record.slice_ref(pps));
+        let [Some(sps), Some(pps)] = sets.map(|units| units.into_iter().next()) else { return Err(FormatError::Video) };
         let rbsp = decode_nal(&sps).map_err(|_| FormatError::Video)?;
         let set = SeqParameterSet::from_bits(BitReader::new(&rbsp[..])).map_err(|_| FormatError::Video)?;
         let (width, height) = set.pixel_dimensions().map_err(|_| FormatError::Video)?;
@@ -74,11 +71,44 @@ impl VideoFormat {
         Ok(Self { record, sps, pps, width, height, reorder })
     }
 
+    /// All sequence parameter sets and all picture parameter sets of the record.
+    pub fn parameter_sets(&self) -> [Vec<Bytes>; 2] {
+        parameter_sets(&self.record).unwrap_or_default()
+    }
+
     /// RFC 6381 name, such as `avc1.64001f`.
     pub fn codec(&self) -> String {
         let at = |n| self.sps.get(n).copied().unwrap_or_default();
         format!("avc1.{:02x}{:02x}{:02x}", at(1), at(2), at(3))
     }
+}
+
+/// Sequence and picture parameter sets of a record, each a NAL unit with its header; `None` if it is cut short, or none.
+///
+/// Not by `h264_reader`, whose reader of records panics where the last set is empty (0.9.0).
+fn parameter_sets(record: &Bytes) -> Option<[Vec<Bytes>; 2]> {
+    const VERSION: u8 = 1;
+    const COUNTS_AT: usize = 5;
+    /// Kind of unit, with the bit that is forbidden, and the bits of their number.
+    const LISTS: [(u8, u8); 2] = [(7, 31), (8, 255)];
+    if record.len() < COUNTS_AT || record[0] != VERSION {
+        return None;
+    }
+    let mut rest = record.slice(COUNTS_AT..);
+    let mut sets = [Vec::new(), Vec::new()];
+    for (units, (kind, mask)) in sets.iter_mut().zip(LISTS) {
+        for _ in 0..rest.try_get_u8().ok()? & mask {
+            let length = usize::from(rest.try_get_u16().ok()?);
+            if rest.len() < length {
+                return None;
+            }
+            let unit = rest.split_to(length);
+            if unit.first().is_some_and(|header| header & 0x9f == kind) {
+                units.push(unit);
+            }
+        }
+    }
+    Some(sets)
 }
 
 impl AudioFormat {
@@ -127,6 +157,17 @@ mod tests {
         let format = VideoFormat::parse(bytes(BASELINE)).unwrap();
         assert_eq!((format.width, format.height, format.codec().as_str()), (640, 360, "avc1.42c01e"));
         assert_eq!(format.reorder, 0);
+    }
+
+    #[test]
+    fn passes_over_empty_parameter_sets() {
+        let set = "001c6764001facd9405005bb016a02020280000003008000001e478c18cb";
+        let record = |sets: &str| VideoFormat::parse(bytes(&format!("0164001fff{sets}")));
+        let format = record(&format!("e20000{set}02000568ebecb22c0000")).unwrap();
+        let [sps, pps] = format.parameter_sets();
+        assert_eq!((format.width, sps.len(), pps.len()), (1280, 1, 1));
+        assert_eq!(record(&format!("e1{set}010000")), Err(FormatError::Video));
+        assert_eq!(record("e10000"), Err(FormatError::Video));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h264_reader::avcc::AvcDecoderConfigurationRecord;
 
 use super::access_unit::{self, ParameterSets};
 use super::handle::Claim;
@@ -140,14 +139,8 @@ impl Publication {
 }
 
 fn sets_of(format: &VideoFormat) -> ParameterSets {
-    let Ok(record) = AvcDecoderConfigurationRecord::try_from(&format.record[..]) else {
-        return ParameterSets::default();
-    };
-    let own = |unit: &[u8]| format.record.slice_ref(unit);
-    ParameterSets {
-        sps: record.sequence_parameter_sets().flatten().map(own).collect(),
-        pps: record.picture_parameter_sets().flatten().map(own).collect(),
-    }
+    let [sps, pps] = format.parameter_sets();
+    ParameterSets { sps, pps }
 }
 
 #[cfg(test)]
