@@ -56,6 +56,8 @@ struct Shared {
     ring: Mutex<Ring>,
     /// Sequence number of the next frame; waking readers is all it is for.
     head: watch::Sender<Head>,
+    /// Number of the newest publication that is over.
+    over: watch::Sender<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,7 +80,12 @@ struct Ring {
 impl Broadcast {
     /// An empty stream.
     pub fn new(bounds: Bounds) -> Self {
-        Self(Arc::new(Shared { bounds, ring: Mutex::default(), head: watch::Sender::default() }))
+        Self(Arc::new(Shared {
+            bounds,
+            ring: Mutex::default(),
+            head: watch::Sender::default(),
+            over: watch::Sender::default(),
+        }))
     }
 
     /// Gives a frame to all readers. Never waits. After [`Self::end`] it does nothing.
@@ -99,6 +106,16 @@ impl Broadcast {
             head.next = next;
             !head.ended
         });
+    }
+
+    /// No frame of this publication comes any more.
+    pub fn finish(&self, publication: u64) {
+        self.0.over.send_if_modified(|over| std::mem::replace(over, publication.max(*over)) < publication);
+    }
+
+    /// Number of the newest publication that is over, 0 before the first; all its frames are there when it is told.
+    pub fn over(&self) -> watch::Receiver<u64> {
+        self.0.over.subscribe()
     }
 
     /// Nothing more will come: readers get what is left, then [`Ended`].

@@ -253,6 +253,12 @@ impl Claim {
     }
 }
 
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.stream.broadcast.finish(self.publication);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

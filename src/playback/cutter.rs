@@ -80,9 +80,9 @@ impl Pending {
         let duration = std::mem::take(&mut self.duration);
         let Some(first) = samples.first() else { return };
         let independent = first.sync;
-        let head = match track.next_segment() {
-            None => Ok(Bytes::new()),
-            Some(_) => cmaf::segment_head(ntp(self.rules.origin + track.time(self.start)), self.start),
+        let head = match track.open() {
+            Some(_) => Ok(Bytes::new()),
+            None => cmaf::segment_head(ntp(self.rules.origin + track.time(self.start)), self.start),
         };
         let sequence = track.next_part() as u32;
         match head.and_then(|head| cmaf::fragment(&head, sequence, self.start, &samples)) {
@@ -94,9 +94,9 @@ impl Pending {
         }
     }
 
-    fn complete(&mut self, track: &mut Track) {
+    fn close(&mut self, track: &mut Track) {
         self.flush(track);
-        track.complete();
+        track.close();
     }
 }
 
@@ -136,7 +136,7 @@ impl Pictures {
         let rules = self.pending.rules;
         let longest = track.ticks(rules.target_duration + ROUNDS_DOWN);
         if at - self.segment_start > longest {
-            self.pending.complete(track);
+            self.pending.close(track);
             self.segment_start = before;
             self.add(track, before, held, interval);
             return Some(before);
@@ -149,7 +149,7 @@ impl Pictures {
         let enough = key && length >= least - least / 10;
         let full = length + interval.max(self.interval) > longest;
         (enough || full).then(|| {
-            self.pending.complete(track);
+            self.pending.close(track);
             self.segment_start = at;
             at
         })
@@ -174,7 +174,7 @@ impl Pictures {
         if let Some((at, held)) = self.held.take() {
             self.add(track, at, held, self.interval);
         }
-        self.pending.complete(track);
+        self.pending.close(track);
         track.end()
     }
 }
@@ -258,7 +258,7 @@ impl Sounds {
     }
 
     fn close(&mut self, track: &mut Track) {
-        self.pending.complete(track);
+        self.pending.close(track);
         self.segment_start = self.at(self.frames);
     }
 

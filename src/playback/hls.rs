@@ -2,6 +2,10 @@
 //!
 //! One playlist a track for players with and without low latency. EXT-X-INDEPENDENT-SEGMENTS is not said: a segment of an
 //! encoder with rare key frames may begin without one; parts say it of themselves.
+//!
+//! A segment is shown by its parts alone until the next part is there too, though it is closed already: hls.js (1.6, 1.7) takes
+//! a segment for wholly loaded, and stands still for many seconds for what it then never asks for, if a part was on its way
+//! while one update of the playlist both closed the segment and brought another part of it.
 
 use std::fmt::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -86,6 +90,7 @@ pub fn media(presentation: &Presentation, kind: Kind) -> Option<String> {
         format_args!("#EXT-X-DISCONTINUITY-SEQUENCE:{}\n", presentation.discontinuity(discontinuity.unwrap_or(0))),
     );
 
+    let closed_up_to = finished(presentation, track);
     let with_parts = parts_from(track, PARTS_LISTED * target);
     let mut epoch = None;
     for segment in track.listed().chain(open) {
@@ -103,7 +108,7 @@ pub fn media(presentation: &Presentation, kind: Kind) -> Option<String> {
         if segment.number >= with_parts && !presentation.ended {
             put_parts(&mut text, kind, track, segment);
         }
-        if !segment.data.is_empty() {
+        if segment.number < closed_up_to {
             let duration = seconds(track, segment.duration);
             put(&mut text, format_args!("#EXTINF:{duration:.5},\n{}\n", segment_name(kind, segment.number)));
         }
@@ -120,6 +125,12 @@ pub fn media(presentation: &Presentation, kind: Kind) -> Option<String> {
         put(&mut text, format_args!("#EXT-X-RENDITION-REPORT:URI=\"{uri}\",LAST-MSN={number},LAST-PART={part}\n"));
     }
     Some(text)
+}
+
+/// The first segment that the playlist does not show as closed.
+pub fn finished(presentation: &Presentation, track: &Track) -> u64 {
+    let segments = if presentation.ended { track.listed().next_back() } else { track.followed().next_back() };
+    segments.map_or(0, |segment| segment.number + 1)
 }
 
 /// Media sequence number and part number within it of the newest part.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tower_http::cors::{Any, CorsLayer};
 
-use super::hls::newest;
+use super::hls::{finished, newest};
 use super::presentation::{Kind, Presentation};
 use super::service::{Playback, Served, Stream, Text};
 use super::viewers::client;
@@ -200,7 +200,7 @@ pub(super) fn reached(now: &Presentation, kind: Kind, number: u64, part: Option<
     now.ended
         || match part {
             _ if number > open => false,
-            None => number < open,
+            None => number < finished(now, track),
             Some(part) if number == open => part < parts,
             // A part after a segment's last one is the next one's first (6.2.5.2).
             Some(part) if number + 1 == open => {

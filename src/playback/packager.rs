@@ -117,6 +117,17 @@ impl Packager {
         self.waiting = Waiting::default();
     }
 
+    /// Nothing more of this publication will come: what there is of it can be played to its end, by DASH too, whose players
+    /// neither play nor leap over a short rest that comes when the next publication does.
+    pub fn finish(&mut self, publication: u64) {
+        if self.running.is_none() && self.waiting.publication == publication {
+            self.begin_epoch();
+        }
+        if self.running.as_ref().is_some_and(|running| running.publication == publication) {
+            self.end_epoch();
+        }
+    }
+
     /// Nothing more will come.
     pub fn end(&mut self) {
         if self.running.is_none() {
@@ -124,8 +135,6 @@ impl Packager {
         }
         self.end_epoch();
         if let Some(presentation) = &mut self.presentation {
-            presentation.video.close();
-            presentation.audio.iter_mut().for_each(Track::close);
             presentation.ended = true;
         }
     }
@@ -216,8 +225,7 @@ impl Packager {
             let rate = format.sample_rate;
             let samples = (settings.part_target.as_nanos() * u128::from(rate) / 1_000_000_000) as u64;
             let target = samples.next_multiple_of(1024);
-            let number = presentation.video.next_segment().expect("an epoch begins with a segment");
-            presentation.audio = Some(new_track(rate, target, number, keep));
+            presentation.audio = Some(new_track(rate, target, presentation.video.open_number(), keep));
         }
         let audio_init = match (&audio, &presentation.audio, before.filter(|epoch| epoch.audio == audio)) {
             (.., Some(epoch)) => epoch.audio_init,

@@ -114,7 +114,7 @@ impl Presentation {
 
     /// The newest publication of which a whole segment of everything can be played; 0 without one.
     pub fn publication(&self) -> u64 {
-        let newest = |track: &Track| track.listed().next_back().map_or(0, |segment| segment.epoch);
+        let newest = |track: &Track| track.followed().next_back().map_or(0, |segment| segment.epoch);
         let epoch = self.audio.as_ref().map_or(u64::MAX, newest).min(newest(&self.video));
         self.epoch(epoch).filter(|_| self.is_playable()).map_or(0, |epoch| epoch.publication)
     }

@@ -11,7 +11,7 @@ use super::packager::{Packager, Settings};
 use super::presentation::{Kind, Presentation};
 use super::viewers::{Viewers, expiry};
 use super::{dash, hls};
-use crate::broadcast::{Broadcast, Reader};
+use crate::broadcast::{Broadcast, Frame, Reader};
 use crate::metrics::Counter;
 
 /// The first discontinuity sequence number is below this: three weeks in minutes.
@@ -182,7 +182,8 @@ impl Playback {
         let state = stream.state.subscribe();
         let mut tasks = lock(&self.0.tasks);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(run(self.clone(), id.to_owned(), stream, broadcast.reader(), options.linger));
+        let (reader, over) = (broadcast.reader(), broadcast.over());
+        tasks.spawn(run(self.clone(), id.to_owned(), stream, (reader, over), options.linger));
         state
     }
 
@@ -242,7 +243,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The one that owns a stream.
-async fn run(playback: Playback, id: String, stream: Arc<Stream>, mut reader: Reader, linger: Duration) {
+async fn run(
+    playback: Playback,
+    id: String,
+    stream: Arc<Stream>,
+    (mut reader, mut over): (Reader, watch::Receiver<u64>),
+    linger: Duration,
+) {
     let mut closing = stream.closing.subscribe();
     let mut skipped = 0;
     let mut forgetting = interval(Duration::from_secs(1));
@@ -251,12 +258,16 @@ async fn run(playback: Playback, id: String, stream: Arc<Stream>, mut reader: Re
         tokio::select! {
             frame = reader.next() => {
                 let Ok(frame) = frame else { break };
-                let behind = reader.skipped() != std::mem::replace(&mut skipped, reader.skipped());
+                stream.change(|packager| take(packager, &frame, reader.skipped(), &mut skipped));
+            }
+            Ok(()) = over.changed() => {
+                let publication = *over.borrow_and_update();
                 stream.change(|packager| {
-                    if behind {
-                        packager.skip();
+                    // All its frames are there, though not all may be read.
+                    while let Some(frame) = reader.try_next() {
+                        take(packager, &frame, reader.skipped(), &mut skipped);
                     }
-                    packager.push(&frame);
+                    packager.finish(publication);
                 });
             }
             _ = closing.changed() => break,
@@ -276,13 +287,22 @@ async fn run(playback: Playback, id: String, stream: Arc<Stream>, mut reader: Re
     playback.remove(&id, &stream);
 }
 
+/// `skips`: how many frames the reader never saw; `skipped`: before this one.
+fn take(packager: &mut Packager, frame: &Arc<Frame>, skips: u64, skipped: &mut u64) {
+    if std::mem::replace(skipped, skips) != skips {
+        packager.skip();
+    }
+    packager.push(frame);
+}
+
 impl Stream {
     /// Changes what there is, and tells who waits if there is something new.
     fn change(&self, change: impl FnOnce(&mut Packager)) {
         let of = |packager: &Packager| {
             packager.presentation().map(|presentation| {
                 let parts = presentation.audio.as_ref().map_or(0, super::track::Track::next_part);
-                (presentation.video.next_part(), parts, presentation.publication(), presentation.ended)
+                let closed = presentation.video.open().is_none();
+                (presentation.video.next_part(), closed, parts, presentation.publication(), presentation.ended)
             })
         };
         let mut live = lock(&self.live);

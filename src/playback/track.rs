@@ -1,9 +1,7 @@
 //! The segments and parts of one track that viewers can ask for.
 //!
 //! A part is a fragment; a segment is its parts one behind the other and nothing else. When a segment is closed its parts
-//! become slices of it, so everything is held once. A segment is closed when the next one begins, not already with its last
-//! part: hls.js (1.6, 1.7) takes a segment for wholly loaded, and waits for many seconds for what it then never asks for, if a
-//! part was on its way while one update of the playlist both closed the segment and brought another part of it. Segments are listed while they lie in the window, and answered for as
+//! become slices of it, so everything is held once. Segments are listed while they lie in the window, and answered for as
 //! long again after that (RFC 8216bis, 6.2.2: a client may just have read the playlist they have left).
 //!
 //! Parts are named by a number that goes on over segments: so the part that a playlist announces always comes, whichever
@@ -66,8 +64,8 @@ pub struct Track {
     /// Index of the first one that the playlist names.
     listed: usize,
     open: Option<Segment>,
-    /// The growing segment has got its last part.
-    complete: bool,
+    /// The newest closed segment was closed by its last part, and nothing has come since.
+    unfollowed: bool,
     bytes: usize,
     next_number: u64,
     next_part: u64,
@@ -86,7 +84,7 @@ impl Track {
             closed: VecDeque::new(),
             listed: 0,
             open: None,
-            complete: false,
+            unfollowed: false,
             bytes: 0,
             next_number: number,
             next_part: part,
@@ -97,9 +95,6 @@ impl Track {
     /// Adds a part of `samples` samples from `start` on, which last `duration` ticks, to the growing segment, beginning one if
     /// there is none.
     pub fn push(&mut self, epoch: u64, start: u64, duration: u64, samples: u64, part: Part) {
-        if self.complete {
-            self.close();
-        }
         let (number, first_part) = (self.next_number, self.next_part);
         let segment = self.open.get_or_insert_with(|| Segment {
             number,
@@ -115,22 +110,13 @@ impl Track {
         segment.samples += samples;
         self.bytes += part.data.len();
         segment.parts.push(part);
+        self.unfollowed = false;
         self.next_part += 1;
         self.next_number = segment.number + 1;
     }
 
-    /// The growing segment, if there is one, has all its parts. The very first one is closed at once: nobody watches yet.
-    pub fn complete(&mut self) {
-        if self.closed.is_empty() {
-            self.close();
-        } else {
-            self.complete = self.open.is_some();
-        }
-    }
-
     /// Closes the growing segment, if there is one.
     pub fn close(&mut self) {
-        self.complete = false;
         let Some(mut segment) = self.open.take() else { return };
         let mut whole = BytesMut::with_capacity(segment.parts.iter().map(|part| part.data.len()).sum());
         segment.parts.iter().for_each(|part| whole.extend_from_slice(&part.data));
@@ -142,6 +128,8 @@ impl Track {
             at = end;
         }
         segment.data = whole;
+        // Nobody can be loading the first one.
+        self.unfollowed = !self.closed.is_empty();
         self.closed.push_back(segment);
         self.trim();
     }
@@ -185,6 +173,12 @@ impl Track {
         self.closed.range(self.listed..)
     }
 
+    /// The closed segments that something has followed, and the first.
+    pub fn followed(&self) -> impl DoubleEndedIterator<Item = &Segment> + ExactSizeIterator + Clone {
+        let last = self.closed.len() - usize::from(self.unfollowed);
+        self.closed.range(self.listed.min(last)..last)
+    }
+
     /// The growing segment.
     pub fn open(&self) -> Option<&Segment> {
         self.open.as_ref()
@@ -212,11 +206,6 @@ impl Track {
             }
         };
         segment.parts.get(usize::try_from(number - segment.first_part).ok()?)
-    }
-
-    /// Whether the next part begins a segment; then with its number.
-    pub fn next_segment(&self) -> Option<u64> {
-        (self.open.is_none() || self.complete).then_some(self.next_number)
     }
 
     /// The number of the segment that is growing or will be next.

@@ -352,6 +352,35 @@ fn a_picture_that_stands_still_is_no_hole() {
 }
 
 #[test]
+fn what_is_left_of_a_lost_publication_is_there_before_the_next() {
+    let mut packager = Packager::new(settings());
+    let mut rules = [Rules::default(), Rules::default()];
+    let mut check = |now: &Presentation| {
+        for (rules, kind) in rules.iter_mut().zip([Kind::Video, Kind::Audio]) {
+            rules.check(&hls::media(now, kind).unwrap());
+        }
+    };
+    let lost = Publication { frames: 73, ..Publication::default() };
+    lost.frames(1, 0).into_iter().for_each(|frame| packager.push(&Arc::new(frame)));
+    check(packager.presentation().unwrap());
+    packager.finish(1);
+    packager.finish(1);
+    let now = packager.presentation().unwrap();
+    check(now);
+    for track in [&now.video, now.audio.as_ref().unwrap()] {
+        let whole: u64 = track.listed().map(|segment| segment.duration).sum();
+        assert!(track.time(whole) > Duration::from_millis(2400), "DASH plays it to its end");
+        let closed = track.followed().map(|segment| segment.duration).sum();
+        assert!(track.time(closed) < Duration::from_millis(2100), "HLS has the rest in parts");
+    }
+    check_manifest(now);
+    Publication::default().frames(2, 9000).into_iter().take(60).for_each(|frame| packager.push(&Arc::new(frame)));
+    let now = packager.presentation().unwrap();
+    check(now);
+    assert_eq!(now.epochs.len(), 2);
+}
+
+#[test]
 fn rare_key_frames_break_no_promise() {
     let (_, recorded) = play(&[Publication { frames: 900, gop: 250, ..Publication::default() }]);
     assert!(recorded.video.segments >= 12);
