@@ -3,6 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::figures::{Figure, Row, Section, Unit};
@@ -17,6 +18,42 @@ const SOON: Duration = Duration::from_secs(15);
 const BETWEEN_KILLS: Duration = Duration::from_millis(6200);
 /// Long enough for the window's and the queue's usual size to show.
 const BEFORE_FAULT: Duration = Duration::from_secs(6);
+
+/// The daemon is killed and started again at once, as systemd does; it takes its stream up.
+pub fn crash(extent: &Extent) -> Section {
+    let nginx = Nginx::start();
+    let (recordings, mut daemon) = (nginx.recordings(), warm_daemon());
+    daemon.control().granted(&HD.request(&nginx.url("live", "key"), "stream-1"));
+    let (mut until_live, mut publications) = (Vec::new(), 1);
+    for kill in 0..extent.kills {
+        // A minute of streaming would make each crash the first; a new stream does so too.
+        if kill % 3 == 2 {
+            daemon.control().granted(&json!({"cmd": "stop"}));
+            daemon.control().granted(&HD.request(&nginx.url("live", "key"), "stream-1"));
+            publications += 1;
+        }
+        recordings.wait_frames(publications - 1, 60, SOON);
+        let killed = monotonic();
+        daemon.restart(Signal::SIGKILL);
+        let live = recordings.wait_first_frame(publications, SOON).at;
+        until_live.push(milliseconds(live.saturating_sub(killed)));
+        publications += 1;
+    }
+    daemon.finish();
+    progress(&format!("live again after kill -9: {until_live:.0?} ms"));
+    let what = "live again after kill -9 of the daemon";
+    Section {
+        title: "A stream in the next process",
+        method:
+            "From `kill -9` of the daemon, which is started again at once, to the first picture at the server that the \
+                 next process sent, 1280x720 at 30 fps. Under systemd `RestartSec=` (100 ms) comes on top."
+                .into(),
+        rows: vec![
+            Row::new(what, Unit::Milliseconds, until_live.clone()),
+            Row::new(what, Unit::Milliseconds, until_live).figure(Figure::P95).budget(3000.0),
+        ],
+    }
+}
 
 /// The server is killed and is back at once.
 pub fn outage(extent: &Extent) -> Section {

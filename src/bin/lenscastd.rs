@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use lenscast::device::{config::Config, task};
+use lenscast::camera;
+use lenscast::device::config::Config;
+use lenscast::device::task::{self, Stop};
 use lenscast::logging;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,7 +22,8 @@ const STUCK_THREADS_LIMIT: Duration = Duration::from_millis(500);
 #[command(
     version,
     after_help = "Environment: RUST_LOG chooses what is logged, to stderr or systemd's journal (default info), GST_DEBUG what \
-GStreamer adds.\nExit status: 0 ended on SIGTERM or SIGINT, 1 cannot run, 2 usage."
+GStreamer adds.\nSignals: SIGTERM and SIGINT end it and its stream. SIGHUP ends it without a word, for systemd to start it anew (another \
+version, another configuration); that one goes on with the stream.\nExit status: 0 ended by a signal, 1 cannot run, 2 usage."
 )]
 struct Arguments {
     /// Read this configuration file, and FILE's folder with .d for .toml [default: /etc/lenscast/lenscastd.toml]
@@ -35,6 +38,9 @@ struct Arguments {
     /// Switch the configured privacy LED off and end; for after a crash
     #[arg(long)]
     led_off: bool,
+    /// Say on standard output who has the device open whose number comes on standard input; for lenscast-holders@.service
+    #[arg(long, hide = true)]
+    name_holders: bool,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +56,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if arguments.name_holders {
+        return camera::answer_holders(std::io::stdin(), std::io::stdout()).context("holders");
+    }
     let mut config = Config::load(arguments.config.as_deref()).context("configuration")?;
     if arguments.check_config {
         return Ok(());
@@ -67,10 +76,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let outcome = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP")?;
         let stop = async move {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = terminate.recv() => Stop::Ended,
+                _ = interrupt.recv() => Stop::Ended,
+                _ = hang_up.recv() => Stop::HandedOver,
             }
         };
         task::run(config, stop).await.map_err(anyhow::Error::from)

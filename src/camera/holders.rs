@@ -4,11 +4,26 @@
 //! `video0`, so `/dev/v4l/by-id` links and containers' own nodes do not hide one. Another user's processes can be
 //! looked into only with `CAP_SYS_PTRACE`, and systemd's `ProtectProc=invisible` hides them altogether: nobody found does
 //! not mean that nobody is there.
+//!
+//! A sandboxed daemon therefore asks a process that may look, which systemd starts for each question
+//! (`lenscast-holders.socket`): the device's number in a line, then a line `PID NAME` for each holder.
 
 use std::fmt;
 use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
+
+/// Where that process is asked.
+const HELPER: &str = "/run/lenscast-holders.sock";
+/// For each step of it.
+const HELPER_LIMIT: Duration = Duration::from_secs(1);
+/// Bytes of a question and of an answer at most.
+const QUESTION_LIMIT: u64 = 32;
+const ANSWER_LIMIT: u64 = 16 * 1024;
 
 /// A process that has a device open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +41,45 @@ impl fmt::Display for Holder {
 }
 
 /// The processes, other than this one, that have `node` open, by rising pid. Having it open is not yet streaming from it.
+/// May take a second.
 pub fn holders(node: &Path) -> Vec<Holder> {
     let Ok(metadata) = fs::metadata(node) else { return Vec::new() };
-    holders_in(Path::new("/proc"), metadata.rdev(), std::process::id())
+    let seen = holders_in(Path::new("/proc"), metadata.rdev(), std::process::id());
+    let helper = Path::new(HELPER);
+    if seen.is_empty() && helper.exists() {
+        return ask(helper, metadata.rdev()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot ask who holds the camera");
+            Vec::new()
+        });
+    }
+    seen
+}
+
+/// Asks the process at `helper`.
+fn ask(helper: &Path, device: u64) -> io::Result<Vec<Holder>> {
+    let mut stream = UnixStream::connect(helper)?;
+    stream.set_write_timeout(Some(HELPER_LIMIT))?;
+    stream.set_read_timeout(Some(HELPER_LIMIT))?;
+    writeln!(stream, "{device}")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut text = String::new();
+    stream.take(ANSWER_LIMIT).read_to_string(&mut text)?;
+    let holder = |line: &str| {
+        let (pid, program) = line.split_once(' ')?;
+        Some(Holder { pid: pid.parse().ok()?, program: program.to_owned() })
+    };
+    Ok(text.lines().filter_map(holder).filter(|holder| holder.pid != std::process::id()).collect())
+}
+
+/// Answers one question, as that process.
+pub fn answer(question: impl Read, mut to: impl Write) -> io::Result<()> {
+    let mut line = String::new();
+    BufReader::new(question.take(QUESTION_LIMIT)).read_line(&mut line)?;
+    let device = line.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "no device number"))?;
+    for Holder { pid, program } in holders_in(Path::new("/proc"), device, std::process::id()) {
+        writeln!(to, "{pid} {program}")?;
+    }
+    Ok(())
 }
 
 fn holders_in(proc: &Path, device: u64, own_pid: u32) -> Vec<Holder> {
@@ -133,6 +184,29 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(found.iter().any(|holder| holder.pid == child.id()), "{found:?}");
+    }
+
+    #[test]
+    fn who_may_not_look_is_told_by_who_may() {
+        let node = Path::new("/dev/full");
+        let mut child =
+            std::process::Command::new("sleep").arg("60").stdin(fs::File::open(node).unwrap()).spawn().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let helper = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (stream, _) = listener.accept().unwrap();
+                let _ = answer(&stream, &stream); // the second question is none
+            }
+        });
+        let found = ask(&path, number("/dev/full"));
+        UnixStream::connect(&path).unwrap().write_all(b"/dev/full\n").unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        helper.join().unwrap();
+        assert!(found.unwrap().contains(&Holder { pid: child.id(), program: "sleep".into() }));
+        assert!(ask(&path, number("/dev/full")).is_err(), "nobody answers any more");
     }
 
     #[test]

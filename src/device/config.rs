@@ -19,6 +19,8 @@ use crate::protocol::k900::LengthOrder;
 
 /// Where the configuration is looked for when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/lenscast/lenscastd.toml";
+/// The name of the systemd credential that holds the cloud's bearer token.
+const CLOUD_TOKEN: &str = "lenscast.cloud-token";
 
 /// All that can be configured.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -171,7 +173,8 @@ pub struct Cloud {
     pub url: Option<String>,
     /// The bearer token; better in a file.
     pub token: Option<Secret>,
-    /// A file that holds the bearer token.
+    /// A file that holds the bearer token. Without either, systemd's credential `lenscast.cloud-token` is used if there is
+    /// one.
     pub token_file: Option<PathBuf>,
 }
 
@@ -289,6 +292,12 @@ impl Config {
         match (&self.cloud.token, &self.cloud.token_file) {
             (Some(_), Some(_)) => return contradiction("give either cloud.token or cloud.token_file, not both"),
             (None, Some(file)) => self.cloud.token = Some(configuration::read_secret(file)?),
+            (None, None) if self.cloud.url.is_some() => {
+                // systemd's LoadCredential=, if the unit has one by this name.
+                let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+                let file = folder.map(|folder| folder.join(CLOUD_TOKEN)).filter(|file| file.exists());
+                self.cloud.token = file.map(|file| configuration::read_secret(&file)).transpose()?;
+            }
             _ => {}
         }
         if let Some(file) = &self.tls.ca_file {

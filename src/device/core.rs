@@ -14,6 +14,7 @@ mod control;
 mod counts;
 mod links;
 mod rate;
+mod resume;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 pub use counts::Counts;
+pub use resume::{LeftOver, Remembered};
 
 use super::config;
 use crate::board::Reading;
@@ -32,7 +34,6 @@ use crate::policy::Time;
 use crate::policy::arbiter::{self, Arbiter, LeaseId, RequestId};
 use crate::policy::bitrate;
 use crate::policy::camera as camera_policy;
-use crate::protocol::command::Dialect;
 use crate::protocol::control::{Refusal, Reply, ReportLine, Request};
 use crate::protocol::{AudioSettings, Cause, DaemonState, Metrics, StreamEnd, VideoSettings};
 
@@ -74,8 +75,12 @@ pub enum Input {
     Measured(Metrics),
     /// How the board does; also the answer to [`Effect::LookAtBoard`].
     Board(Reading),
+    /// What the process before this one left.
+    LeftOver(LeftOver),
     /// Video devices came or went.
     DevicesChanged,
+    /// The next process is to go on with the stream: this one ends without a word.
+    HandOver,
     /// The daemon is to end.
     Shutdown,
     /// The deadline is over.
@@ -114,7 +119,7 @@ pub enum Effect {
     /// Keep in mind what the network carried, bit/s of video; none if it was enough.
     RememberUplink(Option<u32>),
     /// Keep what must outlive the daemon.
-    Remember(Option<Remembered>),
+    Remember(Option<Box<Remembered>>),
 }
 
 /// What a capture is to be like.
@@ -124,18 +129,6 @@ pub struct CaptureSettings {
     pub video: VideoSettings,
     /// The sound.
     pub audio: AudioSettings,
-}
-
-/// The stream that ran when the daemon ended without a word.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Remembered {
-    /// Its id.
-    pub stream_id: String,
-    /// How its end is to be told.
-    pub dialect: Dialect,
-    /// Which link started it.
-    #[serde(default)]
-    pub link: LinkId,
 }
 
 /// See the module's description.
@@ -194,9 +187,9 @@ struct CaptureState {
 }
 
 impl Core {
-    /// A daemon with nothing to do. `left_over` is the stream that ran when its predecessor ended.
-    pub fn new(settings: config::Config, left_over: Option<Remembered>) -> Self {
-        let mut core = Self {
+    /// A daemon with nothing to do.
+    pub fn new(settings: config::Config) -> Self {
+        Self {
             arbiter: Arbiter::new(settings.stream.managed_yields),
             board: board::Board::new(&settings),
             settings,
@@ -217,11 +210,7 @@ impl Core {
             ending: false,
             counts: Counts::default(),
             effects: Vec::new(),
-        };
-        if let Some(left_over) = left_over {
-            core.tell_left_over(&left_over);
         }
-        core
     }
 
     /// A number for a request that is about to come.
@@ -246,8 +235,10 @@ impl Core {
             Input::Uplink(publisher, bitrate) => self.uplink_known(publisher, bitrate, now),
             Input::PhotoTaken(request, jpeg) => self.photo_taken(request, jpeg, now),
             Input::CameraFound(request, found) => self.camera_found(request, found, now),
-            Input::Measured(metrics) => self.measured(metrics),
+            Input::Measured(metrics) => self.measured(metrics, now),
             Input::Board(reading) => self.board_read(reading, now),
+            Input::LeftOver(left_over) => self.take_up(left_over, now),
+            Input::HandOver => self.remember(true, now),
             Input::DevicesChanged => self.camera_policy(camera_policy::Event::DevicesChanged, now),
             Input::Shutdown => self.shut_down(now),
             Input::Tick => self.tick(now),

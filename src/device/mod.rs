@@ -8,4 +8,5 @@ mod metrics;
 mod network;
 mod plan;
 mod remember;
+mod service;
 pub mod task;

@@ -1,12 +1,21 @@
-//! What outlives the daemon: which stream ran, so that its end can be told after a crash or a power cut; and what each
+//! What outlives the daemon: which stream ran, so that the next process can go on with it or tell its end; and what each
 //! network carried, so that the next stream on it begins there.
+//!
+//! The stream is kept with its URL, key included, in a file that only the daemon's user can read.
 
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::config::Config;
-use super::core::Remembered;
+use super::core::{LeftOver, Remembered};
+use crate::link::LinkId;
+use crate::protocol::command::{Dialect, StartStream};
+use crate::protocol::{AudioSettings, StreamKind, StreamUrl, VideoSettings};
 
 /// Networks that are kept in mind.
 const UPLINKS: usize = 32;
@@ -16,9 +25,76 @@ fn file(config: &Config, name: &str) -> Option<PathBuf> {
 }
 
 /// By way of a second file: a power cut leaves the old or the new one, never half of it.
-fn write(file: &Path, text: &str) -> std::io::Result<()> {
+fn write(file: &Path, text: &str) -> io::Result<()> {
     let fresh = file.with_extension("new");
-    std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, file))
+    let mut open = fs::OpenOptions::new();
+    open.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?.write_all(text.as_bytes())?;
+    fs::rename(&fresh, file)
+}
+
+/// `stream.json`.
+#[derive(Deserialize, Serialize)]
+struct Kept {
+    /// When it was written, by the wall clock: milliseconds since 1970.
+    at_ms: u64,
+    /// Whole, with its key.
+    url: String,
+    stream_id: String,
+    app: String,
+    kind: StreamKind,
+    video: VideoSettings,
+    audio: AudioSettings,
+    duration_limit: Option<Duration>,
+    flash: bool,
+    sound: bool,
+    link: Option<(LinkId, Dialect)>,
+    patience: Duration,
+    crashes: u32,
+    handed_over: bool,
+}
+
+impl Kept {
+    fn new(remembered: &Remembered) -> Self {
+        let Remembered { start, link, patience, crashes, handed_over } = remembered;
+        Self {
+            at_ms: wall_clock_ms(),
+            url: start.url.expose().to_owned(),
+            stream_id: start.stream_id.clone(),
+            app: start.app.clone(),
+            kind: start.kind,
+            video: start.video,
+            audio: start.audio,
+            duration_limit: start.duration_limit,
+            flash: start.flash,
+            sound: start.sound,
+            link: *link,
+            patience: *patience,
+            crashes: *crashes,
+            handed_over: *handed_over,
+        }
+    }
+
+    fn left_over(self) -> Option<LeftOver> {
+        let start = StartStream {
+            url: StreamUrl::parse(&self.url).ok()?,
+            stream_id: self.stream_id,
+            app: self.app,
+            kind: self.kind,
+            video: self.video,
+            audio: self.audio,
+            duration_limit: self.duration_limit,
+            flash: self.flash,
+            sound: self.sound,
+        };
+        let (link, patience) = (self.link, self.patience);
+        let stream = Remembered { start, link, patience, crashes: self.crashes, handed_over: self.handed_over };
+        // A clock that went backwards is one that lost the time.
+        Some(LeftOver { stream, gone_for: wall_clock_ms().checked_sub(self.at_ms).map(Duration::from_millis) })
+    }
+}
+
+fn wall_clock_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
 /// Keeps it, or forgets it. Failing to is logged; a stream does not depend on it.
@@ -26,11 +102,11 @@ pub fn keep(config: &Config, remembered: Option<&Remembered>) {
     let Some(file) = file(config, "stream.json") else { return };
     let result = match remembered {
         Some(remembered) => {
-            let text = serde_json::to_string(remembered).expect("two strings are always JSON");
+            let text = serde_json::to_string(&Kept::new(remembered)).expect("strings and numbers are always JSON");
             write(&file, &text)
         }
-        None => match std::fs::remove_file(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        None => match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         },
     };
@@ -40,9 +116,15 @@ pub fn keep(config: &Config, remembered: Option<&Remembered>) {
 }
 
 /// What the daemon before this one left.
-pub fn recall(config: &Config) -> Option<Remembered> {
-    let text = std::fs::read_to_string(file(config, "stream.json")?).ok()?;
-    serde_json::from_str(&text).inspect_err(|error| tracing::warn!(%error, "cannot read the stream's state")).ok()
+pub fn recall(config: &Config) -> Option<LeftOver> {
+    let text = fs::read_to_string(file(config, "stream.json")?).ok()?;
+    let kept: Result<Kept, _> = serde_json::from_str(&text);
+    // Only the place: serde_json's message may quote what is there, and the key is.
+    kept.inspect_err(|error| {
+        tracing::warn!(line = error.line(), column = error.column(), "cannot read the stream's state");
+    })
+    .ok()?
+    .left_over()
 }
 
 /// What a network carried last.
@@ -54,7 +136,7 @@ struct Uplink {
 }
 
 fn uplinks(config: &Config) -> Vec<Uplink> {
-    let text = file(config, "uplinks.json").and_then(|file| std::fs::read_to_string(file).ok());
+    let text = file(config, "uplinks.json").and_then(|file| fs::read_to_string(file).ok());
     text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default() // a bad file is one that knows nothing
 }
 
@@ -80,7 +162,48 @@ pub fn keep_uplink(config: &Config, network: String, bitrate: Option<u32>) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_stream_is_kept_whole_for_the_next_process_and_for_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.state.directory = Some(folder.path().to_owned());
+        assert!(recall(&config).is_none());
+        let remembered = Remembered {
+            start: StartStream {
+                url: StreamUrl::parse("rtmps://u:p@h:444/app/s3cret?sig=1").unwrap(),
+                stream_id: "s-1".into(),
+                app: "org.example".into(),
+                kind: StreamKind::Managed,
+                video: VideoSettings { bitrate: 1_234_567, ..VideoSettings::default() },
+                audio: AudioSettings::default(),
+                duration_limit: Some(Duration::from_millis(90_500)),
+                flash: true,
+                sound: false,
+            },
+            link: Some((LinkId::Uart, Dialect::Rtmp)),
+            patience: Duration::from_millis(44_100),
+            crashes: 2,
+            handed_over: true,
+        };
+        keep(&config, Some(&remembered));
+        let file = folder.path().join("stream.json");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let left_over = recall(&config).unwrap();
+        assert_eq!(left_over.stream, remembered);
+        assert!(left_over.gone_for.unwrap() < Duration::from_mins(1));
+
+        let later = fs::read_to_string(&file).unwrap().replacen("\"at_ms\":1", "\"at_ms\":9", 1);
+        fs::write(&file, later).unwrap();
+        assert_eq!(recall(&config).unwrap().gone_for, None, "a clock that has lost the time");
+        fs::write(&file, "{").unwrap();
+        assert!(recall(&config).is_none());
+        keep(&config, None);
+        assert!(!file.exists());
+    }
 
     #[test]
     fn what_networks_carried_is_kept_for_the_latest_of_them() {
@@ -99,7 +222,7 @@ mod tests {
         }
         assert_eq!(uplinks(&config).len(), UPLINKS);
         assert_eq!((uplink(&config, "train"), uplink(&config, "n99")), (None, Some(99)));
-        std::fs::write(folder.path().join("uplinks.json"), "{").unwrap();
+        fs::write(folder.path().join("uplinks.json"), "{").unwrap();
         assert_eq!(uplink(&config, "n99"), None);
     }
 }

@@ -17,6 +17,7 @@ use super::config::Config;
 use super::core::{CaptureSettings, Core, Effect, Input};
 use super::meter::Meter;
 use super::metrics::{self, Present, Totals};
+use super::service::Service;
 use super::{doctor, network, plan, remember};
 use crate::board;
 use crate::camera::Hotplug;
@@ -33,6 +34,7 @@ use crate::media::publisher::{self, Publisher};
 use crate::media::source::VideoSource;
 use crate::media::video;
 use crate::policy::arbiter::{LeaseId, RequestId};
+use crate::policy::health::{self, Health};
 use crate::protocol::control::{Answer, Cameras, Checkup, Holder, Reply, ReportLine, Request};
 use crate::protocol::{Cause, DaemonState, VideoSettings};
 use crate::toml_file::FileError;
@@ -69,10 +71,20 @@ pub enum StartError {
     ControlSocket(std::io::Error),
 }
 
+/// How the daemon is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// With all that runs, which is told.
+    Ended,
+    /// For the next process to go on with the stream: nobody is told that it ended.
+    HandedOver,
+}
+
 /// Runs the daemon until `stop` is ready, then ends what runs.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+pub async fn run(config: Config, stop: impl Future<Output = Stop>) -> Result<(), StartError> {
     let (mut task, mut events) = Task::start(config)?;
     tokio::pin!(stop);
+    task.service.ready(&task.present());
     let mut measuring = tokio::time::interval(MEASURING);
     measuring.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ending: Option<Instant> = None;
@@ -80,8 +92,13 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
         let deadline = task.next_deadline();
         let input = tokio::select! {
             biased;
-            () = &mut stop, if ending.is_none() => {
-                tracing::info!("ending");
+            how = &mut stop, if ending.is_none() => {
+                tracing::info!(?how, "ending");
+                Service::stopping();
+                if how == Stop::HandedOver {
+                    task.take(Input::HandOver);
+                    break;
+                }
                 ending = Some(Instant::now() + FAREWELL_LIMIT);
                 Input::Shutdown
             }
@@ -105,6 +122,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
                 Input::DevicesChanged
             }
             _ = measuring.tick() => {
+                task.service.feed(&task.health, task.now());
                 let Some(metrics) = task.measure() else {
                     task.show();
                     continue;
@@ -163,6 +181,8 @@ struct Task {
     encoders: Arc<Encoders>,
     feed: Arc<Feed>,
     board: board::Watch,
+    health: Health,
+    service: Service,
     captures: HashMap<u64, Capture>,
     publishers: HashMap<u32, Publisher>,
     /// Of the stream with this lease.
@@ -221,12 +241,14 @@ impl Task {
         let board = board::Watch::start(config.board_settings(), config.light(), readings);
         let left_over = remember::recall(&config);
         let mut task = Self {
-            core: Core::new(config.clone(), left_over),
+            core: Core::new(config.clone()),
             start: Instant::now(),
             config: Arc::new(config),
             encoders,
             feed: Arc::default(),
             board,
+            health: Health::default(),
+            service: Service::new(),
             captures: HashMap::new(),
             publishers: HashMap::new(),
             meter: None,
@@ -243,7 +265,7 @@ impl Task {
             links,
         };
         task.warm_up();
-        task.take(Input::Tick);
+        task.take(left_over.map_or(Input::Tick, Input::LeftOver));
         Ok((
             task,
             Events { captures, publishers, inputs: received, control, cloud, uart, board: looks, scrapes, hotplug },
@@ -279,6 +301,9 @@ impl Task {
         let effects = self.core.on(input, self.now());
         // First, so that the light shines before the camera sees.
         self.board.camera_in_use(self.core.camera_in_use());
+        if !self.core.camera_in_use() {
+            self.health.on(health::Event::Unwanted, self.now());
+        }
         for effect in effects {
             self.carry_out(effect);
         }
@@ -293,6 +318,7 @@ impl Task {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::OpenCapture(generation, settings) => {
+                self.health.on(health::Event::Opening(generation), self.now());
                 let plan = self.plan(settings);
                 let capture = Capture::open(generation, plan, self.feed.clone(), self.capture_events.clone());
                 self.captures.insert(generation, capture);
@@ -335,7 +361,7 @@ impl Task {
                     remember::keep_uplink(&self.config, network, bitrate);
                 }
             }
-            Effect::Remember(remembered) => remember::keep(&self.config, remembered.as_ref()),
+            Effect::Remember(remembered) => remember::keep(&self.config, remembered.as_deref()),
         }
     }
 
@@ -401,13 +427,25 @@ impl Task {
     }
 
     async fn capture_input(&mut self, (generation, event): (u64, capture::Event)) -> Input {
+        let now = self.now();
+        match &event {
+            capture::Event::Running => {
+                self.health.on(health::Event::Settled(generation), now);
+                self.health.on(health::Event::Running, now);
+            }
+            capture::Event::Lost(_) | capture::Event::Closed => self.health.on(health::Event::Settled(generation), now),
+            capture::Event::LeftBehind => self.health.on(health::Event::LeftBehind, now),
+        }
         let event = match event {
             capture::Event::Lost(failure) if failure.cause == Cause::CameraBusy && failure.owner.is_none() => {
                 let plan = self.captures.get(&generation).and_then(|capture| capture.shown().plan);
-                let owner = plan.and_then(|plan| match plan.video.source {
-                    VideoSource::V4l2 { node, .. } => plan::foreign_holder(&node),
-                    VideoSource::Test { .. } => None,
-                });
+                let owner = match plan.map(|plan| plan.video.source) {
+                    Some(VideoSource::V4l2 { node, .. }) => {
+                        let look = tokio::task::spawn_blocking(move || plan::foreign_holder(&node));
+                        look.await.ok().flatten()
+                    }
+                    _ => None,
+                };
                 capture::Event::Lost(Failure { owner, ..failure })
             }
             capture::Event::Closed => {
@@ -421,7 +459,7 @@ impl Task {
                 self.prepare_next_encoder(generation);
                 capture::Event::Running
             }
-            event @ capture::Event::Lost(_) => event,
+            event @ (capture::Event::Lost(_) | capture::Event::LeftBehind) => event,
         };
         Input::Capture(generation, event)
     }
@@ -535,8 +573,9 @@ impl Task {
         state
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
         let state = self.present();
+        self.service.show(&state);
         self.state.send_if_modified(|shown| {
             let news = *shown != state;
             *shown = state;

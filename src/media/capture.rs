@@ -62,6 +62,8 @@ pub enum Event {
     Running,
     /// A stage failed or fell silent; `Closed` follows.
     Lost(Failure),
+    /// It ends, but its pipeline would not, and may keep the camera.
+    LeftBehind,
     /// Camera and microphone are free. The last event.
     Closed,
 }
@@ -222,7 +224,9 @@ async fn opening(
         failure = signal_lost(&plan.video.source) => Err(failure),
     };
     drop(stop_sound);
-    video.stop().await;
+    if !video.stop().await {
+        let _ = events.send((generation, Event::LeftBehind)).await;
+    }
     if let Some(sound) = sound {
         let _ = sound.await;
     }

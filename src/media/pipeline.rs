@@ -92,8 +92,8 @@ pub async fn shut_down(pipeline: gst::Pipeline, what: &'static str) {
     shut_down_from(None, pipeline, what).await;
 }
 
-/// Ends a pipeline, `first` before all others of it.
-pub async fn shut_down_from(first: Option<gst::Element>, pipeline: gst::Pipeline, what: &'static str) {
+/// Ends a pipeline, `first` before all others of it; whether it ended.
+pub async fn shut_down_from(first: Option<gst::Element>, pipeline: gst::Pipeline, what: &'static str) -> bool {
     let bus = pipeline.bus();
     let ended = tokio::task::spawn_blocking(move || {
         if let Some(first) = first {
@@ -101,12 +101,14 @@ pub async fn shut_down_from(first: Option<gst::Element>, pipeline: gst::Pipeline
         }
         let _ = pipeline.set_state(gst::State::Null);
     });
-    if tokio::time::timeout(TEARDOWN_LIMIT, ended).await.is_err() {
+    let in_time = tokio::time::timeout(TEARDOWN_LIMIT, ended).await.is_ok();
+    if !in_time {
         tracing::error!(what, limit = ?TEARDOWN_LIMIT, "pipeline does not end; left behind");
     }
     if let Some(bus) = bus {
         bus.unset_sync_handler();
     }
+    in_time
 }
 
 /// An encoded buffer, mapped, with its decoder configuration.

@@ -228,11 +228,11 @@ impl VideoPipeline {
         encoder.set_bitrate(what.bitrate.saturating_mul(one_in))
     }
 
-    /// Ends it.
-    pub async fn stop(self) {
+    /// Ends it; false if it would not end and was left behind.
+    pub async fn stop(self) -> bool {
         self.feed.on_key_frame_request(None);
         let encoder = self.encoder.map(Encoder::ends_first);
-        pipeline::shut_down_from(encoder, self.pipeline, "video capture").await;
+        pipeline::shut_down_from(encoder, self.pipeline, "video capture").await
     }
 }
 

@@ -10,10 +10,12 @@ pub mod arbiter;
 pub mod battery;
 pub mod bitrate;
 pub mod camera;
+pub mod health;
 pub mod heat;
 pub mod keep_alive;
 #[cfg(feature = "cloud")]
 pub mod orchestration;
+pub mod resume;
 pub mod retry;
 pub mod stall;
 pub mod stream;

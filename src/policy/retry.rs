@@ -55,6 +55,8 @@ pub fn class(cause: Cause) -> Class {
         | Cause::ConnectionLost
         | Cause::NetworkStalled
         | Cause::ServerFrozen
+        // The stream is taken up where the former process left it.
+        | Cause::DaemonRestarted
         // A fault that was not understood: the next attempt starts from nothing and may well work.
         | Cause::Internal => Class::Retry,
         Cause::StreamExists => Class::StreamExists,
@@ -82,7 +84,7 @@ pub fn class(cause: Cause) -> Class {
         | Cause::DurationOver
         | Cause::HolderGone
         | Cause::Shutdown
-        | Cause::DaemonRestarted
+        | Cause::DaemonCrashed
         | Cause::InvalidRequest
         | Cause::InvalidUrl
         | Cause::UnknownStream

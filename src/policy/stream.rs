@@ -20,6 +20,8 @@ use crate::protocol::{Cause, StreamReport, StreamState};
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the end waits for the publisher to be closed.
 const END_PATIENCE: Duration = Duration::from_secs(3);
+/// A process that has just begun has no link yet. That counts as a loss only after this time.
+const FIRST_LINK: Duration = Duration::from_secs(15);
 
 /// What a stream was started with.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub struct Settings {
     pub duration_limit: Option<Duration>,
     /// Decides the jitter of retries.
     pub seed: u64,
+    /// It streamed before, by a process that is gone: this begins with an outage, cause `daemon_restarted`.
+    pub resumed: bool,
 }
 
 /// What happens to the stream.
@@ -168,6 +172,8 @@ pub struct Stream {
     exists_since: Option<Time>,
     keep_alive: Option<KeepAlive>,
     link_lost_at: Option<Time>,
+    /// The link that started it was not there yet; until then it may come.
+    link_due: Option<Time>,
     reported: StreamReport,
 }
 
@@ -175,26 +181,32 @@ impl Stream {
     /// A stream that begins at `now`, and what is to be done first. The camera is the caller's to open.
     pub fn new(settings: Settings, now: Time) -> (Self, Vec<Action>) {
         let keep_alive = settings.keep_alive_timeout.filter(|_| settings.stop_on_keep_alive_loss).map(KeepAlive::new);
-        let reported = report(StreamState::Initializing, None);
         let mut stream = Self {
             life: Life::Alive,
             camera: Camera::Opening,
             publisher: Publisher::None,
             attempt: 0,
             open_at: Some(now),
-            outage: None,
+            outage: settings.resumed.then_some(Outage {
+                cause: Cause::DaemonRestarted,
+                retry: 1,
+                tried: false,
+                retry_in: None,
+            }),
             backoff: Backoff::new(settings.seed),
             media_at: now,
-            first_streaming: None,
+            first_streaming: settings.resumed.then_some(now),
             reconnected: false,
             rejected_at: None,
             exists_since: None,
             keep_alive,
             link_lost_at: None,
-            reported: reported.clone(),
+            link_due: settings.resumed.then(|| now.saturating_add(FIRST_LINK)),
+            reported: report(StreamState::Initializing, None),
             settings,
         };
-        let mut actions = vec![Action::Report(reported)];
+        stream.reported = stream.view();
+        let mut actions = vec![Action::Report(stream.reported.clone())];
         stream.proceed(now, &mut actions);
         (stream, actions)
     }
@@ -248,6 +260,22 @@ impl Stream {
             Life::Alive => self.outage.map(|outage| outage.cause),
             Life::Ending { cause, .. } | Life::Ended { cause } => Some(cause),
         }
+    }
+
+    /// How long it would live on without a keep-alive; `None` while that does not end it.
+    pub fn keep_alive_left(&self, now: Time) -> Option<Duration> {
+        Some(self.keep_alive.as_ref()?.deadline()?.saturating_sub(now))
+    }
+
+    /// What is left of its duration, if that has a limit.
+    pub fn duration_left(&self, now: Time) -> Option<Duration> {
+        let since = self.first_streaming.unwrap_or(now);
+        self.settings.duration_limit.map(|limit| limit.saturating_sub(now.saturating_sub(since)))
+    }
+
+    /// For how long it has been streaming without an interruption.
+    pub fn streaming_for(&self, now: Time) -> Option<Duration> {
+        self.streaming().then(|| now.saturating_sub(self.media_at))
     }
 
     /// Which retry of this outage, from 1; 0 outside of outages.
@@ -417,13 +445,14 @@ impl Stream {
         if self.settings.link_loss_grace.is_none() || self.link_lost_at.is_some() {
             return;
         }
-        self.link_lost_at = Some(now);
+        self.link_lost_at = Some(self.link_due.map_or(now, |due| due.max(now)));
         if let Some(clock) = &mut self.keep_alive {
             clock.link_down(now);
         }
     }
 
     fn link_up(&mut self, now: Time) {
+        self.link_due = None;
         if self.link_lost_at.take().is_some()
             && let Some(clock) = &mut self.keep_alive
         {

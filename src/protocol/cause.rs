@@ -112,6 +112,8 @@ causes! {
     Shutdown = "shutdown": "the daemon is shutting down",
     /// The daemon was restarted; the stream it had is over.
     DaemonRestarted = "daemon_restarted": "the daemon was restarted",
+    /// The daemon ended again and again with this stream, which it no longer takes up.
+    DaemonCrashed = "daemon_crashed": "the daemon crashed again and again with this stream",
 
     // What was asked.
     /// The request is malformed or contradicts itself.

@@ -17,6 +17,7 @@ mod network_faults;
 mod photo;
 mod publish;
 mod server_faults;
+mod service;
 mod sharing;
 mod traffic;
 mod uart;

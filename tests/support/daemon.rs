@@ -55,8 +55,14 @@ impl Daemon {
 
     /// Ends it by `signal` and starts it again with the same configuration, socket and state folder.
     pub fn restart(&mut self, signal: Signal) {
+        self.stop_for(signal, Duration::ZERO);
+    }
+
+    /// The same, with that much time between the two.
+    pub fn stop_for(&mut self, signal: Signal, time: Duration) {
         self.process.signal(signal);
         self.process.wait(Duration::from_secs(9));
+        std::thread::sleep(time);
         self.lives += 1;
         self.process = launch(self.dir.path(), &self.config, &self.log_filter, &self.environment, self.lives);
         self.await_socket();

@@ -213,6 +213,8 @@ impl Core {
                 self.capture.failure = Some(failure);
                 self.camera_policy(Event::Lost { generation, cause }, now);
             }
+            // Whether the camera works all the same is seen by the next opening.
+            capture::Event::LeftBehind => {}
             capture::Event::Closed => {
                 if generation == self.capture.generation {
                     self.capture.open = None;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::stream::Origin;
-use super::{Core, Effect, Remembered, Waiting};
+use super::{Core, Effect, Waiting};
 use crate::link::LinkId;
 use crate::policy::Time;
 use crate::policy::arbiter::{Claim, Event as ArbiterEvent};
@@ -220,9 +220,10 @@ impl Core {
         self.tell(LinkId::Cloud, photo::failure(name, &refusal).to_string());
     }
 
-    pub(super) fn measured(&mut self, metrics: Metrics) {
+    pub(super) fn measured(&mut self, metrics: Metrics, now: Time) {
         self.metrics = metrics;
         self.measured += 1;
+        self.remember_now_and_then(now);
         let Some(stream) = &self.stream else { return };
         if let Origin::Link(link, dialect) = stream.origin
             && stream.life.state() == StreamState::Streaming
@@ -264,20 +265,6 @@ impl Core {
             untold.pop_front();
         }
         untold.push_back(message);
-    }
-
-    /// The stream of a predecessor that ended without a word.
-    pub(super) fn tell_left_over(&mut self, left_over: &Remembered) {
-        let end = StreamReport {
-            state: StreamState::Stopped,
-            cause: Some(Cause::DaemonRestarted),
-            attempt: 0,
-            max_attempts: None,
-            retry_in: None,
-            reconnected: false,
-        };
-        self.tell_end(left_over.link, report::status(&end, &left_over.stream_id, left_over.dialect).to_string());
-        self.effects.push(Effect::Remember(None));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rate::Rate;
-use super::{CaptureSettings, Core, Effect, Remembered, Waiting};
+use super::{CaptureSettings, Core, Effect, Waiting};
 use crate::device::config::OnLoss;
 use crate::link::LinkId;
 use crate::media::failure::Failure;
@@ -22,6 +22,8 @@ use crate::protocol::{Cause, Metrics, StreamEnd, StreamReport, StreamSnapshot, S
 pub struct Asked {
     pub start: StartStream,
     pub origin: Origin,
+    /// It is that of the process before this one, with which so many ended in a row.
+    pub crashes: Option<u32>,
 }
 
 /// Who asked, and so who is told.
@@ -59,6 +61,8 @@ pub struct Active {
     /// next stream's.
     publishers_before: u32,
     failure: Option<Failure>,
+    /// How many processes in a row ended with it.
+    pub crashes: u32,
     /// What the encoder is to make.
     pub rate: Rate,
 }
@@ -100,7 +104,7 @@ impl Active {
 impl Core {
     /// Asks for a stream; the answer goes to its origin.
     pub(super) fn ask_for_stream(&mut self, request: RequestId, start: StartStream, origin: Origin, now: Time) {
-        self.consider_stream(request, Asked { start, origin }, false, now);
+        self.consider_stream(request, Asked { start, origin, crashes: None }, false, now);
     }
 
     /// `looked`: the board was looked at for this request.
@@ -108,7 +112,7 @@ impl Core {
         if self.ending {
             return self.refuse_stream(&asked, Cause::Shutdown.into());
         }
-        let Asked { start, origin } = &asked;
+        let Asked { start, origin, .. } = &asked;
         if let Some(stream) = &self.stream
             && !start.stream_id.is_empty()
             && stream.start.stream_id == start.stream_id
@@ -125,7 +129,7 @@ impl Core {
     }
 
     pub(super) fn begin_stream(&mut self, asked: Asked, lease: LeaseId, now: Time) {
-        let Asked { start, origin } = asked;
+        let Asked { start, origin, crashes } = asked;
         let config = &self.settings.stream;
         let link = origin.link();
         let settings = Settings {
@@ -137,11 +141,8 @@ impl Core {
             camera_hold: Duration::from_secs(config.camera_hold_s),
             duration_limit: start.duration_limit,
             seed: lease.0 ^ now.as_nanos() as u64,
+            resumed: crashes.is_some(),
         };
-        if let Origin::Link(link, dialect) = origin {
-            let remembered = Remembered { stream_id: start.stream_id.clone(), dialect, link };
-            self.effects.push(Effect::Remember(Some(remembered)));
-        }
         let (life, actions) = Stream::new(settings, now);
         let rate = Rate::new(config, &start.video, self.board.allowance(), now);
         let unanswered = if let Origin::Control(request) = origin { Some(request) } else { None };
@@ -158,8 +159,10 @@ impl Core {
             publications: 0,
             publishers_before: self.publishers,
             failure: None,
+            crashes: crashes.unwrap_or(0),
             rate,
         });
+        self.remember(false, now);
         self.stream_actions(actions, now);
         self.settle_camera(now);
         if self.capture.running {
@@ -188,6 +191,10 @@ impl Core {
 
     pub(super) fn refuse_stream(&mut self, asked: &Asked, refusal: Refusal) {
         self.counts.refused.count(refusal.cause.name());
+        if asked.crashes.is_some() {
+            let link = if let Origin::Link(link, dialect) = asked.origin { Some((link, dialect)) } else { None };
+            return self.tell_left_over(&asked.start.stream_id, link, refusal.cause);
+        }
         match asked.origin {
             Origin::Link(link, dialect) => {
                 let message = report::start_refused(&asked.start.stream_id, dialect, &refusal);

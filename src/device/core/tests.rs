@@ -2,6 +2,7 @@
 
 mod board;
 mod links;
+mod resume;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -34,16 +35,18 @@ struct Daemon {
     publishers: Vec<u32>,
     board: Reading,
     encoder: Vec<bitrate::Decision>,
+    /// What the next process would find.
+    kept: Option<Remembered>,
 }
 
 impl Daemon {
     fn new() -> Self {
-        Self::with(config::Config::default(), None)
+        Self::with(config::Config::default())
     }
 
-    fn with(settings: config::Config, left_over: Option<Remembered>) -> Self {
+    fn with(settings: config::Config) -> Self {
         Self {
-            core: Core::new(settings, left_over),
+            core: Core::new(settings),
             now: Duration::from_secs(100),
             world: World::Works,
             replies: HashMap::new(),
@@ -55,6 +58,7 @@ impl Daemon {
             publishers: vec![],
             board: Reading::default(),
             encoder: vec![],
+            kept: None,
         }
     }
 
@@ -98,6 +102,7 @@ impl Daemon {
             }
             Effect::LookAtBoard => inputs.push_back(Input::Board(self.board.clone())),
             Effect::Encode(_, what) => self.encoder.push(what),
+            Effect::Remember(remembered) => self.kept = remembered.map(|remembered| *remembered),
             Effect::Reply(request, reply) => self.replies.entry(request).or_default().push(reply),
             Effect::Send(link, text) => {
                 let message: Value = serde_json::from_str(&text).unwrap();
@@ -330,16 +335,6 @@ fn an_end_while_the_link_is_down_is_told_when_it_is_back_and_once() {
     daemon.give(Input::LinkDown(LinkId::Cloud));
     daemon.give(Input::LinkUp(LinkId::Cloud));
     assert_eq!(daemon.statuses("s1").iter().filter(|status| **status == "stopped").count(), 1);
-}
-
-#[test]
-fn the_stream_of_a_daemon_that_died_is_reported_ended() {
-    let left_over = Remembered { stream_id: "old".into(), dialect: Dialect::Rtmp, link: LinkId::Cloud };
-    let mut daemon = Daemon::with(config::Config::default(), Some(left_over));
-    daemon.give(Input::LinkUp(LinkId::Cloud));
-    let end = daemon.sent.iter().find(|message| message["streamId"] == "old").unwrap();
-    assert_eq!((&end["type"], &end["status"]), (&json!("rtmp_stream_status"), &json!("stopped")));
-    assert_eq!(end["cause"], "daemon_restarted");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! The listening socket's file, and what the kernel tells about a client.
 
-#![expect(unsafe_code, reason = "tokio wants to be promised that a descriptor stays open")]
+#![expect(unsafe_code, reason = "tokio wants to be promised that a descriptor stays open, and systemd gives numbers")]
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -20,13 +20,13 @@ use tracing::warn;
 
 use super::Peer;
 
-/// The control socket, listening. Removes its file when dropped.
+/// The control socket, listening. Removes its file when dropped, unless it is systemd's.
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
-    /// Device and inode of our file: another daemon's in its place is not ours to remove.
-    file: (u64, u64),
+    /// Device and inode of our file: another daemon's in its place is not ours to remove, nor is systemd's.
+    file: Option<(u64, u64)>,
 }
 
 impl Listener {
@@ -37,7 +37,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|now| (now.st_dev(), now.st_ino()) == self.file) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|now| Some((now.st_dev(), now.st_ino())) == self.file) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -45,12 +45,31 @@ impl Drop for Listener {
 
 /// Listens at `path`, for the owner and for `group` only (mode 0660). To be called within the runtime.
 ///
-/// A socket that nobody serves is replaced. Fails with [`io::ErrorKind::AddrInUse`] if another daemon serves it, or if
+/// Where systemd listens there already for this process (socket activation), that socket is taken as it is. Else,
+///
+/// a socket that nobody serves is replaced. Fails with [`io::ErrorKind::AddrInUse`] if another daemon serves it, or if
 /// something that is no socket lies there. A group that does not exist, or that this process may not give files to, is
 /// logged and left out: the socket is then its owner's alone.
 pub fn bind(path: &Path, group: Option<&str>) -> io::Result<Listener> {
+    if let Some(inherited) = inherited(path)? {
+        return Ok(inherited);
+    }
     let describe = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     bind_exclusively(path, group).map_err(describe)
+}
+
+/// What systemd listens on at `path` for this process (`sd_listen_fds(3)`). To be called once for a path.
+fn inherited(path: &Path) -> io::Result<Option<Listener>> {
+    for number in sd_notify::listen_fds()? {
+        // SAFETY: systemd opened it for this process, which has not touched it yet; what is not asked for is given back.
+        let socket = unsafe { std::os::unix::net::UnixListener::from_raw_fd(number) };
+        if socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path)) {
+            socket.set_nonblocking(true)?;
+            return Ok(Some(Listener { socket: UnixListener::from_std(socket)?, path: path.into(), file: None }));
+        }
+        let _ = socket.into_raw_fd();
+    }
+    Ok(None)
 }
 
 fn bind_exclusively(path: &Path, group: Option<&str>) -> io::Result<Listener> {
@@ -71,7 +90,7 @@ fn bind_exclusively(path: &Path, group: Option<&str>) -> io::Result<Listener> {
     let metadata = fs::symlink_metadata(path)?;
     socket::listen(&fd, Backlog::new(64)?)?;
     let socket = UnixListener::from_std(std::os::unix::net::UnixListener::from(fd))?;
-    Ok(Listener { socket, path: path.into(), file: (metadata.st_dev(), metadata.st_ino()) })
+    Ok(Listener { socket, path: path.into(), file: Some((metadata.st_dev(), metadata.st_ino())) })
 }
 
 fn stream_socket() -> nix::Result<OwnedFd> {

@@ -15,6 +15,7 @@ fn settings() -> Settings {
         camera_hold: ms(10_000),
         duration_limit: None,
         seed: 7,
+        resumed: false,
     }
 }
 
@@ -100,6 +101,25 @@ fn only_report(actions: &[Action]) -> StreamReport {
 /// The actions that end a stream when nothing is open.
 fn the_end(state: StreamState, cause: Cause) -> [Action; 2] {
     [Action::Report(report(state, Some(cause))), Action::End { state, cause }]
+}
+
+#[test]
+fn what_a_former_process_streamed_begins_with_an_outage_and_ends_like_one() {
+    let resumed = Settings { resumed: true, duration_limit: Some(ms(5000)), ..settings() };
+    let (stream, actions) = Stream::new(resumed, ms(0));
+    let Action::Report(first) = &actions[0] else { panic!("{actions:?}") };
+    assert_eq!((first.state, first.cause), (StreamState::Reconnecting, Some(Cause::DaemonRestarted)));
+    let mut bench = Bench { stream, now: ms(0) };
+    bench.on(Event::LinkDown);
+    bench.on(Event::CameraRunning);
+    let actions = bench.on(Event::PublisherFlowing { attempt: 1 });
+    assert!(matches!(
+        &actions[..],
+        [Action::Report(StreamReport { state: StreamState::Streaming, reconnected: true, .. })]
+    ));
+    let actions = bench.pass(ms(5000));
+    let ends = actions.iter().any(|a| matches!(a, Action::Report(report) if report.cause == Some(Cause::DurationOver)));
+    assert!(ends, "what is left of its duration counts from now: {actions:?}");
 }
 
 #[test]
@@ -533,6 +553,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
                     camera_hold,
                     duration_limit,
                     seed,
+                    resumed: false,
                 }
             },
         )

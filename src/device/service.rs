@@ -1,0 +1,100 @@
+//! What systemd is told (`sd_notify(3)`): that the daemon is ready, how it stands in a line, that it is well, that it ends.
+//! Where nobody started it as a service, all of this does nothing.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::policy::Time;
+use crate::policy::health::Health;
+use crate::protocol::{DaemonState, StreamSnapshot};
+
+/// The watchdog is fed so many times within its time.
+const FEEDS: u32 = 3;
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Service {
+    /// Its `WatchdogSec=`, if it has one.
+    watchdog: Option<Duration>,
+    fed: Option<Time>,
+    starving: bool,
+    status: String,
+}
+
+impl Service {
+    /// Reads what systemd left in the environment.
+    pub fn new() -> Self {
+        Self { watchdog: sd_notify::watchdog_enabled(), fed: None, starving: false, status: String::new() }
+    }
+
+    /// The control socket is there, and so is who answers.
+    pub fn ready(&mut self, state: &DaemonState) {
+        self.show(state);
+        tell(NotifyState::Ready);
+    }
+
+    /// Shows how the daemon stands, if that is news.
+    pub fn show(&mut self, state: &DaemonState) {
+        let status = describe(state);
+        if status != self.status {
+            tell(NotifyState::Status(&status));
+            self.status = status;
+        }
+    }
+
+    /// To be called at least once a second. Feeds the watchdog when it is time and the daemon is well.
+    pub fn feed(&mut self, health: &Health, now: Time) {
+        let Some(watchdog) = self.watchdog else { return };
+        if let Some(what) = health.overrun(now) {
+            if !std::mem::replace(&mut self.starving, true) {
+                tracing::error!(what, "only a restart can mend this; the watchdog is no longer fed");
+            }
+            return;
+        }
+        self.starving = false;
+        if self.fed.is_none_or(|fed| now.saturating_sub(fed) >= watchdog / FEEDS) {
+            self.fed = Some(now);
+            tell(NotifyState::Watchdog);
+        }
+    }
+
+    /// It ends.
+    pub fn stopping() {
+        tell(NotifyState::Stopping);
+    }
+}
+
+fn tell(what: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[what]) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+fn describe(state: &DaemonState) -> String {
+    match (&state.stream, &state.owner, &state.last_end) {
+        (Some(StreamSnapshot { state, cause, url, app, .. }), ..) => {
+            let cause = cause.map_or(String::new(), |cause| format!(", {}", cause.explain()));
+            let app = if app.is_empty() { String::new() } else { format!(" for {app}") };
+            format!("{} {url}{app}{cause}", state.name())
+        }
+        (None, Some(owner), _) => format!("camera in use: {}", owner.name),
+        (None, None, Some(end)) => format!("idle; last stream ended: {}", end.cause.explain()),
+        (None, None, None) => "idle".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Cause, StreamEnd, StreamState};
+
+    #[test]
+    fn the_line_says_what_is_going_on_and_why_it_is_not() {
+        let mut state = DaemonState::default();
+        assert_eq!(describe(&state), "idle");
+        let cause = Cause::DaemonCrashed;
+        state.last_end = Some(StreamEnd { stream_id: "s".into(), state: StreamState::Error, cause });
+        assert_eq!(describe(&state), "idle; last stream ended: the daemon crashed again and again with this stream");
+    }
+}

@@ -1,0 +1,128 @@
+//! Whether the daemon is well enough to be left alone: what systemd's watchdog is fed by.
+//!
+//! Losses are not ill health: cameras stall, servers vanish, encoders hang, and each has its deadline and its recovery.
+//! What no recovery inside the process can mend is a driver that does not return: a camera that is being opened without
+//! end, or a pipeline that would not end, whose device nothing else can open from then on. Only the end of the process
+//! frees those, so only they let the watchdog starve. An idle daemon is well.
+
+use std::time::Duration;
+
+use super::Time;
+
+/// For an opening to come to something: trials of encoders on a slow board, a camera that takes long to wake up.
+const OPENING_LIMIT: Duration = Duration::from_secs(30);
+/// For the camera to work again after a pipeline was left behind, by another encoder or because the driver returned.
+const LEFT_BEHIND_LIMIT: Duration = Duration::from_secs(15);
+
+/// What happens to captures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// That one is being opened.
+    Opening(u64),
+    /// That one works, or gave up: the opening is over.
+    Settled(u64),
+    /// Encoded pictures come.
+    Running,
+    /// A pipeline would not end and was left to itself.
+    LeftBehind,
+    /// Nobody wants the camera any more.
+    Unwanted,
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// The capture that is being opened, and until when at most.
+    opening: Option<(u64, Time)>,
+    /// A pipeline was left behind, and no picture came since.
+    left_behind: bool,
+    /// When there is to be a picture again.
+    picture_until: Option<Time>,
+}
+
+impl Health {
+    /// Takes an event.
+    pub fn on(&mut self, event: Event, now: Time) {
+        match event {
+            Event::Opening(generation) => {
+                self.opening = Some((generation, now + OPENING_LIMIT));
+                if self.left_behind {
+                    self.picture_until.get_or_insert(now + LEFT_BEHIND_LIMIT);
+                }
+            }
+            Event::Settled(generation) => self.opening = self.opening.filter(|&(opening, _)| opening != generation),
+            Event::Running => (self.left_behind, self.picture_until) = (false, None),
+            Event::LeftBehind => {
+                self.left_behind = true;
+                self.picture_until.get_or_insert(now + LEFT_BEHIND_LIMIT);
+            }
+            Event::Unwanted => self.picture_until = None,
+        }
+    }
+
+    /// What overran, if anything did.
+    pub fn overrun(&self, now: Time) -> Option<&'static str> {
+        if self.opening.is_some_and(|(_, until)| now >= until) {
+            Some("the camera is being opened without end")
+        } else if self.picture_until.is_some_and(|until| now >= until) {
+            Some("a pipeline that would not end keeps the camera")
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(s: u64) -> Duration {
+        Duration::from_secs(s)
+    }
+
+    fn health(events: &[(u64, Event)]) -> Health {
+        let mut health = Health::default();
+        for &(at, event) in events {
+            health.on(event, s(at));
+        }
+        health
+    }
+
+    #[test]
+    fn an_idle_daemon_is_well_for_ever() {
+        assert_eq!(Health::default().overrun(s(1_000_000)), None);
+    }
+
+    #[test]
+    fn an_opening_that_never_comes_to_anything_is_an_overrun() {
+        let opening = [(10, Event::Opening(1))];
+        assert_eq!(health(&opening).overrun(s(39)), None);
+        assert!(health(&opening).overrun(s(40)).is_some());
+        assert!(health(&[opening[0], (20, Event::Settled(0))]).overrun(s(40)).is_some(), "another one's word");
+        assert_eq!(health(&[opening[0], (20, Event::Settled(1))]).overrun(s(1000)), None);
+    }
+
+    #[test]
+    fn a_camera_that_is_lost_again_and_again_is_no_ill_health() {
+        let mut health = Health::default();
+        for round in 0..1000 {
+            health.on(Event::Opening(round), s(round * 4));
+            health.on(Event::Settled(round), s(round * 4 + 3));
+            assert_eq!(health.overrun(s(round * 4 + 3)), None);
+        }
+    }
+
+    #[test]
+    fn a_pipeline_left_behind_counts_until_the_camera_works_all_the_same() {
+        let left = (10, Event::LeftBehind);
+        assert_eq!(health(&[left]).overrun(s(24)), None);
+        assert!(health(&[left]).overrun(s(25)).is_some());
+        let retries = [left, (11, Event::Opening(2)), (12, Event::Settled(2)), (20, Event::Opening(3))];
+        assert!(health(&retries).overrun(s(25)).is_some(), "attempts are no recovery");
+        assert_eq!(health(&[left, (15, Event::Running)]).overrun(s(1000)), None);
+        assert_eq!(health(&[left, (15, Event::Unwanted)]).overrun(s(1000)), None, "nobody misses it");
+        let wanted_again = [left, (15, Event::Unwanted), (100, Event::Opening(2)), (101, Event::Settled(2))];
+        assert_eq!(health(&wanted_again).overrun(s(114)), None);
+        assert!(health(&wanted_again).overrun(s(115)).is_some());
+    }
+}
