@@ -11,6 +11,7 @@ mod path;
 mod plot;
 mod publish;
 mod real;
+mod rig;
 mod rivals;
 mod run;
 mod score;
@@ -93,8 +94,12 @@ fn main() {
     if arguments.simulated || arguments.tuning {
         return;
     }
-    let real = real::section(Duration::from_secs(arguments.phase));
+    let phase = Duration::from_secs(arguments.phase);
+    let mut real = real::section(phase);
     println!("{real}");
+    let bad = rig::section(phase);
+    println!("{bad}");
+    real = real + "\n" + &bad;
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/benches"));
     draw(&folder.join("uplink.svg"), first);
     let heading = "# Following the uplink\n\nWritten by `make bench`; do not edit.";

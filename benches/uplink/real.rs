@@ -11,13 +11,16 @@ use lenscast::protocol::VideoSettings;
 use crate::CONTESTANTS;
 use crate::publish::publish;
 use crate::support::control::start;
+use crate::support::recordings::Recording;
 use crate::support::{Daemon, Namespace, Nginx, Process, Viewing, monotonic};
 
 const SOON: Duration = Duration::from_secs(20);
-const HIGH: u32 = 2000;
-const LOW: u32 = 600;
+/// kbit/s: what the link carries at first and at last, and between.
+pub const HIGH: u32 = 2000;
+/// See [`HIGH`].
+pub const LOW: u32 = 600;
 /// More than the link carries, of noise, which fills any bitrate.
-const VIDEO: VideoSettings = VideoSettings { width: 640, height: 360, frame_rate: 30, bitrate: 2_500_000 };
+pub const VIDEO: VideoSettings = VideoSettings { width: 640, height: 360, frame_rate: 30, bitrate: 2_500_000 };
 
 #[derive(Clone, Copy)]
 enum Who {
@@ -36,6 +39,22 @@ const ALL: [(&str, Who); 5] = [
     ("gst-launch-1.0", Who::GstLaunch),
 ];
 
+/// The head of each table.
+pub const TABLE: &str =
+    "| who | waits | gap | used at first | used of 600 kbit/s | used after | back |\n|---|---|---|---|---|---|---|";
+
+/// When what happened, on the monotonic clock.
+pub struct Times {
+    /// The first picture was there.
+    pub begun: Duration,
+    /// The rate fell.
+    pub fell: Duration,
+    /// It rose again.
+    pub rose: Duration,
+    /// That was all.
+    pub end: Duration,
+}
+
 /// The table for each congestion control; `phase` is how long each rate lasts.
 pub fn section(phase: Duration) -> String {
     let mut text = format!(
@@ -49,11 +68,7 @@ pub fn section(phase: Duration) -> String {
         phase.as_secs()
     );
     for congestion in ["bbr", "cubic"] {
-        let _ = writeln!(
-            text,
-            "\n### {congestion}\n\n| who | waits | gap | used at first | used of {LOW} kbit/s | used after | back |\n\
-             |---|---|---|---|---|---|---|"
-        );
+        let _ = writeln!(text, "\n### {congestion}\n\n{TABLE}");
         let rows = thread::scope(|scope| {
             let runs = ALL.map(|(name, who)| scope.spawn(move || row(name, who, congestion, phase)));
             runs.map(|run| run.join().unwrap_or_else(|_| "| a run failed |".to_owned()))
@@ -102,18 +117,31 @@ fn row(name: &str, who: Who, congestion: &str, phase: Duration) -> String {
         let end = monotonic();
         stop.store(true, Ordering::Relaxed);
         drop((daemon, other));
-        [begun, fell, rose, end]
+        Times { begun, fell, rose, end }
     });
     let all = recordings.finish();
-    figures(name, &Viewing::of(&all[0]), times, all.len())
+    figures(name, &longest(&all), &times, all.len())
 }
 
-fn figures(name: &str, whole: &Viewing, [begun, fell, rose, end]: [Duration; 4], publications: usize) -> String {
+/// What was seen of the publication with the most pictures.
+pub fn longest(all: &[Recording]) -> Viewing {
+    Viewing::of(all.iter().max_by_key(|recording| recording.frames().len()).expect("there was a picture"))
+}
+
+/// A line of the table.
+pub fn figures(name: &str, whole: &Viewing, times: &Times, publications: usize) -> String {
+    let &Times { begun, fell, rose, end } = times;
     let (second, settled) = (Duration::from_secs(1), Duration::from_secs(6));
     let before = whole.between(begun + settled, fell);
     let low = whole.between(fell + settled, rose);
     let after = whole.between(rose + settled, end);
     let (first, fallen) = (whole.between(begun + 5 * second, fell), whole.between(fell + second, end));
+    for stretch in [&first, &fallen] {
+        if let Some(at) = stretch.longest_gap_since() {
+            let (gap, at) = (stretch.longest_gap().as_millis(), at.as_secs_f64() - fell.as_secs_f64());
+            eprintln!("{name}: {gap} ms without a picture, beginning {at:+.2} s from the fall");
+        }
+    }
     let gap = match first.longest_gap().max(fallen.longest_gap()) {
         Duration::MAX => "no pictures any more".to_owned(),
         gap => format!("{} ms", gap.as_millis()),
@@ -133,7 +161,14 @@ fn figures(name: &str, whole: &Viewing, [begun, fell, rose, end]: [Duration; 4],
 
 /// The daemon's own elements with its own properties, and nothing that steers them.
 fn gst_launch(url: &str) -> Process {
-    let pipeline = format!(
+    let mut command = Command::new("gst-launch-1.0");
+    command.arg("--quiet").args(gst_pipeline(url).split_whitespace());
+    Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
+}
+
+/// What gst-launch is told.
+pub fn gst_pipeline(url: &str) -> String {
+    format!(
         "videotestsrc is-live=true pattern=snow ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 \
          ! queue max-size-buffers=3 leaky=downstream \
          ! x264enc tune=zerolatency speed-preset=ultrafast bframes=0 aud=false vbv-buf-capacity=250 \
@@ -142,8 +177,5 @@ fn gst_launch(url: &str) -> Process {
          ! flvmux name=mux streamable=true ! rtmp2sink chunk-size=65536 location={url} \
          audiotestsrc is-live=true samplesperbuffer=1024 ! queue ! audioconvert ! audioresample \
          ! audio/x-raw,format=S16LE,rate=44100,channels=1 ! voaacenc bitrate=64000 ! aacparse ! mux."
-    );
-    let mut command = Command::new("gst-launch-1.0");
-    command.arg("--quiet").args(pipeline.split_whitespace());
-    Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
+    )
 }

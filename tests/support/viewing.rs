@@ -60,6 +60,12 @@ impl Viewing {
         pictures.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or(Duration::MAX)
     }
 
+    /// When the longest time without a new picture began.
+    pub fn longest_gap_since(&self) -> Option<Duration> {
+        let pictures: Vec<Duration> = self.0.iter().filter(|tag| tag.waited.is_some()).map(|tag| tag.at).collect();
+        pictures.windows(2).max_by_key(|pair| pair[1].saturating_sub(pair[0])).map(|pair| pair[0])
+    }
+
     /// kbit/s of pictures and sound.
     pub fn rate(&self) -> f64 {
         let (Some(first), Some(last)) = (self.0.first(), self.0.last()) else { return 0.0 };

@@ -1,0 +1,92 @@
+//! The same fall and return on a bad network: the kernel's own emulator, netem, in a guest of the rig (`hw-fixtures/`), with
+//! delay and loss.
+//!
+//! The daemon runs in the guest, beside netem; the server on the host. Each run has a guest to itself, as one has a single CPU.
+
+use std::fmt::Write as _;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::real::{self, HIGH, LOW, Times, VIDEO};
+use crate::support::control::start;
+use crate::support::{Guest, GuestDaemon, Nginx, monotonic};
+
+/// One emulated CPU, and GStreamer's registry to be looked at.
+const LIVE: Duration = Duration::from_mins(1);
+/// What netem adds to the way to the server, ms, and drops.
+const DELAY_MS: u32 = 200;
+const LOSS: &str = "1%";
+
+/// A queue that lasts about 400 ms at the higher rate, beside what is under way.
+const PACKETS: u32 = 100;
+
+#[derive(Clone, Copy)]
+enum Who {
+    Daemon,
+    GstLaunch,
+}
+
+const ALL: [(&str, Who); 2] = [("lenscast", Who::Daemon), ("gst-launch-1.0", Who::GstLaunch)];
+
+/// The tables; `phase` is how long each rate lasts.
+pub fn section(phase: Duration) -> String {
+    let mut text = format!(
+        "## A real link with delay and loss\n\nThe same stream from a guest of the rig, by netem: {DELAY_MS} ms of delay, {LOSS} \
+         loss, a queue of {PACKETS} packets, 2 → 0.6 → 2 Mbit/s, {} s each; one after the other. Cubic takes each loss for a full \
+         queue: at this delay it carries about 0.8 Mbit/s whatever the link does.\n",
+        phase.as_secs()
+    );
+    for congestion in ["bbr", "cubic"] {
+        let _ = writeln!(text, "\n### {congestion}, {DELAY_MS} ms, {LOSS} loss\n\n{}", real::TABLE);
+        for (name, who) in ALL {
+            let _ = writeln!(text, "{}", row(name, who, congestion, phase));
+        }
+    }
+    text
+}
+
+fn row(name: &str, who: Who, congestion: &str, phase: Duration) -> String {
+    let guest = Guest::boot_alone();
+    guest.write("/proc/sys/net/ipv4/tcp_congestion_control", congestion);
+    let nginx = Nginx::start_at(guest.host());
+    let recordings = nginx.recordings();
+    let url = nginx.url("live", "key");
+    let limit = |verb: &str, kbit: u32| {
+        let what = format!("netem rate {kbit}kbit delay {DELAY_MS}ms loss {LOSS} limit {PACKETS}");
+        guest.shell(&format!("tc qdisc {verb} dev vec0 root {what}"));
+        monotonic()
+    };
+    let (mut daemon, mut other) = (None, None);
+    match who {
+        Who::Daemon => {
+            let more = "[camera]\ndevice = \"test:snow\"\n[audio]\ndevice = \"test\"\n";
+            let running = GuestDaemon::start(&guest, more);
+            limit("add", HIGH);
+            let (size, rate) = ((VIDEO.width, VIDEO.height), VIDEO.frame_rate);
+            running.control().granted(&start(&url, "org.example.bench", "s", size, rate, VIDEO.bitrate));
+            daemon = Some(running);
+        }
+        Who::GstLaunch => {
+            limit("add", HIGH);
+            let line = format!("exec gst-launch-1.0 --quiet {} > /dev/null 2>&1", real::gst_pipeline(&url));
+            other = Some(guest.start(&["bash", "-c", &line.replace('!', "\\!")], &[]));
+        }
+    }
+    recordings.wait_first_frame(0, LIVE);
+    let begun = monotonic();
+    sleep(phase);
+    let fell = limit("change", LOW);
+    sleep(phase);
+    let rose = limit("change", HIGH);
+    sleep(phase);
+    let times = Times { begun, fell, rose, end: monotonic() };
+    drop(daemon);
+    if let Some(program) = other {
+        program.signal(Signal::SIGKILL);
+    }
+    drop(guest);
+    let all = recordings.finish();
+    real::figures(name, &real::longest(&all), &times, all.len())
+}
