@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::core::Core;
 use crate::media::{publisher, video};
 use crate::metrics::{Exposition, Kind, causes, process};
-use crate::protocol::{CameraState, DaemonState, StreamState};
+use crate::protocol::{BoardSnapshot, CameraState, DaemonState, StreamState};
 
 /// Sums over the life of the daemon.
 #[derive(Debug, Default)]
@@ -89,8 +89,7 @@ pub struct Present<'a> {
     pub publishers: &'a [publisher::Counters],
 }
 
-/// All of it as text. A section for each stage that media goes through; the board's own numbers (temperature, battery) are to
-/// be one more, beside [`process`].
+/// All of it as text. A section for each stage that media goes through, then the board and the process.
 pub fn write(totals: &Totals, present: &Present<'_>) -> String {
     let mut text = Exposition::default();
     text.family("lenscast_build_info", Kind::Gauge, "The daemon's version.")
@@ -100,6 +99,7 @@ pub fn write(totals: &Totals, present: &Present<'_>) -> String {
     encode(&mut text, totals, present);
     publish(&mut text, totals, present);
     requests(&mut text, present);
+    board(&mut text, &present.state.board);
     process(&mut text);
     text.finish()
 }
@@ -274,9 +274,63 @@ fn requests(text: &mut Exposition, present: &Present<'_>) {
     );
 }
 
+/// What the daemon knows of the board; what it has no sensor for is absent.
+fn board(text: &mut Exposition, board: &BoardSnapshot) {
+    let mut family = text.family(
+        "lenscast_board_temperature_celsius",
+        Kind::Gauge,
+        "Temperature of the thermal zone nearest to its limits.",
+    );
+    if let (Some(celsius), Some(zone)) = (board.temperature_c, &board.zone) {
+        family.sample(&[("zone", zone)], celsius);
+    }
+    let step = board.temperature_c.map(|_| board.heat.map_or(0, |heat| heat.step));
+    text.gauge_if_any(
+        "lenscast_board_heat_step",
+        "Steps of what a stream gives up because of heat that are taken; 0 to 5.",
+        step.map(f64::from),
+    );
+    text.gauge_if_any(
+        "lenscast_board_battery_ratio",
+        "Charge of the battery, 0 to 1.",
+        board.battery.map(|battery| f64::from(battery.percent) / 100.0),
+    );
+    text.gauge_if_any(
+        "lenscast_board_battery_charging",
+        "Whether a charger charges the battery.",
+        board.battery.map(|battery| battery.charging),
+    );
+    text.gauge_if_any("lenscast_board_privacy_led", "Whether the privacy light shines.", board.privacy_led);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::BatterySnapshot;
+
+    #[test]
+    fn the_boards_sensors_show() {
+        let mut text = Exposition::default();
+        let board = super::board;
+        let snapshot = BoardSnapshot {
+            temperature_c: Some(81.5),
+            zone: Some("cpu-thermal".into()),
+            battery: Some(BatterySnapshot { percent: 42, charging: false }),
+            privacy_led: Some(true),
+            ..BoardSnapshot::default()
+        };
+        board(&mut text, &snapshot);
+        let text = text.finish();
+        for line in [
+            "lenscast_board_temperature_celsius{zone=\"cpu-thermal\"} 81.5",
+            "lenscast_board_heat_step 0",
+            "lenscast_board_battery_ratio 0.42",
+            "lenscast_board_battery_charging 0",
+            "lenscast_board_privacy_led 1",
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line} in\n{text}");
+        }
+    }
 
     #[test]
     fn the_sums_outlive_what_they_are_of() {
@@ -315,6 +369,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|written| written == line), "{line} in\n{text}");
         }
+        assert!(!text.contains("\nlenscast_board_"), "there is no sensor");
         assert!(!text.contains("\nlenscast_capture_last_frame_age_seconds "), "there is no camera");
     }
 }
