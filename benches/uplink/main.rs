@@ -42,6 +42,9 @@ struct Arguments {
     /// Simulate only; writes no file
     #[arg(long)]
     simulated: bool,
+    /// Only the real link of this congestion control, in the rig, with delay and loss; writes no file
+    #[arg(long, value_name = "CONGESTION")]
+    rig: Option<String>,
     /// Seconds of each rate on the real link
     #[arg(long, default_value_t = 30)]
     phase: u64,
@@ -88,13 +91,17 @@ fn main() {
         println!("measures for minutes; run it by cargo bench");
         return;
     }
+    let phase = Duration::from_secs(arguments.phase);
+    if let Some(congestion) = &arguments.rig {
+        println!("{}", rig::row("lenscast", rig::Who::Daemon, congestion, phase));
+        return;
+    }
     let first = if arguments.tuning { 0 } else { FIRST_UNSEEN };
     let simulated = simulate(first..first + arguments.seeds);
     println!("{simulated}");
     if arguments.simulated || arguments.tuning {
         return;
     }
-    let phase = Duration::from_secs(arguments.phase);
     let mut real = real::section(phase);
     println!("{real}");
     let bad = rig::section(phase);

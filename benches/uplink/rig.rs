@@ -23,7 +23,7 @@ const LOSS: &str = "1%";
 const PACKETS: u32 = 100;
 
 #[derive(Clone, Copy)]
-enum Who {
+pub enum Who {
     Daemon,
     GstLaunch,
 }
@@ -47,7 +47,8 @@ pub fn section(phase: Duration) -> String {
     text
 }
 
-fn row(name: &str, who: Who, congestion: &str, phase: Duration) -> String {
+/// One run, as a line of the table.
+pub fn row(name: &str, who: Who, congestion: &str, phase: Duration) -> String {
     let guest = Guest::boot_alone();
     guest.write("/proc/sys/net/ipv4/tcp_congestion_control", congestion);
     let nginx = Nginx::start_at(guest.host());
