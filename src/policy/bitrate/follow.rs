@@ -340,6 +340,12 @@ impl Rule for Follow {
                 self.least_round_trip = Least::default();
                 self.standing_since = None;
                 self.draining = None;
+                self.fewer_since = None;
+                // What a connection carried while it died says nothing about the next one.
+                if self.rate < self.usual {
+                    self.rate = self.usual.min(self.limit);
+                    (self.ceiling, self.tried) = (Some(self.rate), self.rate);
+                }
                 self.may_rise = now + BETWEEN_RISES;
                 self.may_fall = now + SETTLING;
             }

@@ -105,6 +105,21 @@ fn a_still_scene_takes_nothing_away_and_proves_nothing() {
 }
 
 #[test]
+fn the_connection_after_a_black_hole_begins_where_the_one_before_usually_was() {
+    let mut link = Link::new(1e6);
+    let before = link.run(60).bitrate;
+    link.capacity = 0.0;
+    assert_eq!(link.run(3).bitrate, 24_000);
+    link.capacity = 1e6;
+    (link.encoded, link.delivered) = (0.0, 0.0);
+    let after = link.rule.on(Event::Connected, link.now);
+    assert!(after.bitrate >= before / 2, "{before} before, {after:?} after");
+    link.run(2);
+    assert_eq!(link.rule.decision().pictures, Pictures::All);
+    assert!(link.run(8).bitrate >= before / 10 * 8);
+}
+
+#[test]
 fn an_outage_ends_in_key_frames_and_is_forgotten_soon() {
     let mut link = Link::new(4e6);
     link.run(10);
