@@ -1,4 +1,4 @@
-.PHONY: run test check deny fuzz test-hw soak soak-hw bench bench-uplink bench-cloud clean
+.PHONY: run test cross deb check deny fuzz test-hw soak soak-hw bench bench-uplink bench-cloud clean
 
 # The main job: installs what is missing, builds, starts cloud and daemon, goes live and prints where to watch.
 run:
@@ -9,6 +9,15 @@ run:
 test:
 	scripts/install-dependencies.sh test
 	scripts/test.sh
+
+# The glasses' programs, stripped, in target/TARGET/release, without anything of the cloud.
+TARGET ?= aarch64-unknown-linux-gnu
+cross:
+	scripts/cross.sh $(TARGET)
+
+# The same as a Debian package, in target/debian. Without TARGET for this machine.
+deb:
+	scripts/deb.sh $(if $(filter command line environment,$(origin TARGET)),$(TARGET))
 
 # Format, lints and the tests that need no server: for the time between two edits.
 check:

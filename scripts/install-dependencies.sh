@@ -1,7 +1,8 @@
 #!/bin/bash
-# install-dependencies.sh [run|test|deny|fuzz]: installs the Debian and npm packages that building and running (run) or testing
-# too (test) need and that are not there yet; or the cargo commands that `make deny` and `make fuzz` are about. Returns at once
-# when nothing is missing; without root it only says what is.
+# install-dependencies.sh [run|test|deny|fuzz|cross|deb]: installs the Debian and npm packages that building and running (run) or testing
+# too (test) need and that are not there yet; or what `make deny`, `make fuzz`, `make cross` and `make deb` are about. Returns at
+# once when nothing is missing; without root it only says what is.
+# install-dependencies.sh packages NAME...: the same of these Debian packages.
 set -euo pipefail
 
 build="gcc make pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libssl-dev"
@@ -43,7 +44,10 @@ case $what in
   deny) wanted="$build" npm= ;;
   # libFuzzer is C++.
   fuzz) wanted="$build g++" npm= ;;
-  *) echo "usage: $0 [run|test|deny|fuzz]" >&2; exit 2 ;;
+  cross) wanted="gcc make pkg-config mmdebstrap" npm= ;;
+  deb) wanted="$build" npm= ;;
+  packages) wanted=${*:2} npm= ;;
+  *) echo "usage: $0 [run|test|deny|fuzz|cross|deb]" >&2; exit 2 ;;
 esac
 
 missing=()
@@ -55,6 +59,7 @@ finish() {
   npm_packages "$npm"
   case $what in
     deny) cargo_command cargo-deny 0.20.2 ;;
+    deb) cargo_command cargo-deb 3.8.0 ;;
     fuzz) cargo_command cargo-fuzz 0.13.2 ;;
   esac
 }
