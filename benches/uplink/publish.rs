@@ -61,7 +61,7 @@ async fn carry(url: &str, video: VideoSettings, rule: &mut dyn Rule, interval: D
 }
 
 fn plan(settings: VideoSettings, audio: AudioSettings) -> Plan {
-    let profiles = profile::load(None).expect("the built-in profiles are good");
+    let profiles = profile::load(&[]).expect("the built-in profiles are good");
     let profile = profiles.into_iter().find(|profile| profile.name == "x264");
     let source = VideoSource::Test { pattern: "snow".into() };
     let video = VideoPlan { source, settings, rotation: Rotation::None, profile };

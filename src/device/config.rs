@@ -22,6 +22,9 @@ pub const DEFAULT_PATH: &str = "/etc/lenscast/lenscastd.toml";
 /// The name of the systemd credential that holds the cloud's bearer token.
 const CLOUD_TOKEN: &str = "lenscast.cloud-token";
 
+/// Where encoder profiles are looked for when nobody says otherwise: those of the package, and the user's own.
+const PROFILES: [&str; 2] = ["/usr/share/lenscast/pipelines", "/etc/lenscast/pipelines"];
+
 /// All that can be configured.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -105,13 +108,23 @@ impl Default for Audio {
 pub struct Encoder {
     /// `auto` or the name of an encoder profile. Default `auto`: the first that works, hardware before software.
     pub profile: String,
-    /// A folder with profiles of your own, over the built-in ones.
+    /// A folder with profiles of your own, over those in `/usr/share/lenscast/pipelines`, which are over the built-in
+    /// ones. Default `/etc/lenscast/pipelines`, if it is there.
     pub profiles: Option<PathBuf>,
 }
 
 impl Default for Encoder {
     fn default() -> Self {
         Self { profile: "auto".into(), profiles: None }
+    }
+}
+
+impl Encoder {
+    /// The folders with profiles, later ones over earlier ones.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let [installed, own] = PROFILES.map(|folder| Some(PathBuf::from(folder)).filter(|folder| folder.exists()));
+        // A folder that was asked for must be there.
+        installed.into_iter().chain(self.profiles.clone().or(own)).collect()
     }
 }
 
@@ -386,5 +399,53 @@ mod tests {
         std::fs::write(folder.path().join("lenscastd.d/10.toml"), "[camera]\ndevice = \"/dev/video3\"\n").unwrap();
         let config = Config::load(Some(&path)).unwrap();
         assert_eq!((config.camera.device.as_str(), config.camera.photo_linger_s), ("test", 9));
+    }
+
+    /// What packages install.
+    const INSTALLED: &str = include_str!("../../packaging/lenscastd.toml");
+
+    /// A line without the `#` before a key or a table, or without `# ` too.
+    fn uncommented(line: &str, examples: bool) -> &str {
+        let is_key = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let is_setting =
+            |text: &str| text.starts_with('[') || text.split_once(" = ").is_some_and(|(key, _)| is_key(key));
+        let text = line.strip_prefix(if examples { "# " } else { "#" });
+        text.filter(|text| is_setting(text)).unwrap_or(line)
+    }
+
+    #[test]
+    fn what_packages_install_changes_nothing_and_shows_the_defaults() {
+        let shown = |text: &str| format!("{:?}", load(text).unwrap());
+        let lines = || INSTALLED.lines().map(|line| uncommented(line, false));
+        assert!(lines().zip(INSTALLED.lines()).filter(|(with, without)| with != without).count() > 20);
+        assert_eq!(shown(INSTALLED), shown(""));
+        assert_eq!(shown(&lines().collect::<Vec<_>>().join("\n")), shown(""));
+    }
+
+    /// Every key there is, asked of the code: an unknown one is an error that lists those it expects.
+    #[test]
+    fn what_packages_install_names_every_key_and_no_other() {
+        let expected = |table: &str| {
+            let error = toml::from_str::<Config>(&format!("{table}\nno_such_key = 1\n")).unwrap_err().to_string();
+            let (_, keys) = error.split_once("expected").unwrap_or_else(|| panic!("{error}"));
+            keys.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let examples: Vec<_> = INSTALLED.lines().map(|line| uncommented(uncommented(line, true), false)).collect();
+        let all: toml::Table = toml::from_str(&examples.join("\n")).unwrap();
+        let sorted = |mut keys: Vec<String>| {
+            keys.sort();
+            keys
+        };
+        assert_eq!(sorted(expected("")), sorted(all.keys().cloned().collect()));
+        for (name, table) in &all {
+            // Of `[link]` there is `[link.uart]`, which insists on a device.
+            let (name, table) = match name.as_str() {
+                "link" => ("link.uart".to_owned(), &table["uart"]),
+                name => (name.to_owned(), table),
+            };
+            let there = table.as_table().unwrap().keys().cloned().collect();
+            assert_eq!(sorted(expected(&format!("[{name}]"))), sorted(there), "{name}");
+        }
+        let _: Config = all.try_into().unwrap();
     }
 }

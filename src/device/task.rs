@@ -601,7 +601,7 @@ impl Task {
 }
 
 fn load_profiles(config: &Config) -> Result<Vec<profile::Profile>, StartError> {
-    let profiles = profile::load(config.encoder.profiles.as_deref())?;
+    let profiles = profile::load(&config.encoder.folders())?;
     let wanted = &config.encoder.profile;
     if wanted != "auto" && !profiles.iter().any(|profile| profile.name == *wanted) {
         let names: Vec<_> = profiles.iter().map(|profile| profile.name.as_str()).collect();

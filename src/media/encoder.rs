@@ -371,7 +371,7 @@ mod tests {
 
     fn encoders() -> Encoders {
         crate::media::init().unwrap();
-        Encoders::new(profile::load(None).unwrap())
+        Encoders::new(profile::load(&[]).unwrap())
     }
 
     fn settings() -> VideoSettings {

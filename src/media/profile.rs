@@ -1,9 +1,10 @@
 //! Encoder profiles: what is known of each family of encoders, one TOML file per family under `pipelines/`.
 //!
-//! The files carry data only. The ways in which a setting reaches an encoder are enums here, because they need code.
+//! The files carry data only. The ways in which a setting reaches an encoder are enums here, because they need code. They are
+//! in the program too, so that it needs none of them installed.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -116,14 +117,17 @@ pub enum Setting {
     },
 }
 
-/// The built-in profiles, with those of `folder` in place of or beside them, in the order in which they are tried.
-pub fn load(folder: Option<&Path>) -> Result<Vec<Profile>, FileError> {
+/// The built-in profiles, with those of each of `folders` in place of or beside the ones before them, in the order in which
+/// they are tried.
+pub fn load(folders: &[PathBuf]) -> Result<Vec<Profile>, FileError> {
     let mut profiles: Vec<Profile> =
         BUILT_IN.iter().map(|text| toml::from_str(text).expect("built-in profiles are tested")).collect();
-    for path in folder.map(toml_file::list).transpose()?.unwrap_or_default() {
-        let profile: Profile = toml_file::read(&path)?;
-        profiles.retain(|other| other.name != profile.name);
-        profiles.push(profile);
+    for folder in folders {
+        for path in toml_file::list(folder)? {
+            let profile: Profile = toml_file::read(&path)?;
+            profiles.retain(|other| other.name != profile.name);
+            profiles.push(profile);
+        }
     }
     profiles.sort_by_key(|profile| profile.order);
     Ok(profiles)
@@ -153,11 +157,13 @@ pub fn h264_level(width: u32, height: u32, frame_rate: u32) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
     fn hardware_is_tried_before_software() {
-        let profiles = load(None).unwrap();
+        let profiles = load(&[]).unwrap();
         let names: Vec<_> = profiles.iter().map(|profile| profile.name.as_str()).collect();
         assert_eq!(names, ["v4l2", "rockchip-mpp", "jetson", "imx-vpu", "va-api", "x264", "openh264"]);
         assert!(profiles.is_sorted_by_key(|profile| !profile.hardware));
@@ -193,7 +199,7 @@ mod tests {
 
     #[test]
     fn each_board_gets_its_own_encoder_first() {
-        let profiles = load(None).unwrap();
+        let profiles = load(&[]).unwrap();
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/hw-fixtures/boards");
         let files = toml_file::list(Path::new(folder)).unwrap();
         assert!(files.len() >= 10, "{files:?}");
@@ -216,13 +222,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_users_replaces_the_built_in_of_its_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let text = include_str!("../../pipelines/x264.toml").replace("order = 100", "order = 5");
-        std::fs::write(folder.path().join("mine.toml"), text).unwrap();
-        assert_eq!(load(Some(folder.path())).unwrap()[0].name, "x264");
-        std::fs::write(folder.path().join("mine.toml"), "name = \"x264\"\nspeed = 3\n").unwrap();
-        let error = load(Some(folder.path())).unwrap_err().to_string();
+    fn a_file_of_the_users_replaces_the_installed_and_the_built_in_of_its_name() {
+        let (installed, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folders = [installed.path().to_owned(), own.path().to_owned()];
+        let put = |folder: &Path, order: &str| {
+            let text = include_str!("../../pipelines/x264.toml").replace("order = 100", order);
+            std::fs::write(folder.join("mine.toml"), text).unwrap();
+        };
+        put(installed.path(), "order = 5");
+        assert_eq!(load(&folders).unwrap()[0].name, "x264");
+        put(own.path(), "order = 105");
+        let profiles = load(&folders).unwrap();
+        assert_eq!(
+            profiles.iter().filter(|profile| profile.name == "x264").map(|x264| x264.order).collect::<Vec<_>>(),
+            [105]
+        );
+        std::fs::write(own.path().join("mine.toml"), "name = \"x264\"\nspeed = 3\n").unwrap();
+        let error = load(&folders).unwrap_err().to_string();
         assert!(error.contains("mine.toml") && error.contains("speed"), "{error}");
     }
 
