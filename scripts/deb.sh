@@ -11,5 +11,6 @@ scripts/install-dependencies.sh deb >&2
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2> /dev/null || stat -c %Y Cargo.lock)}
 
 scripts/cross.sh "$target" >&2
-cargo run --locked --quiet --example manual -- target/manual >&2
-exec cargo deb --locked --no-build --no-strip --target "$target" "$@"
+cargo run --locked --quiet --example manual -- target/manual "$(date -u -d "@$SOURCE_DATE_EPOCH" +%F)" >&2
+exec cargo deb --locked --no-build --no-strip --target "$target" \
+  --output "target/$target/debian/" "$@"

@@ -2,150 +2,18 @@
 //! them from there; stream keys are never arguments, which every user of the machine can read.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::{Args, Subcommand};
 use lenscast::cloud::control::{
     AppStarted, Apps, Destination, Devices, Done, Event, Fresh, Request, Start, Started, Streams,
 };
-use lenscast::cloud::registry::Permission;
 use lenscast::link::control_client::Client;
 use serde::de::DeserializeOwned;
 
+use crate::args::cloud::{AppCommand, CloudArguments, CloudCommand, DeviceCommand};
 use crate::cloud_render as render;
 use crate::failure::Failure;
 use crate::{aside, line, print, print_json};
-
-/// The cloud's side.
-#[derive(Args, Debug)]
-pub struct CloudArguments {
-    /// The control socket of lenscast-cloud
-    #[arg(
-        long,
-        global = true,
-        value_name = "PATH",
-        env = "LENSCAST_CLOUD_SOCKET",
-        default_value = "/run/lenscast/cloud.sock"
-    )]
-    pub cloud_socket: PathBuf,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: CloudCommand,
-}
-
-/// What to do with the cloud.
-#[derive(Debug, Subcommand)]
-pub enum CloudCommand {
-    /// The apps that may connect
-    #[command(subcommand)]
-    App(AppCommand),
-    /// The glasses that may connect
-    #[command(subcommand)]
-    Device(DeviceCommand),
-    /// List the streams that run, and where to watch them
-    Streams {
-        /// Print them as one line of JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Start a managed stream and print its id
-    Start {
-        /// Whose glasses
-        #[arg(long)]
-        user: String,
-        /// 720 or 1080 lines
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4320))]
-        lines: Option<u32>,
-        /// Send it on to the rtmp:// and rtmps:// URLs in this file, one a line; - for standard input
-        #[arg(long, value_name = "FILE")]
-        restream: Option<PathBuf>,
-        /// Print the stream as one line of JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Stop a stream for all who watch it
-    Stop {
-        /// The id that `start` or `streams` printed
-        stream_id: String,
-    },
-    /// Show what happens, a line for every change, until the cloud ends
-    Watch {
-        /// Print every event as one line of JSON; the first is the whole state
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-/// What to do with apps.
-#[derive(Debug, Subcommand)]
-pub enum AppCommand {
-    /// Let an app in, and print its API key; it cannot be read again
-    Add {
-        /// Its package name, for example org.example.livestream
-        package: String,
-        /// What it may do; may be repeated
-        #[arg(long = "permission", value_name = "NAME", value_parser = permission, default_value = "CAMERA")]
-        permissions: Vec<Permission>,
-        /// Where it is started and stopped, for example `http://app.example.org:7010/webhook`
-        #[arg(long, value_name = "URL")]
-        webhook_url: Option<String>,
-    },
-    /// List the apps and for whom they run
-    List {
-        /// Print them as one line of JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Take an app's key away and close its connections
-    Revoke {
-        /// Its package name
-        package: String,
-    },
-    /// Start an app for a user, by its webhook; returns when it is connected
-    Start {
-        /// Its package name
-        package: String,
-        /// The user
-        #[arg(long)]
-        user: String,
-    },
-    /// Stop an app for a user
-    Stop {
-        /// Its package name
-        package: String,
-        /// The user
-        #[arg(long)]
-        user: String,
-    },
-}
-
-/// What to do with glasses.
-#[derive(Debug, Subcommand)]
-pub enum DeviceCommand {
-    /// Let glasses in, and print their token; it cannot be read again
-    Add {
-        /// A name for them
-        name: String,
-        /// Whose they are; often an e-mail address
-        #[arg(long)]
-        user: String,
-    },
-    /// List the glasses
-    List {
-        /// Print them as one line of JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Take the glasses' token away and close their link
-    Revoke {
-        /// Their name
-        name: String,
-    },
-}
-
-fn permission(name: &str) -> Result<Permission, String> {
-    Permission::by_name(name).ok_or_else(|| "unknown; streaming and photos need CAMERA".into())
-}
 
 /// Carries it out.
 pub async fn run(arguments: CloudArguments) -> Result<(), Failure> {
@@ -257,31 +125,7 @@ fn destinations(file: &Path) -> Result<Vec<Destination>, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::args::{Arguments, Command};
-
-    fn parse(line: &str) -> CloudCommand {
-        let words = ["lenscastctl", "cloud"].into_iter().chain(line.split_whitespace());
-        match Arguments::try_parse_from(words).unwrap().command {
-            Command::Cloud(arguments) => arguments.command,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn an_app_may_stream_unless_something_else_was_said() {
-        let CloudCommand::App(AppCommand::Add { permissions, .. }) = parse("app add org.x") else { panic!() };
-        assert_eq!(permissions, [Permission::Camera]);
-        let line = "app add org.x --permission MICROPHONE --permission LOCATION --webhook-url http://h/webhook";
-        let CloudCommand::App(AppCommand::Add { permissions, webhook_url, .. }) = parse(line) else { panic!() };
-        assert_eq!(permissions, [Permission::Microphone, Permission::Location]);
-        assert!(webhook_url.is_some());
-        assert!(
-            Arguments::try_parse_from(["lenscastctl", "cloud", "app", "add", "x", "--permission", "ROOT"]).is_err()
-        );
-    }
 
     #[test]
     fn destinations_are_read_from_a_file() {

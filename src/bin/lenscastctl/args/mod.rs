@@ -1,4 +1,7 @@
-//! The command line.
+//! The command line. Manual pages and completions are made from it too (`packaging/manual.rs`), so it stands alone.
+
+#[cfg(feature = "cloud")]
+pub mod cloud;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -93,7 +96,7 @@ pub enum Command {
     },
     /// Control lenscast-cloud: apps, glasses, streams
     #[cfg(feature = "cloud")]
-    Cloud(crate::cloud::CloudArguments),
+    Cloud(cloud::CloudArguments),
 }
 
 /// What to do with cameras.

@@ -1,10 +1,12 @@
 //! `lenscastd`: owns the camera of smart glasses and makes it go live.
 
-use std::path::PathBuf;
+mod args;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use args::Arguments;
 use clap::Parser;
 use lenscast::camera;
 use lenscast::device::config::Config;
@@ -14,34 +16,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Threads stuck in a driver must not keep the process from ending.
 const STUCK_THREADS_LIMIT: Duration = Duration::from_millis(500);
-
-/// Captures the camera, encodes in hardware, publishes RTMP, and tells the truth about it.
-///
-/// Controlled by lenscastctl, or by phone and cloud over the link of the configuration.
-#[derive(Parser)]
-#[command(
-    version,
-    after_help = "Environment: RUST_LOG chooses what is logged, to stderr or systemd's journal (default info), GST_DEBUG what \
-GStreamer adds.\nSignals: SIGTERM and SIGINT end it and its stream. SIGHUP ends it without a word, for systemd to start it anew (another \
-version, another configuration); that one goes on with the stream.\nExit status: 0 ended by a signal, 1 cannot run, 2 usage."
-)]
-struct Arguments {
-    /// Read this configuration file, and FILE's folder with .d for .toml [default: /etc/lenscast/lenscastd.toml]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Put the control socket here, whatever the configuration says
-    #[arg(long, value_name = "PATH", env = "LENSCAST_SOCKET")]
-    socket: Option<PathBuf>,
-    /// Check the configuration and end
-    #[arg(long)]
-    check_config: bool,
-    /// Switch the configured privacy LED off and end; for after a crash
-    #[arg(long)]
-    led_off: bool,
-    /// Say on standard output who has the device open whose number comes on standard input; for lenscast-holders@.service
-    #[arg(long, hide = true)]
-    name_holders: bool,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
