@@ -1,0 +1,73 @@
+//! The packages themselves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use crate::support::process::run;
+
+/// An architecture that there is a package for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Architecture {
+    Amd64,
+    Arm64,
+}
+
+impl Architecture {
+    /// The package, made or brought up to date first.
+    pub fn deb(self) -> &'static Path {
+        static AMD64: OnceLock<PathBuf> = OnceLock::new();
+        static ARM64: OnceLock<PathBuf> = OnceLock::new();
+        let (made, target) = match self {
+            Self::Amd64 => (&AMD64, "x86_64-unknown-linux-gnu"),
+            Self::Arm64 => (&ARM64, "aarch64-unknown-linux-gnu"),
+        };
+        made.get_or_init(|| made_by("scripts/deb.sh", &[target]))
+    }
+
+    /// A root file system to install it on. Not to be written to.
+    pub fn base(self) -> PathBuf {
+        match self {
+            Self::Amd64 => made_by("tests/package/make-root.sh", &[]),
+            // The emulated board's, before it is put onto its disk: to make another takes minutes.
+            Self::Arm64 => made_by("hw-fixtures/board/make-root.sh", &[]).join("root"),
+        }
+    }
+}
+
+/// The path that is the last line of what a script of ours says.
+fn made_by(script: &str, arguments: &[&str]) -> PathBuf {
+    let output = run(&format!("{}/{script}", env!("CARGO_MANIFEST_DIR")), arguments);
+    let text = String::from_utf8(output.stdout).expect("a path in UTF-8");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(text.lines().last().expect("a path"));
+    assert!(path.exists(), "{script} named {}, which is not there", path.display());
+    path
+}
+
+/// What is in it.
+pub fn unpacked(deb: &Path) -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    run("dpkg-deb", &["--raw-extract", deb.to_str().expect("UTF-8"), folder.path().to_str().expect("UTF-8")]);
+    folder
+}
+
+/// The same package with an earlier version and, in `/etc`, a line more than now.
+pub fn earlier(deb: &Path) -> (TempDir, PathBuf) {
+    let folder = unpacked(deb);
+    let control = folder.path().join("DEBIAN/control");
+    let text = fs::read_to_string(&control).expect("a control file");
+    let version = text.lines().find(|line| line.starts_with("Version: ")).expect("a version").to_owned();
+    fs::write(&control, text.replace(&version, "Version: 0.0.1-1")).expect("written");
+    let config = folder.path().join("etc/lenscast/lenscastd.toml");
+    let text = fs::read_to_string(&config).expect("a configuration");
+    fs::write(&config, text + "# as it was\n").expect("written");
+    // The sums are of the files as they were.
+    let _ = fs::remove_file(folder.path().join("DEBIAN/md5sums"));
+    let tree = folder.path().to_str().expect("UTF-8").to_owned();
+    let out = TempDir::new().expect("a folder");
+    let file = out.path().join("earlier.deb");
+    run("dpkg-deb", &["-Zgzip", "-z1", "--build", &tree, file.to_str().expect("UTF-8")]);
+    (out, file)
+}
