@@ -111,8 +111,7 @@ fn a_stream_goes_on_in_the_next_process_after_a_crash_and_after_an_update() {
     let mut daemon = Daemon::start("");
     daemon.control().granted(&small(&nginx.url("live", "key"), "org.example", "s-1"));
     for (publication, signal) in [(1, Signal::SIGKILL), (2, Signal::SIGHUP)] {
-        // The server names its recordings by the second.
-        recordings.wait_frames(publication - 1, 20, SOON);
+        recordings.wait_first_frame(publication - 1, SOON);
         let ended = monotonic();
         daemon.restart(signal);
         let back = recordings.wait_first_frame(publication, LIVE_AGAIN).at;

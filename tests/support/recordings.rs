@@ -196,15 +196,19 @@ fn follow(inotify: &Inotify, folder: &Path, seen: &Seen) {
                 ended = true;
                 continue;
             }
-            let entry = open.entry(name).or_insert_with_key(|name| {
+            let entry = open.entry(name.clone()).or_insert_with_key(|name| {
                 let path = folder.join(name);
                 let file = File::open(&path).expect("a recording can be read");
                 Open { index: None, path, file, reader: Reader::default() }
             });
             let mut recordings = seen.recordings.lock().unwrap_or_else(PoisonError::into_inner);
             take(entry, &mut recordings);
-            if let Some(index) = entry.index {
-                recordings[index].closed |= event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE);
+            if event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE) {
+                if let Some(index) = entry.index {
+                    recordings[index].closed = true;
+                }
+                // Names tell seconds: the next publication within this one is recorded in its place.
+                open.remove(&name);
             }
             drop(recordings);
             seen.changed.notify_all();
