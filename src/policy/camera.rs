@@ -5,7 +5,8 @@
 //!
 //! A camera that somebody holds or forbids, or that cannot do what is asked, is told to the holder at once
 //! (`Failed`): waiting would not help. Once it ran, or when there is none yet, it is worth coming back to (`Lost`,
-//! reopened): after 100 ms, then x1.5 to at most 1 s, and at once when a device appears. Deadlines of the pipeline
+//! reopened): after 100 ms, then x1.5 to at most 1 s, and at once when a device appears. A new node is the kernel's alone
+//! until udev has given it to its group, so a forbidden one is tried again for a moment, in silence. Deadlines of the pipeline
 //! itself (first frame, next frame, teardown) are the media side's; this machine waits for its word.
 
 use std::time::Duration;
@@ -17,6 +18,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// A camera that ran this long has healed: its next loss begins with the first delay again.
 const HEALED: Duration = Duration::from_secs(5);
+/// udev's time to give a new node to its group.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// What happens to the camera.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +95,8 @@ pub struct Camera {
     linger_until: Option<Time>,
     /// The holder's first opening is not over: neither has it run, nor was it lost.
     first_opening: bool,
+    /// Until then a camera that is forbidden at the first opening may only be new.
+    settles_until: Option<Time>,
     delay: Duration,
     cause: Option<Cause>,
 }
@@ -111,6 +116,7 @@ impl Camera {
             wanted: false,
             linger_until: None,
             first_opening: false,
+            settles_until: None,
             delay: FIRST_DELAY,
             cause: None,
         }
@@ -181,6 +187,7 @@ impl Camera {
             }
         }
         if fresh {
+            self.settles_until = None;
             self.cause = None;
             self.delay = FIRST_DELAY;
         }
@@ -224,7 +231,12 @@ impl Camera {
         if !self.wanted {
             return;
         }
-        if first_opening && hopeless(cause) {
+        let settles = first_opening
+            && cause == Cause::CameraForbidden
+            && now < *self.settles_until.get_or_insert(now.saturating_add(SETTLING));
+        if settles {
+            self.first_opening = true;
+        } else if first_opening && hopeless(cause) {
             self.wanted = false;
             actions.push(Action::Failed(cause));
         } else {

@@ -97,7 +97,7 @@ fn a_new_device_during_the_teardown_is_tried_right_after_it() {
 
 #[test]
 fn what_cannot_be_had_fails_at_the_first_opening_only() {
-    for cause in [Cause::CameraBusy, Cause::CameraForbidden, Cause::CameraFailed, Cause::EncoderFailed] {
+    for cause in [Cause::CameraBusy, Cause::CameraFailed, Cause::EncoderFailed] {
         let mut camera = Camera::new();
         camera.on(Event::Wanted, ms(0));
         let actions = lose(&mut camera, cause, ms(10));
@@ -116,6 +116,30 @@ fn what_cannot_be_had_fails_at_the_first_opening_only() {
         camera.on(Event::Tick, ms(110));
         assert!(lose(&mut camera, cause, ms(120)).contains(&Action::Lost(cause)), "not the first opening");
     }
+}
+
+#[test]
+fn a_forbidden_camera_may_be_a_new_one_and_fails_only_after_a_moment() {
+    let mut camera = Camera::new();
+    camera.on(Event::Wanted, ms(0));
+    assert_eq!(lose(&mut camera, Cause::CameraForbidden, ms(10)), [Action::Close { generation: 1 }], "in silence");
+    close(&mut camera, ms(10));
+    camera.on(Event::Tick, ms(110));
+    assert_eq!(camera.on(Event::Running { generation: 2 }, ms(200)), [Action::Running], "udev was there");
+
+    let mut camera = Camera::new();
+    camera.on(Event::Wanted, ms(0));
+    let mut actions = Vec::new();
+    let mut now = ms(10);
+    while now < ms(8000) && !actions.contains(&Action::Failed(Cause::CameraForbidden)) {
+        actions = lose(&mut camera, Cause::CameraForbidden, now);
+        assert!(!actions.contains(&Action::Lost(Cause::CameraForbidden)));
+        actions.extend(close(&mut camera, now));
+        now = camera.deadline().unwrap_or(now);
+        camera.on(Event::Tick, now);
+    }
+    assert!((ms(3000)..ms(4200)).contains(&now), "{now:?}");
+    assert_eq!(camera.deadline(), None, "not tried again");
 }
 
 #[test]
