@@ -95,11 +95,11 @@ fn page(command: Command, section: &str, date: &str, places: Option<&Places>, fo
     if let Some(places) = places {
         text += ".SH FILES\n";
         for (path, what) in places.files {
-            text += &format!(".TP\n\\fI{}\\fR\n{what}\n", escaped(path));
+            text.extend([".TP\n\\fI", &escaped(path), "\\fR\n", what, "\n"]);
         }
         let pages = places.see_also.iter().filter_map(|page| page.strip_suffix(')')?.split_once('('));
         let pages: Vec<_> = pages.map(|(page, section)| format!("\\fB{}\\fR({section})", escaped(page))).collect();
-        text += &format!(".SH \"SEE ALSO\"\n{}\n", pages.join(", "));
+        text.extend([".SH \"SEE ALSO\"\n", &pages.join(", "), "\n"]);
     }
     fs::write(folder.join(format!("{name}.{section}")), text)?;
     Ok(())

@@ -15,7 +15,7 @@ use crate::support::control::{Control, small};
 use crate::support::{Nginx, Process, Watch, heavy, probe};
 
 /// Emulated, all of GStreamer's plugins are looked into first.
-const SLOWLY: Duration = Duration::from_secs(120);
+const SLOWLY: Duration = Duration::from_mins(2);
 
 #[test]
 fn amd64_streams_with_no_more_than_it_depends_on() {
