@@ -7,7 +7,7 @@
 {"read": path}                      answers {"text": text} or {"error": text}
 {"connect": path, "within": s}      answers {} or {"error": text}; after {} the connection is one to that Unix socket
 
-When it is there, it connects to the host's port $ready once.
+When it is there, it connects to the host's port $ready once, as soon as there is a network to do so.
 """
 import json
 import os
@@ -115,9 +115,18 @@ def serve(connection):
         close(connection)
 
 
+def tell_ready():
+    while True:
+        try:
+            socket.create_connection((os.environ["host"], int(os.environ["ready"]))).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+
+
 def main():
     server = socket.create_server(("0.0.0.0", PORT), backlog=64)
-    socket.create_connection((os.environ["host"], int(os.environ["ready"]))).close()
+    threading.Thread(target=tell_ready, daemon=True).start()
     while True:
         connection, _ = server.accept()
         threading.Thread(target=serve, args=(connection,), daemon=True).start()
