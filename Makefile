@@ -1,9 +1,14 @@
-.PHONY: run test cross deb check deny fuzz test-hw soak soak-hw bench bench-uplink bench-cloud clean
+.PHONY: run flash test cross deb check deny fuzz test-hw test-board soak soak-hw bench bench-uplink bench-cloud clean
 
 # The main job: installs what is missing, builds, starts cloud and daemon, goes live and prints where to watch.
 run:
 	scripts/install-dependencies.sh run
 	scripts/run.sh
+
+# Puts lenscast on glasses or a board and starts it there: HOST=user@board by ssh, or ADB=1. Says what works there; takes itself back
+# if it does not come up.
+flash:
+	scripts/flash.sh $(if $(ADB),--adb,$(HOST))
 
 # All tests. What cannot run here fails and says why.
 test:
