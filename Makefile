@@ -48,6 +48,11 @@ test-hw:
 	scripts/install-dependencies.sh test
 	scripts/test.sh --test hardware
 
+# Only those on the emulated board of hw-fixtures/board/.
+test-board:
+	scripts/install-dependencies.sh test
+	scripts/test.sh --test board
+
 # Daemon, cloud, apps and viewers under faults drawn from a seed, for MINUTES; writes benches/RESULTS-soak.md. SEED=n repeats
 # a run. `make test` has five minutes of it.
 MINUTES ?= 30

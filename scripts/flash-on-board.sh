@@ -148,7 +148,7 @@ invocation=$(property InvocationID)
 if [ "$kind" = package ]; then
   if [ -n "$had" ]; then dpkg --force-confold --force-downgrade --install "$folder/old.deb" >> "$log" 2>&1; else dpkg --remove --force-remove-reinstreq lenscast >> "$log" 2>&1; fi
 else
-  [ -n "$had" ] || systemctl disable --quiet --now $service >> "$log" 2>&1
+  [ -n "$had" ] || systemctl disable --quiet --now $service lenscastd.socket lenscast-holders.socket >> "$log" 2>&1
   take_files_back
 fi
 if [ -z "$had" ]; then

@@ -10,10 +10,11 @@ build="gcc make pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev 
 run="gstreamer1.0-libav gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
   gstreamer1.0-plugins-ugly gstreamer1.0-alsa glib-networking ca-certificates nginx-light libnginx-mod-rtmp"
 # iproute2, nftables, util-linux: a network to cut. openssl and the stream module: RTMPS. chromium: the watch page and the
-# players. The line after: the camera rig. The last: packages.
+# players. The lines after: the camera rig; packages; the emulated board, and what flashes it.
 test="libnginx-mod-stream ffmpeg curl openssl iproute2 nftables util-linux python3
   chromium linux-source-6.1 flex bison bc libelf-dev xz-utils kmod busybox-static v4l-utils python3-minimal
-  mmdebstrap arch-test qemu-user-static gcc-aarch64-linux-gnu lintian mandoc groff"
+  mmdebstrap arch-test qemu-user-static gcc-aarch64-linux-gnu lintian mandoc groff
+  qemu-system-arm qemu-utils u-boot-qemu e2fsprogs fdisk cpio libc6-dev-arm64-cross openssh-client"
 
 # What npm brings: the player in the watch page; the tests' browser driver and players, and the apps' SDK.
 run_npm="web"

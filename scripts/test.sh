@@ -1,18 +1,28 @@
 #!/bin/bash
-# test.sh [ARGUMENT of cargo test...]: runs the tests, all of them without arguments. The rig's kernel is built meanwhile, if it is
-# not there yet. The last line sums up all test programs.
+# test.sh [ARGUMENT of cargo test...]: runs the tests, all of them without arguments. The rig's kernel and the emulated board are made
+# meanwhile, if they are not there yet, and the package that is flashed onto the board. The last line sums up all test programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 log=${CARGO_TARGET_DIR:-target}/test.log
 mkdir -p "$(dirname "$log")"
 
-kernel_log=$(dirname "$log")/rig-kernel.log
-nice hw-fixtures/build-kernel.sh > /dev/null 2> "$kernel_log" & kernel=$!
-trap 'kill "$kernel" 2> /dev/null || true' EXIT
+# Of one test program not everything is needed.
+wanted() { [[ " $chosen " != *" --test "* || " $chosen " == *" --test $1 "* ]]; }
+chosen=$*
+making=()
+make_beside() { # NAME COMMAND: in the background; the tests say themselves what is wrong with it when they come to it
+  nice "$2" > /dev/null 2> "$(dirname "$log")/$1.log" &
+  making+=("$!:$1")
+}
+trap 'for made in "${making[@]}"; do kill "${made%%:*}" 2> /dev/null || true; done' EXIT
+make_beside rig-kernel hw-fixtures/build-kernel.sh
+! wanted board || make_beside board hw-fixtures/board/make-board.sh
 cargo test --locked --features cloud --no-run "$@"
-# The tests say themselves what is wrong with it when they come to it.
-kill -0 "$kernel" 2> /dev/null && echo "waiting for the $(tail -n 1 "$kernel_log")"
-wait "$kernel" || true
+! wanted board || make --no-print-directory deb TARGET=aarch64-unknown-linux-gnu
+for made in "${making[@]}"; do
+  kill -0 "${made%%:*}" 2> /dev/null && echo "waiting for the $(tail -n 1 "$(dirname "$log")/${made#*:}.log")"
+  wait "${made%%:*}" || true
+done
 trap - EXIT
 
 # Most of these tests wait for something most of the time; those that need the machine take turns.

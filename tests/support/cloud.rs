@@ -3,7 +3,7 @@
 //! It checks what a real one would (path, bearer token), keeps every message with the time it came, sends what it is
 //! told to, and can be away. Its socket runs on a thread of its own, so a test stays a plain sequence of steps.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -78,9 +78,14 @@ pub struct CloudStandIn {
 impl CloudStandIn {
     /// Starts it on a free port of 127.0.0.1.
     pub fn start() -> Self {
+        Self::start_at(IpAddr::from([127, 0, 0, 1]))
+    }
+
+    /// The same on another address of this machine.
+    pub fn start_at(host: IpAddr) -> Self {
         let (orders, inbox) = unbounded_channel();
         let (heard, received) = channel();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
+        let listener = std::net::TcpListener::bind((host, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         listener.set_nonblocking(true).expect("a socket can be non-blocking");
         let thread = std::thread::spawn(move || {

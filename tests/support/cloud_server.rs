@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -29,6 +29,7 @@ pub const USER: &str = "user@example.com";
 pub struct CloudServer {
     dir: TempDir,
     process: Process,
+    host: IpAddr,
     http: u16,
     rtmp: u16,
     lives: u32,
@@ -41,6 +42,8 @@ enum Publishers {
     Here,
     By(u16),
     Secure(Arc<Certificate>),
+    /// On this address of the machine, where the glasses are elsewhere.
+    At(IpAddr),
 }
 
 /// As the configuration wants it.
@@ -65,6 +68,11 @@ impl CloudServer {
     /// The same, with publishers told to go to this port of the loopback address instead of its own.
     pub fn start_behind(rtmp_seen: Option<u16>, more: &str) -> Self {
         Self::build(more, "info,lenscast=debug", &rtmp_seen.map_or(Publishers::Here, Publishers::By))
+    }
+
+    /// The same on another address of this machine.
+    pub fn start_at(host: IpAddr, more: &str) -> Self {
+        Self::build(more, "info,lenscast=debug", &Publishers::At(host))
     }
 
     /// The same, logging everything there is to be logged.
@@ -94,8 +102,13 @@ impl CloudServer {
         let dir = TempDir::with_prefix("lenscast-cloud-").expect("a folder for the cloud");
         let (http, rtmp, webrtc, rtmps) = (free_port(), free_port(), free_port(), free_port());
         let (mut https_lines, mut certificate) = (String::new(), None);
+        let mut host = IpAddr::from([127, 0, 0, 1]);
         let rtmp_lines = match publishers {
             Publishers::Here => String::new(),
+            Publishers::At(address) => {
+                host = *address;
+                format!("public_url = \"rtmp://{host}:{rtmp}/live\"\n")
+            }
             Publishers::By(port) => format!("public_url = \"rtmp://127.0.0.1:{port}/live\"\n"),
             Publishers::Secure(given) => {
                 let (chain, key) = (given.chain(), given.key());
@@ -109,7 +122,7 @@ impl CloudServer {
         let path = |name: &str| dir.path().join(name).display().to_string();
         let (store, socket) = (path("cloud.sqlite"), path("cloud.sock"));
         let config = format!(
-            "[http]\nlisten = \"127.0.0.1:{http}\"\n{https_lines}[rtmp]\nlisten = \"127.0.0.1:{rtmp}\"\n{rtmp_lines}\
+            "[http]\nlisten = \"{host}:{http}\"\n{https_lines}[rtmp]\nlisten = \"{host}:{rtmp}\"\n{rtmp_lines}\
              [webrtc]\nlisten = \"127.0.0.1:{webrtc}\"\nviewers = 2000\n\
              [store]\npath = \"{store}\"\n[control]\nsocket = \"{socket}\"\n\
              [[device]]\nname = \"glasses\"\nuser = \"{USER}\"\ntoken_sha256 = \"{}\"\n{more}",
@@ -117,7 +130,7 @@ impl CloudServer {
         );
         fs::write(dir.path().join("cloud.toml"), config).expect("the configuration");
         let process = Self::launch(&dir, 1, log_filter);
-        Self { dir, process, http, rtmp, lives: 1, log_filter, certificate }
+        Self { dir, process, host, http, rtmp, lives: 1, log_filter, certificate }
     }
 
     fn launch(dir: &TempDir, life: u32, log_filter: &str) -> Process {
@@ -140,7 +153,7 @@ impl CloudServer {
                 curl.args(["-sf", "-m", "1", "--cacert"]).arg(certificate.authority()).arg(self.url() + "/healthz");
                 return curl.output().expect("curl runs").status.success().then_some(Ok(()));
             }
-            let mut stream = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
+            let mut stream = TcpStream::connect((self.host, self.http)).ok()?;
             stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
             stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").ok()?;
             let mut answer = String::new();
@@ -167,13 +180,16 @@ impl CloudServer {
             Some(certificate) => ("wss", format!("[tls]\nca_file = \"{}\"\n", certificate.authority().display())),
         };
         let token = token.display();
-        format!("[cloud]\nurl = \"{scheme}://127.0.0.1:{}/glasses-ws\"\ntoken_file = \"{token}\"\n{trust}", self.http)
+        format!(
+            "[cloud]\nurl = \"{scheme}://{}:{}/glasses-ws\"\ntoken_file = \"{token}\"\n{trust}",
+            self.host, self.http
+        )
     }
 
     /// Its HTTP base.
     pub fn url(&self) -> String {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}", self.http)
+        format!("{scheme}://{}:{}", self.host, self.http)
     }
 
     /// The port of [`Self::url`].

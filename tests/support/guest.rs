@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,8 @@ pub struct Guest {
     agent: SocketAddr,
     host: IpAddr,
     shared: TempDir,
-    _lifeline: ChildStdin,
+    lifeline: ChildStdin,
+    told: BufReader<ChildStdout>,
     runner: Process,
     _turn: Turn,
 }
@@ -64,25 +65,48 @@ impl Guest {
     }
 
     fn boot_in(turn: Turn, limit: Duration) -> Self {
-        let shared = TempDir::with_prefix("guest-").expect("a folder to share with the guest");
-        let complaints = shared.path().join("runner.log");
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/hw-fixtures/run-guest.py"));
-        command.args(["--serve", "--limit", &limit.as_secs().to_string(), "--shared"]).arg(shared.path());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        command.stderr(fs::File::create(&complaints).expect("a log file"));
-        let mut runner = Process::spawn(&mut command);
-        let (lifeline, output) = runner.take_pipes();
+        command.args(["--limit", &limit.as_secs().to_string()]);
+        Self::launch(command, turn).0
+    }
+
+    /// Has a runner of `hw-fixtures/` boot a machine and keep it; gives what it says of it too.
+    pub(super) fn launch(mut runner: Command, turn: Turn) -> (Self, Value) {
+        let shared = TempDir::with_prefix("guest-").expect("a folder to share with the guest");
+        runner.arg("--serve").arg("--shared").arg(shared.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        runner.stderr(fs::File::create(shared.path().join("runner.log")).expect("a log file"));
+        let mut runner = Process::spawn(&mut runner);
+        let (lifeline, told) = runner.take_pipes();
+        let nowhere = (IpAddr::from([0, 0, 0, 0]), 0);
+        let (agent, told) = (nowhere.into(), BufReader::new(told));
+        let mut this = Self { agent, host: nowhere.0, shared, lifeline, told, runner, _turn: turn };
+        let place = this.hear();
+        this.settle(&place);
+        (this, place)
+    }
+
+    /// The next line of its runner.
+    pub(super) fn hear(&mut self) -> Value {
         let mut line = String::new();
         // It has deadlines of its own, and its output ends when it fails.
-        BufReader::new(output).read_line(&mut line).expect("the runner's words are UTF-8");
-        let place: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
-            panic!("the rig cannot be had: {}", fs::read_to_string(&complaints).unwrap_or_default());
-        });
+        self.told.read_line(&mut line).expect("the runner's words are UTF-8");
+        serde_json::from_str(&line).unwrap_or_else(|_| {
+            let complaints = fs::read_to_string(self.shared.path().join("runner.log"));
+            panic!("the rig cannot be had: {}", complaints.unwrap_or_default())
+        })
+    }
+
+    /// Tells its runner something.
+    pub(super) fn tell(&mut self, word: &str) {
+        writeln!(self.lifeline, "{word}").expect("the runner listens");
+    }
+
+    /// Takes note of where it is now.
+    pub(super) fn settle(&mut self, place: &Value) {
         let ip =
             |name: &str| place[name].as_str().and_then(|text| text.parse().ok()).expect("the runner gives addresses");
         let port = place["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("the runner gives a port");
-        let agent = SocketAddr::new(ip("guest"), port);
-        Self { agent, host: ip("host"), shared, _lifeline: lifeline, runner, _turn: turn }
+        (self.agent, self.host) = (SocketAddr::new(ip("guest"), port), ip("host"));
     }
 
     /// The host's address as the guest sees it, for servers.

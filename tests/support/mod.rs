@@ -5,6 +5,7 @@
 //! or veth address; every wait has a deadline and says what it waited for.
 #![allow(dead_code, unused_imports, reason = "each test program and benchmark uses its own part")]
 
+pub mod board;
 pub mod browser;
 pub mod certificate;
 pub mod clock;
@@ -30,6 +31,7 @@ pub mod sys;
 pub mod viewing;
 pub mod watch;
 
+pub use board::Board;
 pub use browser::Browser;
 pub use certificate::Certificate;
 pub use clock::{monotonic, poll_until};

@@ -6,6 +6,8 @@
 //! |---|---|
 //! | `live` | takes any key and records it; a second publisher of a key is refused |
 //! | `keyed` | the same, for the key [`GOOD_KEY`] only |
+//! | `patient` | the same as `live`, with more patience: 10 s, as README and docs advise |
+//! | `faithful` | the same as `live`, but believes in a publisher for as long as TCP does |
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -164,11 +166,11 @@ impl Nginx {
         let Self { host, port, notify_port, lives, .. } = self;
         let modules = "/usr/lib/nginx/modules";
         // A publisher that was cut off keeps its key for as long as the server believes in it.
-        let application = format!(
-            "live on; wait_key off; drop_idle_publisher 3s; \
-             record all; record_path {}; record_unique on; record_suffix -{lives}.flv;",
+        let faithful = format!(
+            "live on; wait_key off; record all; record_path {}; record_unique on; record_suffix -{lives}.flv;",
             self.dir.path().join("recordings").display()
         );
+        let application = format!("{faithful} drop_idle_publisher 3s;");
         let (stream_module, stream) = match &self.tls {
             None => (String::new(), String::new()),
             Some((tls_port, chain, key)) => (
@@ -189,6 +191,8 @@ impl Nginx {
              rtmp {{ access_log off; server {{ listen {host}:{port}; notify_method get;\n\
                application live {{ {application} }}\n\
                application keyed {{ {application} on_publish http://{host}:{notify_port}/publish; }}\n\
+               application faithful {{ {faithful} }}\n\
+               application patient {{ {faithful} drop_idle_publisher 10s; }}\n\
              }} }}\n\
              http {{ access_log off; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3;\n\
                uwsgi_temp_path t4; scgi_temp_path t5;\n\

@@ -1,0 +1,131 @@
+//! What the tests begin with: a board that was flashed, and servers around it.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Board, CloudStandIn, Control, Nginx, Recordings, board};
+
+pub const SERVICE: &str = "lenscastd.service";
+/// A slow board looks at all of GStreamer's plugins before its first start.
+pub const UP: Duration = Duration::from_mins(2);
+/// From a start command to frames at the server: trials of encoders on emulated cores, once for a boot.
+pub const LIVE: Duration = Duration::from_mins(1);
+/// Three times what is promised on this board for being live again, 10 s.
+pub const BACK: Duration = Duration::from_secs(30);
+/// `WatchdogSec=` of the unit.
+pub const WATCHDOG: Duration = Duration::from_secs(10);
+/// What is streamed: small, on cores that are emulated.
+pub const FRAME_RATE: u32 = 15;
+pub const WEBCAM: &str = "--mode yuyv:320x240@15,30";
+
+/// The disk of a board onto which lenscast was flashed, the same for all tests of a run; theirs to copy.
+fn flashed() -> &'static PathBuf {
+    static DISK: OnceLock<PathBuf> = OnceLock::new();
+    DISK.get_or_init(|| {
+        let disk = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("flashed-board.qcow2");
+        let _ = std::fs::remove_file(&disk);
+        let mut board = Board::boot(&disk);
+        let (status, said) = board.flash("root", &board::package());
+        println!("{said}");
+        assert_eq!(status, 0, "{said}");
+        assert_eq!(board.property(SERVICE, "ActiveState"), "active");
+        board.power_off();
+        disk
+    })
+}
+
+/// A copy of that disk.
+pub fn disk() -> (TempDir, PathBuf) {
+    let folder = TempDir::with_prefix("board-disk-").expect("a folder for a disk");
+    let disk = folder.path().join("disk.qcow2");
+    std::fs::copy(flashed(), &disk).expect("as much space again");
+    (folder, disk)
+}
+
+/// Gives the daemon this configuration, and starts it anew with it.
+pub fn configure(board: &Board, toml: &str) {
+    let config = format!("[audio]\ndevice = \"none\"\n{toml}");
+    board.shell("mkdir -p /etc/lenscast/lenscastd.d");
+    board.write("/etc/lenscast/lenscastd.d/board.toml", &config);
+    board.shell("systemctl restart lenscastd");
+}
+
+/// Cuts it off and boots it again with the same hardware; returns when its service is up.
+pub fn back_on(board: &mut Board) {
+    board.cut();
+    board.boot_again();
+    board.hardware("encoder");
+    board.webcam("0001", WEBCAM);
+    // The node is there before udev has given it to its group.
+    board.shell("udevadm settle");
+    board.wait_service(SERVICE, "active", UP);
+}
+
+/// Phone and server that a board streams to, by the phone's orders.
+pub struct Servers {
+    pub phone: CloudStandIn,
+    pub nginx: Nginx,
+    pub recordings: Recordings,
+}
+
+impl Servers {
+    pub fn start(board: &Board) -> Self {
+        let nginx = Nginx::start_at(board.host());
+        let recordings = nginx.recordings();
+        Self { phone: CloudStandIn::start_at(board.host()), nginx, recordings }
+    }
+
+    /// Has the phone ask for a stream to this key of an nginx's application.
+    pub fn ask(&self, stream: &str, application: &str, key: &str) {
+        self.phone.send(&json!({
+            "type": "start_stream", "appId": "org.example.app", "streamId": stream,
+            "streamUrl": self.nginx.url(application, key), "audio": {}, "stream": {}, "flash": true, "sound": true,
+            "video": {"width": 320, "height": 240, "bitrate": 300_000, "frameRate": FRAME_RATE},
+        }));
+    }
+
+    /// Has the phone want it to go on.
+    pub fn keep_alive(&self, stream: &str) {
+        self.phone.send(&json!({"type": "keep_stream_alive", "streamId": stream, "ackId": "a1"}));
+    }
+
+    /// Waits for a status of a stream.
+    pub fn wait_status(&mut self, stream: &str, status: &str, within: Duration) -> Value {
+        self.phone.wait_message(&format!("{stream} to be {status}"), within, |message| {
+            message["streamId"] == stream && message["status"] == status && message.get("m").is_none()
+        })
+    }
+
+    /// Waits to be told of an outage by this cause, and gives that status.
+    pub fn wait_outage(&mut self, stream: &str, cause: &str, within: Duration) -> Value {
+        self.phone.wait_message(&format!("an outage of {stream} by {cause}"), within, |message| {
+            message["streamId"] == stream && message["status"] == "reconnecting" && message["cause"] == cause
+        })
+    }
+
+    /// Waits for frames in a publication that was not there when `before` were.
+    pub fn wait_publication(&self, before: usize, within: Duration) {
+        self.recordings.wait_frames(before, 5, within);
+    }
+
+    /// Waits for more frames in the last one.
+    pub fn wait_more_frames(&self, within: Duration) {
+        let index = self.recordings.count() - 1;
+        let now = self.recordings.wait("the last recording", within, |all| all.get(index).map(|r| r.frames().len()));
+        self.recordings.wait_frames(index, now + 30, within);
+    }
+}
+
+/// The daemon's control socket, from here.
+pub fn control(board: &Board) -> Control {
+    Control::connect(&board.forward("/run/lenscast/control.sock", UP))
+}
+
+/// How bright the light is.
+pub fn brightness(board: &Board) -> u32 {
+    board.read("/sys/class/leds/privacy/brightness").trim().parse().expect("a brightness")
+}

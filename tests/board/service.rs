@@ -1,0 +1,149 @@
+//! The service as systemd runs it on the board, under its full sandbox: goes live on the phone's word, and comes back from
+//! whatever happens to its process or its camera.
+
+use std::time::{Duration, Instant};
+
+use crate::scene::{
+    BACK, FRAME_RATE, LIVE, SERVICE, Servers, UP, WATCHDOG, WEBCAM, brightness, configure, control, disk,
+};
+use crate::support::{Board, board, monotonic};
+
+/// Three times what is promised, 3 s.
+const STOPPED: Duration = Duration::from_secs(9);
+/// Three times what is promised for noticing, 3 s.
+const NOTICED: Duration = Duration::from_secs(9);
+/// For what systemd does at once, on a slow board.
+const SOON: Duration = Duration::from_secs(20);
+const STREAM: &str = "stream-1";
+
+/// A program in the daemon's own place: its mounts, or its control group.
+fn sandboxed(board: &Board, pid: &str) {
+    let score = board.shell("systemd-analyze security lenscastd | tail -n 1");
+    println!("{}", score.trim());
+    let exposure =
+        score.split("lenscastd.service: ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
+    assert!(exposure.is_some_and(|exposure| exposure <= 1.5), "{score}");
+
+    let status = board.read(&format!("/proc/{pid}/status"));
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"] {
+        assert!(status.contains(line), "{line} is not in {status}");
+    }
+    // A sandbox that the kernel does not have is left out by systemd without a word; these two hold.
+    let touch = format!("nsenter --target {pid} --mount touch /usr/lib/x 2>&1 || true");
+    assert!(board.shell(&touch).contains("Read-only file system"), "ProtectSystem= holds");
+    let group = format!("/sys/fs/cgroup{}/cgroup.procs", board.property(SERVICE, "ControlGroup"));
+    let read = format!("(echo $BASHPID > {group}; head -c 1 /dev/kmsg 2>&1 || true)");
+    assert!(board.shell(&read).contains("Operation not permitted"), "DevicePolicy= holds");
+}
+
+/// Frames that arrive in a while, of those that should.
+fn share_of_frames(servers: &Servers) -> f64 {
+    const SPAN: Duration = Duration::from_secs(10);
+    let index = servers.recordings.count() - 1;
+    let begun = monotonic();
+    let arrived = servers.recordings.wait("ten seconds of frames", 3 * SPAN, |all| {
+        let frames = all[index].frames();
+        let last = frames.last()?.at;
+        (last >= begun + SPAN).then(|| frames.iter().filter(|f| f.at >= begun && f.at < begun + SPAN).count())
+    });
+    arrived as f64 / (f64::from(FRAME_RATE) * SPAN.as_secs_f64())
+}
+
+/// Does something to the service, and waits for frames in a new publication; gives how long that took.
+fn comes_back(servers: &Servers, within: Duration, what: &str, fault: impl FnOnce()) {
+    let before = servers.recordings.count();
+    let begun = Instant::now();
+    fault();
+    servers.recordings.wait_frames(before, 1, within);
+    println!("live again {:.1} s after {what}", begun.elapsed().as_secs_f64());
+    servers.recordings.wait_frames(before, 15, BACK);
+}
+
+#[test]
+fn the_service_goes_live_and_comes_back() {
+    let (_folder, disk) = disk();
+    let board = Board::boot(&disk);
+    // Up without a camera or anything else that it might want.
+    board.wait_service(SERVICE, "active", UP);
+    assert_eq!(board.property(SERVICE, "Type"), "notify");
+    assert_eq!(board.property(SERVICE, "NRestarts"), "0");
+    println!("{}", board.property(SERVICE, "StatusText"));
+    assert_ne!(board.property(SERVICE, "StatusText"), "", "a line of how it stands");
+
+    let mut servers = Servers::start(&board);
+    board.hardware("encoder");
+    board.hardware("led privacy");
+    let more = "[privacy_led]\nname = \"privacy\"\nrequire = true\n";
+    configure(&board, &format!("{}{more}", servers.phone.config()));
+    servers.phone.wait_connected(UP);
+    let webcam = board.webcam("0001", WEBCAM);
+    // The node is there before udev has given it to its group.
+    board.shell("udevadm settle");
+    let begun = Instant::now();
+    servers.ask(STREAM, "live", "key");
+    servers.wait_status(STREAM, "streaming", LIVE);
+    println!("live {:.1} s after the phone's word", begun.elapsed().as_secs_f64());
+    servers.wait_publication(0, LIVE);
+    assert_eq!(control(&board).status()["camera"]["encoder"], "v4l2");
+    assert_ne!(brightness(&board), 0, "the light shines");
+
+    let share = share_of_frames(&servers);
+    println!("{:.0} % of the frames arrived", share * 100.0);
+    assert!(share >= 0.8, "{share}");
+    let pid = board.property(SERVICE, "MainPID");
+    sandboxed(&board, &pid);
+    let fields = board.shell(&format!("journalctl --quiet --output=cat STREAM_ID={STREAM} | wc -l"));
+    assert_ne!(fields.trim(), "0", "the journal has the stream's id as a field");
+
+    // kill -9: its light goes off, and the next process goes on with the stream.
+    servers.keep_alive(STREAM);
+    let lit = board.shell("wc -l < /run/led-privacy.log");
+    comes_back(&servers, BACK, "kill -9", || {
+        board.shell(&format!("kill -KILL {pid}"));
+    });
+    let changes =
+        board.shell(&format!("tail -n +{} /run/led-privacy.log", lit.trim().parse::<u32>().expect("a count") + 1));
+    let levels: Vec<&str> = changes.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    assert!(levels.first() == Some(&"0") && levels.last() == Some(&"255"), "off, then on again: {changes}");
+
+    servers.wait_outage(STREAM, "daemon_restarted", SOON);
+
+    // A process that does not answer is killed by the watchdog.
+    servers.keep_alive(STREAM);
+    comes_back(&servers, WATCHDOG + BACK, "SIGSTOP", || {
+        board.shell(&format!("kill -STOP {}", board.property(SERVICE, "MainPID")));
+    });
+    let told = board.shell("journalctl --quiet --unit=lenscastd --grep='watchdog' --output=cat | wc -l");
+    assert_ne!(told.trim(), "0", "systemd's watchdog ended it");
+    servers.wait_outage(STREAM, "daemon_restarted", SOON);
+    servers.keep_alive(STREAM);
+
+    // The camera goes and comes back, on the same connection.
+    let before = servers.recordings.count();
+    webcam.unplug();
+    servers.wait_outage(STREAM, "camera_lost", NOTICED);
+    webcam.plug();
+    servers.wait_status(STREAM, "reconnected", BACK);
+    servers.wait_more_frames(BACK);
+    assert_eq!(servers.recordings.count(), before, "the server saw one publication");
+    let causes = board.shell(&format!("journalctl --quiet --output=cat STREAM_ID={STREAM} CAUSE=camera_lost | wc -l"));
+    assert_ne!(causes.trim(), "0", "the journal has the cause as a field");
+
+    // Another version while live.
+    servers.keep_alive(STREAM);
+    comes_back(&servers, UP, "the beginning of an upgrade", || {
+        let (status, said) = board.flash("root", &board::package());
+        assert_eq!(status, 0, "{said}");
+    });
+    assert_eq!(control(&board).status()["stream"]["stream_id"], STREAM);
+
+    let begun = Instant::now();
+    board.shell("systemctl stop lenscastd.socket lenscastd");
+    let took = begun.elapsed();
+    println!("stopped in {:.1} s", took.as_secs_f64());
+    assert!(took < STOPPED, "it took {took:?} to stop");
+    assert_eq!(board.property(SERVICE, "Result"), "success");
+    assert_eq!(brightness(&board), 0, "the light is off");
+    let end = servers.recordings.count() - 1;
+    servers.recordings.wait_closed(end, SOON);
+}
