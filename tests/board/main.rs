@@ -3,13 +3,27 @@
 //!
 //! Two cores are emulated, on a machine that may be busy: frames are asked for at 80 % of their rate, and times are three
 //! times what is promised. Each test prints what it measured.
+//!
+//! The arm64 package also goes through what the amd64 one does in `tests/package`, in the board's root file system by
+//! qemu-user-static. Not part of `make test` yet: `make test-board`.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../package/deb.rs"]
+mod deb;
 mod flash;
+#[path = "../package/life.rs"]
+mod life;
 mod power;
+#[path = "../package/root.rs"]
+mod root;
 mod scene;
 mod service;
+#[path = "../package/streaming.rs"]
+mod streaming;
 #[cfg(feature = "cloud")]
 mod takeover;
+
+/// Of the package that is flashed here.
+const ARCHITECTURE: deb::Architecture = deb::Architecture::Arm64;

@@ -10,6 +10,7 @@ use crate::support::process::run;
 
 /// An architecture that there is a package for.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(dead_code, reason = "the board's tests have but one")]
 pub enum Architecture {
     Amd64,
     Arm64,

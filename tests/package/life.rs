@@ -3,23 +3,15 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 
-use crate::deb::{Architecture, earlier};
+use crate::deb::earlier;
 use crate::root::Root;
 use crate::support::heavy;
 
 const CONFIG: &str = "/etc/lenscast/lenscastd.toml";
 
 #[test]
-fn the_amd64_package_comes_and_goes_without_leftovers() {
-    lives(Architecture::Amd64);
-}
-
-#[test]
-fn the_arm64_package_comes_and_goes_without_leftovers() {
-    lives(Architecture::Arm64);
-}
-
-fn lives(architecture: Architecture) {
+fn the_package_comes_and_goes_without_leftovers() {
+    let architecture = crate::ARCHITECTURE;
     let deb = architecture.deb();
     let _turn = heavy::turn();
     let root = Root::new(architecture);

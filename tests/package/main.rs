@@ -1,7 +1,6 @@
-//! Tests of the Debian packages, as `make deb` makes them for amd64 and arm64: they install, start, stream, upgrade and go on root
-//! file systems that hold no more than they depend on. No systemd runs there; that is the emulated board's part.
-//!
-//! Needs root, and for arm64 a kernel that runs its programs by qemu-user-static.
+//! Tests of the Debian packages, as `make deb` makes them for amd64 and arm64; that for amd64 is installed, started, upgraded and
+//! purged on a root file system that holds no more than it depends on. No systemd runs there; that, and what is for arm64, is the
+//! emulated board's part (`tests/board`). Needs root.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,3 +10,6 @@ mod life;
 mod manual;
 mod root;
 mod streaming;
+
+/// Of the package that is installed here.
+const ARCHITECTURE: deb::Architecture = deb::Architecture::Amd64;

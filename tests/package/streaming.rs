@@ -8,7 +8,6 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::deb::Architecture;
 use crate::root::Root;
 use crate::support::clock::poll_until;
 use crate::support::control::{Control, small};
@@ -18,16 +17,8 @@ use crate::support::{Nginx, Process, Watch, heavy, probe};
 const SLOWLY: Duration = Duration::from_mins(2);
 
 #[test]
-fn amd64_streams_with_no_more_than_it_depends_on() {
-    streams(Architecture::Amd64);
-}
-
-#[test]
-fn aarch64_streams_emulated() {
-    streams(Architecture::Arm64);
-}
-
-fn streams(architecture: Architecture) {
+fn the_package_streams_with_no_more_than_it_depends_on() {
+    let architecture = crate::ARCHITECTURE;
     let deb = architecture.deb();
     let _turn = heavy::turn();
     let root = Root::new(architecture);
