@@ -28,14 +28,25 @@ is_up() {
     timeout 20 lenscastctl status >> "$log" 2>&1
 }
 
-# Makes systemd run what is installed now. Packages do so themselves; a second restart would be one too many for a live stream.
+# Whether the process of before gives way to another one soon.
+gives_way() {
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    [ "$(property InvocationID)" = "$invocation" ] || return 0
+    sleep 1
+  done
+  return 1
+}
+
+# Makes systemd run what is installed now: the process of before is told by SIGHUP to hand its stream over. Packages do so
+# themselves. To restart it would end the stream.
 switch_over() {
   systemctl daemon-reload
   systemctl enable --quiet $service >> "$log" 2>&1 || return 1
   # What failed before may be tried again.
   systemctl reset-failed $service > /dev/null 2>&1
-  if [ "$(property InvocationID)" = "$invocation" ]; then
-    timeout $start_limit systemctl restart $service >> "$log" 2>&1 || return 1
+  if [ -n "$invocation" ] && [ "$(property ActiveState)" = active ]; then
+    [ "$kind" = package ] || systemctl kill --signal=HUP $service >> "$log" 2>&1
+    gives_way || timeout $start_limit systemctl restart $service >> "$log" 2>&1 || return 1
   fi
   is_up
 }
