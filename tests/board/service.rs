@@ -73,7 +73,8 @@ fn the_service_goes_live_and_comes_back() {
     let mut servers = Servers::start(&board);
     board.hardware("encoder");
     board.hardware("led privacy");
-    let more = "[privacy_led]\nname = \"privacy\"\nrequire = true\n";
+    // Flashing takes longer than a phone's patience, and a phone is not there while the link is being handed over.
+    let more = "[privacy_led]\nname = \"privacy\"\nrequire = true\n[stream]\nkeep_alive_timeout_s = 300\n";
     configure(&board, &format!("{}{more}", servers.phone.config()));
     servers.phone.wait_connected(UP);
     let webcam = board.webcam("0001", WEBCAM);
