@@ -45,9 +45,9 @@ impl Drop for Listener {
 
 /// Listens at `path`, for the owner and for `group` only (mode 0660). To be called within the runtime.
 ///
-/// Where systemd listens there already for this process (socket activation), that socket is taken as it is. Else,
+/// Where systemd listens there already for this process (socket activation), that socket is taken as it is.
 ///
-/// a socket that nobody serves is replaced. Fails with [`io::ErrorKind::AddrInUse`] if another daemon serves it, or if
+/// Otherwise a socket that nobody serves is replaced. Fails with [`io::ErrorKind::AddrInUse`] if another daemon serves it, or if
 /// something that is no socket lies there. A group that does not exist, or that this process may not give files to, is
 /// logged and left out: the socket is then its owner's alone.
 pub fn bind(path: &Path, group: Option<&str>) -> io::Result<Listener> {
