@@ -161,7 +161,8 @@ pub struct TcpInfo {
     pub window: u32,
     /// Bytes in the send queue that were not sent yet (`tcpi_notsent_bytes`; Linux 4.6).
     pub unsent: u32,
-    /// Segments that arrived, in order or not, in bytes as if all were full (`tcpi_delivered`; Linux 4.18).
+    /// Bytes that arrived, in order or not: what is acknowledged, and of what is under way the share of segments that the
+    /// peer has told of (`tcpi_sacked` of `tcpi_unacked`).
     pub arrived: u64,
     /// Smoothed round-trip time, microseconds (`tcpi_rtt`).
     pub rtt_us: u32,
@@ -177,11 +178,11 @@ const USER_TIMEOUT_MS: u32 = 8000;
 
 /// Offsets in `struct tcp_info`; the structure only ever grows at its end.
 mod offset {
-    pub const SND_MSS: usize = 16;
+    pub const UNACKED: usize = 24;
+    pub const SACKED: usize = 28;
     pub const RTT: usize = 68;
     pub const BYTES_ACKED: usize = 120;
     pub const NOTSENT: usize = 144;
-    pub const DELIVERED: usize = 192;
     pub const SND_WND: usize = 228;
     pub const END: usize = 232;
 }
@@ -242,14 +243,17 @@ impl Connection {
             return None;
         }
         let u32_at = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().expect("four bytes"));
+        let acked =
+            u64::from_ne_bytes(info[offset::BYTES_ACKED..offset::BYTES_ACKED + 8].try_into().expect("eight bytes"));
+        let (outstanding, unsent) = (u64::try_from(outstanding).unwrap_or(0), u32_at(offset::NOTSENT));
+        let under_way = outstanding.saturating_sub(unsent.into());
+        let (unacked, sacked) = (u64::from(u32_at(offset::UNACKED)), u64::from(u32_at(offset::SACKED)));
         Some(TcpInfo {
-            acked: u64::from_ne_bytes(
-                info[offset::BYTES_ACKED..offset::BYTES_ACKED + 8].try_into().expect("eight bytes"),
-            ),
-            outstanding: u64::try_from(outstanding).unwrap_or(0),
+            acked,
+            outstanding,
             window: u32_at(offset::SND_WND),
-            unsent: u32_at(offset::NOTSENT),
-            arrived: u64::from(u32_at(offset::DELIVERED)) * u64::from(u32_at(offset::SND_MSS)),
+            unsent,
+            arrived: acked + under_way * sacked.min(unacked) / unacked.max(1),
             rtt_us: u32_at(offset::RTT),
         })
     }

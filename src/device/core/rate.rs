@@ -58,6 +58,7 @@ impl Rate {
     pub fn sampled(&mut self, sample: Sample, now: Time) -> Option<Decision> {
         let before = self.decision();
         let after = self.hear(Event::Sampled(sample), now);
+        tracing::trace!(?sample, decision = ?after, at = ?now, "sampled");
         (after != before).then_some(after)
     }
 

@@ -1,13 +1,14 @@
 //! The daemon's own rule: follows what the uplink carries, by how long bytes wait on their way.
 //!
-//! The one signal is the time from the encoder to the acknowledgement of the byte that was acknowledged last. It holds
-//! every queue on the way, ours, the kernel's and the network's, whatever congestion control fills which; and it says
-//! nothing about a scene that gives little to send. Above its least value of late it is *excess*: a queue.
+//! The one signal is the time from the encoder to the server and back of the byte that arrived last. It holds every queue on
+//! the way, ours, the kernel's and the network's, whatever congestion control fills which; it says nothing about a scene
+//! that gives little to send, nor about a segment that is sent again while the rest arrives. Above its least value of late
+//! it is *excess*: a queue.
 //!
-//! - **Fall**: a queue that stands, or is long at once, takes the rate below what was delivered meanwhile, the more the
-//!   longer the queue is, so that it drains.
-//! - **Return**: while the queue drains the link is busy, so what is delivered is what it carries. When the queue is gone
-//!   the rate goes there at once.
+//! - **Fall**: a queue that stands, or is long at once, or will be, takes the rate below what arrives meanwhile, the more the
+//!   longer the queue is going to be, so that it drains.
+//! - **Return**: while the queue drains the link is busy, so what arrives is what it carries. When the queue is gone the rate
+//!   goes there at once.
 //! - **Probe**: with no queue and a scene that fills the rate, up in steps, small near the rate that was too much last,
 //!   larger with each that went well beyond it.
 //!
@@ -24,18 +25,22 @@ const STANDING: Duration = Duration::from_millis(90);
 const STANDING_FOR: Duration = Duration::from_millis(400);
 /// A queue that is too long however short its life.
 const LONG: Duration = Duration::from_millis(350);
-/// A queue of the first length that grew by the second within two samples: less than a fifth of the rate gets through.
-const SOARING: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(160));
+/// A queue that will be so long is too long, seconds. Shorter dips than the time that it takes to foresee this are over
+/// sooner than the encoder obeys.
+const FORESEEN: f64 = 0.7;
 /// A queue up to this is none.
 const NONE: Duration = Duration::from_millis(45);
 /// Over this time the least wait counts as that of the empty link. Roaming changes it.
 const BASE_OF: Duration = Duration::from_secs(15);
 /// A queue that takes longer to drain is no queue.
 const LONGEST_DRAIN: Duration = Duration::from_secs(30);
-/// What the smoothed round trip may hide.
-const TOLERANCE: Duration = Duration::from_millis(20);
 /// The rate of delivery is taken over this time.
 const DELIVERY: Duration = Duration::from_millis(300);
+/// While a queue drained, the link was busy for so long at least.
+const BUSY: Duration = Duration::from_secs(1);
+/// TCP holds back when less than this share is under way of what an empty link holds at the rate of this time.
+const HELD_BACK: f64 = 0.5;
+const USUALLY: Duration = Duration::from_secs(2);
 /// Between two falls; the encoder needs a moment to obey.
 const BETWEEN_FALLS: Duration = Duration::from_millis(300);
 /// Between two rises.
@@ -99,9 +104,10 @@ pub struct Follow {
     least_round_trip: Least,
     /// Since when the excess was never below [`STANDING`].
     standing_since: Option<Time>,
-    draining: Option<Draining>,
-    /// The two last.
-    excesses: [Duration; 2],
+    /// Until when what arrives says little of the link.
+    held_until: Time,
+    /// Since when a queue drains.
+    draining_since: Option<Time>,
     may_fall: Time,
     may_rise: Time,
     step: f64,
@@ -117,20 +123,13 @@ pub struct Follow {
     decision: Decision,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Draining {
-    since: Time,
-    /// The most that was delivered meanwhile, bit/s of video.
-    delivered: f64,
-}
-
 /// The least value of the last [`BASE_OF`]: only those that none after them is below, with their times.
 #[derive(Debug, Default)]
 struct Least(VecDeque<(Time, Duration)>);
 
 impl Least {
-    /// With one more value, the least since [`BASE_OF`] before `until`.
-    fn of_late(&mut self, value: Duration, now: Time, until: Time) -> Duration {
+    /// Takes one more value and forgets those from longer than [`BASE_OF`] before `until`.
+    fn take(&mut self, value: Duration, now: Time, until: Time) {
         while self.0.back().is_some_and(|&(_, other)| other >= value) {
             self.0.pop_back();
         }
@@ -138,7 +137,10 @@ impl Least {
             self.0.pop_front();
         }
         self.0.push_back((now, value));
-        self.0.front().map_or(value, |&(_, least)| least)
+    }
+
+    fn value(&self) -> Option<Duration> {
+        self.0.front().map(|&(_, least)| least)
     }
 }
 
@@ -156,8 +158,8 @@ impl Follow {
             least_wait: Least::default(),
             least_round_trip: Least::default(),
             standing_since: None,
-            draining: None,
-            excesses: [Duration::ZERO; 2],
+            held_until: Time::ZERO,
+            draining_since: None,
             may_fall: Time::ZERO,
             may_rise: Time::ZERO,
             step: STEP.0,
@@ -183,7 +185,7 @@ impl Follow {
     }
 
     fn sampled(&mut self, sample: &Sample, now: Time) {
-        self.history.push(now, sample);
+        self.history.push(now, sample, self.decision.bitrate);
         self.usual += (self.rate - self.usual) * USUAL;
         let excess = self.excess(sample, now);
         if excess >= STANDING {
@@ -191,16 +193,19 @@ impl Follow {
         } else {
             self.standing_since = None;
         }
-        let soars = excess >= SOARING.0 && excess.saturating_sub(self.excesses[0]) >= SOARING.1;
-        self.excesses = [self.excesses[1], excess];
+        let soars = excess >= LONG || excess >= STANDING && self.history.moved() && self.foreseen(now) >= FORESEEN;
         let stands = self.standing_since.is_some_and(|since| now.saturating_sub(since) >= STANDING_FOR);
         self.watch_encoder(now);
-        if let Some(draining) = self.draining {
-            self.drain(draining, excess, now);
-        } else if (stands || soars || excess >= LONG) && now >= self.may_fall {
-            let ceiling = self.carried().map_or(self.rate, |carried| carried.min(self.rate));
+        if self.held_back(sample) {
+            self.held_until = now + sample.round_trip + DELIVERY;
+        }
+        if self.draining_since.is_some() {
+            self.drain(excess, now);
+        } else if (stands || soars) && now >= self.may_fall {
+            let ceiling = self.carried(now).map(|carried| self.told_for(self.without_sound(carried)));
+            let ceiling = ceiling.map_or(self.rate, |ceiling| ceiling.min(self.rate));
             (self.ceiling, self.tried) = (Some(ceiling), ceiling);
-            self.draining = Some(Draining { since: now, delivered: 0.0 });
+            self.draining_since = Some(now);
             self.fall(excess, now);
         } else if excess <= NONE {
             self.probe(now);
@@ -209,19 +214,45 @@ impl Follow {
 
     /// How much longer than on an empty link bytes waited.
     fn excess(&mut self, sample: &Sample, now: Time) -> Duration {
-        let round_trip = sample.round_trip.saturating_sub(self.least_round_trip.of_late(sample.round_trip, now, now));
+        self.least_round_trip.take(sample.round_trip, now, now);
         let Some(wait) = self.history.wait().filter(|_| sample.acked > 0) else { return Duration::ZERO };
-        // A queue must not pass for the link's own delay by lasting long.
-        let drains_since = self.draining.map_or(now, |draining| draining.since);
-        let base = self.least_wait.of_late(wait, now, drains_since.max(now.saturating_sub(LONGEST_DRAIN)));
-        let excess = wait.saturating_sub(base);
-        // With all of it in TCP's window, only the network can hold a queue, and the round trip shows that.
-        if sample.waiting + sample.unsent == 0 { excess.min(round_trip + TOLERANCE) } else { excess }
+        // What did not arrive yet has not waited its time.
+        if self.history.moved() {
+            // A queue must not pass for the link's own delay by lasting long.
+            let drains_since = self.draining_since.unwrap_or(now);
+            self.least_wait.take(wait, now, drains_since.max(now.saturating_sub(LONGEST_DRAIN)));
+        }
+        wait.saturating_sub(self.delay())
     }
 
-    /// Bit/s of video that the link carries, if it is busy.
-    fn carried(&self) -> Option<f64> {
-        self.history.delivered(DELIVERY).map(|delivered| self.without_sound(delivered))
+    /// The empty link's own: what the least waited. Never below the round trip, as the time between two samples hides when
+    /// exactly a byte was made.
+    fn delay(&self) -> Duration {
+        self.least_wait.value().max(self.least_round_trip.value()).unwrap_or_default()
+    }
+
+    /// Whether TCP itself sends much less than goes through, as bbr does for a moment every ten seconds to measure the
+    /// empty link's delay (its state `PROBE_RTT`): what arrives then, and a round trip later, says nothing of the link.
+    fn held_back(&self, sample: &Sample) -> bool {
+        let Some(arrived) = self.history.arrived(USUALLY).filter(|_| sample.unsent > 0) else { return false };
+        let in_flight = (sample.acked + sample.outstanding).saturating_sub(sample.unsent + sample.arrived) as f64 * 8.0;
+        in_flight < HELD_BACK * arrived * self.delay().as_secs_f64()
+    }
+
+    /// Bit/s that the link carries, if it is busy.
+    fn carried(&self, now: Time) -> Option<f64> {
+        let arrived = self.history.arrived(DELIVERY)?;
+        let usually = self.history.arrived(USUALLY).filter(|_| now < self.held_until);
+        Some(usually.map_or(arrived, |usually| usually.max(arrived)))
+    }
+
+    /// What the encoder is to be told so that it makes `rate`: one that keeps to a small buffer makes somewhat less than told.
+    fn told_for(&self, rate: f64) -> f64 {
+        let makes = match (self.history.encoded(USUALLY), self.history.told(USUALLY)) {
+            (Some(encoded), Some(told)) if encoded >= FILLED * told => (encoded / told).min(1.0),
+            _ => 1.0,
+        };
+        rate / makes
     }
 
     /// The part of a rate that is left for video.
@@ -239,11 +270,10 @@ impl Follow {
         if now < self.may_fall {
             return;
         }
-        // A lost segment holds acknowledgements back, not what the link carries.
-        let Some(arrived) = self.history.arrived(DELIVERY) else { return };
-        let carried = self.without_sound(arrived);
-        let share = (1.0 - excess.as_secs_f64() / DRAIN_WITHIN).clamp(0.4, 0.9);
-        let rate = (carried * share).max(LEAST);
+        let Some(carried) = self.carried(now) else { return };
+        let wait = excess.as_secs_f64().max(self.foreseen(now));
+        let share = (1.0 - wait / DRAIN_WITHIN).clamp(0.4, 0.9);
+        let rate = (self.without_sound(carried) * share).max(LEAST);
         if rate < self.rate {
             self.rate = rate;
             self.may_fall = now + BETWEEN_FALLS;
@@ -251,25 +281,26 @@ impl Follow {
         self.step = STEP.0;
     }
 
-    fn drain(&mut self, mut draining: Draining, excess: Duration, now: Time) {
-        let carried = self.carried().unwrap_or(0.0);
-        if now.saturating_sub(draining.since) >= DELIVERY {
-            draining.delivered = draining.delivered.max(carried);
-        }
+    /// How much longer than on an empty link the byte made last will wait, seconds: what is under way by what arrives. The
+    /// wait of the byte that arrived last is a round trip old and more.
+    fn foreseen(&self, now: Time) -> f64 {
+        let under_way = self.history.under_way() as f64 * 8.0;
+        (under_way / self.carried(now).unwrap_or_default().max(LEAST) - self.delay().as_secs_f64()).max(0.0)
+    }
+
+    fn drain(&mut self, excess: Duration, now: Time) {
         if excess <= NONE {
-            self.draining = None;
+            self.draining_since = None;
             self.standing_since = None;
-            let known = USED * draining.delivered.max(carried);
+            let carried = self.history.most_arrived(DELIVERY, BUSY).map_or(0.0, |arrived| self.without_sound(arrived));
+            let known = self.told_for(USED * carried);
             if known > self.rate {
                 self.rate = known.min(self.limit);
             }
             self.tried = self.tried.max(self.rate);
             self.may_rise = now + BETWEEN_NEAR_RISES;
-        } else {
-            self.draining = Some(draining);
-            if excess >= STANDING {
-                self.fall(excess, now);
-            }
+        } else if excess >= STANDING {
+            self.fall(excess, now);
         }
     }
 
@@ -339,7 +370,7 @@ impl Rule for Follow {
                 self.least_wait = Least::default();
                 self.least_round_trip = Least::default();
                 self.standing_since = None;
-                self.draining = None;
+                self.draining_since = None;
                 self.fewer_since = None;
                 // What a connection carried while it died says nothing about the next one.
                 if self.rate < self.usual {

@@ -13,11 +13,12 @@ const CAPACITY: usize = 512;
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     at: Time,
-    acked: u64,
     arrived: u64,
     /// Acknowledged or on its way: all that was produced so far.
     produced: u64,
     encoded: u64,
+    /// What the encoder would have made if it always made what it was told.
+    told: u64,
 }
 
 /// The samples of one connection.
@@ -30,33 +31,33 @@ impl History {
         self.0.clear();
     }
 
-    /// Takes one more sample.
-    pub fn push(&mut self, now: Time, sample: &Sample) {
+    /// Takes one more sample; since the last one the encoder was told to make `told` bit/s.
+    pub fn push(&mut self, now: Time, sample: &Sample, told: u32) {
         let produced = sample.acked + sample.backlog();
         // The two were read one after the other; what was produced never becomes less.
         let produced = self.0.back().map_or(produced, |last| last.produced.max(produced));
+        let arrived = sample.arrived.clamp(sample.acked, produced);
+        let arrived = self.0.back().map_or(arrived, |last| last.arrived.max(arrived));
+        let told = self
+            .0
+            .back()
+            .map_or(0, |last| last.told + (f64::from(told) / 8.0 * now.saturating_sub(last.at).as_secs_f64()) as u64);
         while self.0.len() >= CAPACITY || self.0.get(1).is_some_and(|next| now.saturating_sub(next.at) >= LENGTH) {
             self.0.pop_front();
         }
-        self.0.push_back(Entry {
-            at: now,
-            acked: sample.acked,
-            arrived: sample.arrived,
-            produced,
-            encoded: sample.encoded,
-        });
+        self.0.push_back(Entry { at: now, arrived, produced, encoded: sample.encoded, told });
     }
 
-    /// How long the byte that was acknowledged last took from the encoder to the server and its acknowledgement back.
-    /// Goes on rising while nothing is acknowledged. None with nothing on its way, or nothing arrived yet.
+    /// How long the byte that arrived last took from the encoder to the server and its acknowledgement back. Goes on rising
+    /// while nothing arrives, but not while a lost segment alone is missing. None with nothing on its way.
     pub fn wait(&self) -> Option<Duration> {
-        let last = self.0.back().filter(|last| last.produced > last.acked)?;
-        let after = self.0.partition_point(|entry| entry.produced <= last.acked);
+        let last = self.0.back().filter(|last| last.produced > last.arrived)?;
+        let after = self.0.partition_point(|entry| entry.produced <= last.arrived);
         let next = self.0.get(after)?;
         let born = match after.checked_sub(1).map(|before| self.0[before]) {
             // Between two samples bytes are taken to have come evenly.
             Some(before) => {
-                let share = (last.acked - before.produced) as f64 / (next.produced - before.produced).max(1) as f64;
+                let share = (last.arrived - before.produced) as f64 / (next.produced - before.produced).max(1) as f64;
                 before.at + next.at.saturating_sub(before.at).mul_f64(share.clamp(0.0, 1.0))
             }
             None => next.at,
@@ -64,16 +65,31 @@ impl History {
         Some(last.at.saturating_sub(born))
     }
 
-    /// Bit/s that were delivered over the last `span`; none before that long. When a lost segment is repaired, all that
-    /// arrived behind it is acknowledged at once, though it came one by one.
-    pub fn delivered(&self, span: Duration) -> Option<f64> {
-        let arrived = self.rate(span, |entry| entry.arrived)?;
-        self.rate(span, |entry| entry.acked).map(|acked| acked.min(arrived))
+    /// Bytes that were produced and have not arrived.
+    pub fn under_way(&self) -> u64 {
+        self.0.back().map_or(0, |last| last.produced - last.arrived)
     }
 
-    /// Bit/s that arrived over the last `span`, in order or not: what the link carries while a lost segment is repaired.
+    /// Whether anything arrived between the two last samples.
+    pub fn moved(&self) -> bool {
+        self.0.len().checked_sub(2).is_some_and(|before| self.0[before].arrived < self.0[before + 1].arrived)
+    }
+
+    /// Bit/s that arrived over the last `span`; none before that long.
     pub fn arrived(&self, span: Duration) -> Option<f64> {
         self.rate(span, |entry| entry.arrived)
+    }
+
+    /// The most bit/s that ever arrived over `span`, over the last `within`.
+    pub fn most_arrived(&self, span: Duration, within: Duration) -> Option<f64> {
+        let since = self.0.back()?.at.saturating_sub(within);
+        let late = self.0.partition_point(|entry| entry.at < since)..self.0.len();
+        late.filter_map(|last| self.rate_until(last, span, |entry| entry.arrived)).max_by(f64::total_cmp)
+    }
+
+    /// Bit/s of video that the encoder was told to make over the last `span`.
+    pub fn told(&self, span: Duration) -> Option<f64> {
+        self.rate(span, |entry| entry.told)
     }
 
     /// Bit/s of video that left the encoder over the last `span`.
@@ -87,7 +103,11 @@ impl History {
     }
 
     fn rate(&self, span: Duration, of: fn(&Entry) -> u64) -> Option<f64> {
-        let last = self.0.back()?;
+        self.rate_until(self.0.len().checked_sub(1)?, span, of)
+    }
+
+    fn rate_until(&self, last: usize, span: Duration, of: fn(&Entry) -> u64) -> Option<f64> {
+        let last = &self.0[last];
         let since = last.at.checked_sub(span)?;
         let first = self.0.partition_point(|entry| entry.at <= since).checked_sub(1).map(|index| self.0[index])?;
         let elapsed = last.at.checked_sub(first.at).filter(|elapsed| !elapsed.is_zero())?;

@@ -24,7 +24,7 @@ pub const INTERVAL: Duration = Duration::from_millis(100);
 pub struct Sample {
     /// Bytes that the peer's kernel acknowledged (`tcpi_bytes_acked`).
     pub acked: u64,
-    /// Bytes that arrived at the peer, in order or not, and no less (`tcpi_delivered` segments of full size).
+    /// Bytes that arrived at the peer, in order or not, as nearly as the kernel knows.
     pub arrived: u64,
     /// Bytes in the kernel that are not acknowledged, sent or not (`SIOCOUTQ`).
     pub outstanding: u64,

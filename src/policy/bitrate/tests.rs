@@ -203,3 +203,48 @@ proptest! {
         }
     }
 }
+
+/// A link of 3 Mbit/s and a round trip of 200 ms, for ten seconds after ten: the least bitrate that was decided. In the samples
+/// of `hole` acknowledgements wait for a lost segment, in those of `held` TCP sends no more than four segments a round trip.
+fn least_far_away(hole: std::ops::Range<usize>, held: std::ops::Range<usize>) -> u32 {
+    let mut rule = Follow::new(&settings());
+    let mut now = Duration::from_secs(50);
+    rule.on(Event::Connected, now);
+    let (mut produced, mut acked) = (3000, 0);
+    let mut sent = std::collections::VecDeque::from([3000_u64, 3000]);
+    let mut least = WANTED;
+    for number in 0..200 {
+        now += INTERVAL;
+        produced += u64::from(rule.decision().bitrate) / 80;
+        let (before, arrived) = (sent[1], sent.pop_front().expect("two round trips of a sample each"));
+        let most = if held.contains(&number) { (arrived + 4 * 1448).max(before) } else { before + 3_000_000 / 80 };
+        sent.push_back(produced.min(most));
+        if !hole.contains(&number) {
+            acked = arrived;
+        }
+        let (outstanding, unsent) = (produced - acked, produced - sent[1]);
+        let round_trip = Duration::from_millis(200);
+        let sample =
+            Sample { acked, arrived, outstanding, unsent, round_trip, encoded: produced - 3000, ..Sample::default() };
+        let decision = rule.on(Event::Sampled(sample), now);
+        if number >= 100 {
+            least = least.min(decision.bitrate);
+        }
+    }
+    least
+}
+
+#[test]
+fn a_long_way_is_no_queue_and_neither_is_a_lost_segment() {
+    assert_eq!(least_far_away(0..0, 0..0), WANTED);
+    assert_eq!(least_far_away(120..123, 0..0), WANTED, "while it is sent again the rest arrives");
+}
+
+#[test]
+fn a_pause_of_tcp_itself_is_not_taken_for_the_link() {
+    let least = least_far_away(0..0, 120..124);
+    assert!(
+        (WANTED / 4..WANTED).contains(&least),
+        "what waits is to drain, but the link is as wide as before: {least}"
+    );
+}
