@@ -45,6 +45,9 @@ struct Arguments {
     /// Only the real link of this congestion control, in the rig, with delay and loss; writes no file
     #[arg(long, value_name = "CONGESTION")]
     rig: Option<String>,
+    /// Percent of the packets that get lost there
+    #[arg(long, default_value_t = 1.0, requires = "rig")]
+    loss: f64,
     /// Seconds of each rate on the real link
     #[arg(long, default_value_t = 30)]
     phase: u64,
@@ -93,7 +96,7 @@ fn main() {
     }
     let phase = Duration::from_secs(arguments.phase);
     if let Some(congestion) = &arguments.rig {
-        println!("{}", rig::row("lenscast", rig::Who::Daemon, congestion, phase));
+        println!("{}", rig::row("lenscast", rig::Who::Daemon, congestion, arguments.loss, phase));
         return;
     }
     let first = if arguments.tuning { 0 } else { FIRST_UNSEEN };

@@ -19,6 +19,8 @@ const SOON: Duration = Duration::from_secs(20);
 pub const HIGH: u32 = 2000;
 /// See [`HIGH`].
 pub const LOW: u32 = 600;
+/// How long after a change the link counts as used or not.
+pub const SETTLED: Duration = Duration::from_secs(6);
 /// More than the link carries, of noise, which fills any bitrate.
 pub const VIDEO: VideoSettings = VideoSettings { width: 640, height: 360, frame_rate: 30, bitrate: 2_500_000 };
 
@@ -120,7 +122,7 @@ fn row(name: &str, who: Who, congestion: &str, phase: Duration) -> String {
         Times { begun, fell, rose, end }
     });
     let all = recordings.finish();
-    figures(name, &longest(&all), &times, all.len())
+    figures(name, &longest(&all), &times, all.len(), None)
 }
 
 /// What was seen of the publication with the most pictures.
@@ -128,35 +130,33 @@ pub fn longest(all: &[Recording]) -> Viewing {
     Viewing::of(all.iter().max_by_key(|recording| recording.frames().len()).expect("there was a picture"))
 }
 
-/// A line of the table.
-pub fn figures(name: &str, whole: &Viewing, times: &Times, publications: usize) -> String {
+/// A line of the table; `left` is what the link itself counted, as shares of what it carries.
+pub fn figures(name: &str, whole: &Viewing, times: &Times, publications: usize, left: Option<[f64; 3]>) -> String {
     let &Times { begun, fell, rose, end } = times;
-    let (second, settled) = (Duration::from_secs(1), Duration::from_secs(6));
-    let before = whole.between(begun + settled, fell);
-    let low = whole.between(fell + settled, rose);
-    let after = whole.between(rose + settled, end);
+    let second = Duration::from_secs(1);
+    let before = whole.between(begun + SETTLED, fell);
+    let low = whole.between(fell + SETTLED, rose);
+    let after = whole.between(rose + SETTLED, end);
     let (first, fallen) = (whole.between(begun + 5 * second, fell), whole.between(fell + second, end));
     for stretch in [&first, &fallen] {
-        if let Some(at) = stretch.longest_gap_since() {
-            let (gap, at) = (stretch.longest_gap().as_millis(), at.as_secs_f64() - fell.as_secs_f64());
-            eprintln!("{name}: {gap} ms without a picture, beginning {at:+.2} s from the fall");
-        }
+        let (at, gap) = stretch.longest_gap_since();
+        let at = at.as_secs_f64() - fell.as_secs_f64();
+        eprintln!("{name}: {} ms without a picture, beginning {at:+.2} s from the fall", gap.as_millis());
     }
-    let gap = match first.longest_gap().max(fallen.longest_gap()) {
-        Duration::MAX => "no pictures any more".to_owned(),
-        gap => format!("{} ms", gap.as_millis()),
-    };
+    let gap = first.longest_gap().max(fallen.longest_gap()).as_millis();
     let judged = first.and(fallen);
     let back = whole.between(rose, end).reached(0.9 * before.rate(), rose);
     let back = back.map_or("never".to_owned(), |back| format!("{:.1} s", back.as_secs_f64()));
     let again = if publications > 1 { " (lost the connection)" } else { "" };
-    format!(
-        "| {name}{again} | {} ms | {gap} | {:.0} % | {:.0} % | {:.0} % | {back} |",
-        judged.wait_p95().as_millis(),
-        100.0 * before.rate() / f64::from(HIGH),
-        100.0 * low.rate() / f64::from(LOW),
-        100.0 * after.rate() / f64::from(HIGH),
-    )
+    let media = [before.rate() / f64::from(HIGH), low.rate() / f64::from(LOW), after.rate() / f64::from(HIGH)];
+    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+    let used = media.map(percent);
+    let used = match left {
+        Some(left) => [0, 1, 2].map(|phase| format!("{} ({})", percent(left[phase]), used[phase])),
+        None => used,
+    };
+    let waits = judged.wait_p95().as_millis();
+    format!("| {name}{again} | {waits} ms | {gap} ms | {} | {back} |", used.join(" | "))
 }
 
 /// The daemon's own elements with its own properties, and nothing that steers them.

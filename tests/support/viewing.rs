@@ -15,9 +15,16 @@ struct Tag {
     waited: Option<Duration>,
 }
 
-/// A stretch of a publication.
+/// A stretch of a publication, or several.
 #[derive(Clone, Debug)]
-pub struct Viewing(Vec<Tag>);
+pub struct Viewing(Vec<Stretch>);
+
+#[derive(Clone, Debug)]
+struct Stretch {
+    from: Duration,
+    until: Duration,
+    tags: Vec<Tag>,
+}
 
 impl Viewing {
     /// Of a whole recording. What waited least counts as not having waited; so it works for every publisher whose
@@ -33,12 +40,19 @@ impl Viewing {
             Body::Sound { bytes } => Some(Tag { at: arrival.at, bytes, waited: None }),
             _ => None,
         };
-        Self(recording.arrivals.iter().filter_map(tag).collect())
+        let tags: Vec<Tag> = recording.arrivals.iter().filter_map(tag).collect();
+        let [from, until] = [tags.first(), tags.last()].map(|tag| tag.map_or(Duration::ZERO, |tag| tag.at));
+        Self(vec![Stretch { from, until, tags }])
+    }
+
+    fn tags(&self) -> impl Iterator<Item = &Tag> {
+        self.0.iter().flat_map(|stretch| &stretch.tags)
     }
 
     /// The part that arrived in this time.
     pub fn between(&self, from: Duration, until: Duration) -> Self {
-        Self(self.0.iter().copied().filter(|tag| (from..until).contains(&tag.at)).collect())
+        let tags = self.tags().copied().filter(|tag| (from..until).contains(&tag.at)).collect();
+        Self(vec![Stretch { from, until, tags }])
     }
 
     /// This and a later part.
@@ -49,43 +63,47 @@ impl Viewing {
 
     /// 95th percentile of what pictures waited.
     pub fn wait_p95(&self) -> Duration {
-        let mut waits: Vec<Duration> = self.0.iter().filter_map(|tag| tag.waited).collect();
+        let mut waits: Vec<Duration> = self.tags().filter_map(|tag| tag.waited).collect();
         waits.sort_unstable();
         waits.get(waits.len() * 95 / 100).copied().unwrap_or(Duration::MAX)
     }
 
     /// The longest time without a new picture.
     pub fn longest_gap(&self) -> Duration {
-        let pictures: Vec<Duration> = self.0.iter().filter(|tag| tag.waited.is_some()).map(|tag| tag.at).collect();
-        pictures.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or(Duration::MAX)
+        self.longest_gap_since().1
     }
 
-    /// When the longest time without a new picture began.
-    pub fn longest_gap_since(&self) -> Option<Duration> {
-        let pictures: Vec<Duration> = self.0.iter().filter(|tag| tag.waited.is_some()).map(|tag| tag.at).collect();
-        pictures.windows(2).max_by_key(|pair| pair[1].saturating_sub(pair[0])).map(|pair| pair[0])
+    /// When the longest time without a new picture began, and how long it was. What lies before a stretch or after it does
+    /// not count.
+    pub fn longest_gap_since(&self) -> (Duration, Duration) {
+        let gaps = self.0.iter().flat_map(|stretch| {
+            let pictures = stretch.tags.iter().filter(|tag| tag.waited.is_some()).map(|tag| tag.at);
+            let ends = pictures.clone().chain([stretch.until]);
+            [stretch.from].into_iter().chain(pictures).zip(ends).map(|(from, until)| (from, until.saturating_sub(from)))
+        });
+        gaps.max_by_key(|&(_, gap)| gap).unwrap_or_default()
     }
 
     /// kbit/s of pictures and sound.
     pub fn rate(&self) -> f64 {
-        let (Some(first), Some(last)) = (self.0.first(), self.0.last()) else { return 0.0 };
-        kilobits(&self.0) / last.at.saturating_sub(first.at).as_secs_f64().max(0.1)
+        let (Some(first), Some(last)) = (self.tags().next(), self.tags().last()) else { return 0.0 };
+        kilobits(self) / last.at.saturating_sub(first.at).as_secs_f64().max(0.1)
     }
 
     /// When, after `from`, as much as `rate` kbit/s first arrived over a second.
     pub fn reached(&self, rate: f64, from: Duration) -> Option<Duration> {
         let second = Duration::from_secs(1);
-        let end = self.0.last()?.at;
+        let end = self.tags().last()?.at;
         (0..36_000)
             .map(|tenths| from + second + Duration::from_millis(100) * tenths)
             .take_while(|until| *until <= end)
-            .find(|until| kilobits(&self.between(until.saturating_sub(second), *until).0) >= rate)
+            .find(|until| kilobits(&self.between(until.saturating_sub(second), *until)) >= rate)
             .map(|until| until.saturating_sub(from))
     }
 }
 
-fn kilobits(tags: &[Tag]) -> f64 {
-    tags.iter().map(|tag| tag.bytes).sum::<usize>() as f64 * 8.0 / 1000.0
+fn kilobits(of: &Viewing) -> f64 {
+    of.tags().map(|tag| tag.bytes).sum::<usize>() as f64 * 8.0 / 1000.0
 }
 
 impl fmt::Display for Viewing {
