@@ -63,9 +63,9 @@ impl Template {
     }
 
     /// Answers `offer` for a stream whose pictures are of `profile`; also gives the answer's text.
-    pub fn answer(&self, offer: &str, profile: u8, now: Instant) -> Result<(Agreed, String), Refused> {
-        let sections = sections(offer);
-        let offer = SdpOffer::from_sdp_string(offer).map_err(|error| Refused::Malformed(error.to_string()))?;
+    pub fn answer(&self, text: &str, profile: u8, now: Instant) -> Result<(Agreed, String), Refused> {
+        let sections = sections(text);
+        let offer = SdpOffer::from_sdp_string(text).map_err(|error| Refused::Malformed(error.to_string()))?;
         let credentials = IceCreds::new();
         let ufrag = credentials.ufrag.clone();
         let mut rtc = self.config(credentials).build(now);
@@ -75,7 +75,7 @@ impl Template {
         let answer = rtc.sdp_api().accept_offer(offer).map_err(|error| Refused::Malformed(error.to_string()))?;
         let video = track(&rtc, &sections, "video", |format| h264_rank(format, profile)).ok_or(Refused::NoH264)?;
         let audio = track(&rtc, &sections, "audio", |format| (format.codec == Codec::Opus).then_some(0));
-        Ok((Agreed { rtc, ufrag, video, audio }, answer.to_sdp_string()))
+        Ok((Agreed { rtc, ufrag, video, audio }, refusing_the_unknown(&answer.to_sdp_string(), text)))
     }
 
     fn config(&self, credentials: IceCreds) -> RtcConfig {
@@ -117,6 +117,38 @@ fn track(
         let ranked = media.remote_pts().iter().filter_map(|pt| Some((rank(known(pt)?.spec())?, *pt)));
         ranked.min_by_key(|(rank, _)| *rank).map(|(_, pt)| Track { mid, pt })
     })
+}
+
+/// An answer in which media that nothing was agreed on are refused as RFC 3264 section 6 wants it: port 0, a payload type of
+/// the offer, no part in the bundle (RFC 9143 section 7.3.3). str0m names no payload type there, which no browser can read.
+fn refusing_the_unknown(answer: &str, offer: &str) -> String {
+    let offered: Vec<&str> = offer.lines().filter(|line| line.starts_with("m=")).collect();
+    let (mut media, mut refuses, mut without) = (0, false, Vec::new());
+    let mut lines: Vec<String> = Vec::new();
+    for line in answer.lines() {
+        if let Some(line) = line.strip_prefix("m=") {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            refuses = fields.len() <= 3;
+            if let (true, [kind, _, protocol, ..]) = (refuses, &fields[..]) {
+                let first = offered.get(media).and_then(|line| line.split_whitespace().nth(3)).unwrap_or("0");
+                lines.push(format!("m={kind} 0 {protocol} {first}"));
+            } else {
+                lines.push(format!("m={line}"));
+            }
+            media += 1;
+            continue;
+        }
+        if let Some(mid) = line.strip_prefix("a=mid:").filter(|_| refuses) {
+            without.push(mid);
+        }
+        lines.push(line.to_owned());
+    }
+    if let Some(group) = lines.iter_mut().find(|line| line.starts_with("a=group:BUNDLE")) {
+        let kept: Vec<&str> = group.split(' ').filter(|mid| !without.contains(mid)).collect();
+        *group = kept.join(" ");
+    }
+    lines.push(String::new());
+    lines.join("\r\n")
 }
 
 /// The kind and `a=mid` of each media section. str0m tells them only when the session is connected.
@@ -176,5 +208,19 @@ mod tests {
         // High profile to a browser that names only baseline: it can decode it all the same.
         assert_eq!(chosen(&[single, baseline], 100), Ok(126));
         assert_eq!(chosen(&[single], 66), Err(Refused::NoH264));
+    }
+
+    #[test]
+    fn refuses_sound_that_it_does_not_speak_and_sends_the_pictures() {
+        let template = Template::new(vec!["192.0.2.1:8189".parse().unwrap()]).unwrap();
+        let sound = "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\nc=IN IP4 0.0.0.0\r\na=recvonly\r\na=mid:1\r\na=rtcp-mux\r\n\
+                     a=setup:actpass\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdef01234567\r\na=rtpmap:0 PCMU/8000\r\n";
+        let offer =
+            offer(&[(126, "profile-level-id=42e01f;packetization-mode=1")]).replace("BUNDLE 0", "BUNDLE 0 1") + sound;
+        let (agreed, answer) = template.answer(&offer, 66, Instant::now()).unwrap();
+        assert!(agreed.audio.is_none());
+        assert!(answer.contains("\r\nm=audio 0 UDP/TLS/RTP/SAVPF 0\r\n"), "{answer}");
+        assert!(answer.contains("\r\na=group:BUNDLE 0\r\n"), "{answer}");
+        str0m::change::SdpAnswer::from_sdp_string(&answer).unwrap();
     }
 }
