@@ -123,25 +123,23 @@ fn track(
 /// the offer, no part in the bundle (RFC 9143 section 7.3.3). str0m names no payload type there, which no browser can read.
 fn refusing_the_unknown(answer: &str, offer: &str) -> String {
     let offered: Vec<&str> = offer.lines().filter(|line| line.starts_with("m=")).collect();
-    let (mut media, mut refuses, mut without) = (0, false, Vec::new());
     let mut lines: Vec<String> = Vec::new();
+    let (mut media, mut refused, mut without) = (0, None, Vec::new());
     for line in answer.lines() {
-        if let Some(line) = line.strip_prefix("m=") {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            refuses = fields.len() <= 3;
-            if let (true, [kind, _, protocol, ..]) = (refuses, &fields[..]) {
-                let first = offered.get(media).and_then(|line| line.split_whitespace().nth(3)).unwrap_or("0");
-                lines.push(format!("m={kind} 0 {protocol} {first}"));
-            } else {
-                lines.push(format!("m={line}"));
-            }
+        if let Some(of) = line.strip_prefix("m=") {
+            let fields: Vec<&str> = of.split_whitespace().collect();
+            let payload_type = offered.get(media).and_then(|line| line.split_whitespace().nth(3)).unwrap_or("0");
+            refused = (fields.len() == 3).then_some(payload_type);
+            lines.push(refused.map_or(line.to_owned(), |pt| format!("m={} 0 {} {pt}", fields[0], fields[2])));
             media += 1;
             continue;
         }
-        if let Some(mid) = line.strip_prefix("a=mid:").filter(|_| refuses) {
-            without.push(mid);
-        }
         lines.push(line.to_owned());
+        if let (Some(mid), Some(payload_type)) = (line.strip_prefix("a=mid:"), refused) {
+            without.push(mid);
+            let described = format!("a=rtpmap:{payload_type} ");
+            lines.extend(offer.lines().find(|line| line.starts_with(&described)).map(str::to_owned));
+        }
     }
     if let Some(group) = lines.iter_mut().find(|line| line.starts_with("a=group:BUNDLE")) {
         let kept: Vec<&str> = group.split(' ').filter(|mid| !without.contains(mid)).collect();
