@@ -58,7 +58,7 @@ impl Rate {
     pub fn sampled(&mut self, sample: Sample, now: Time) -> Option<Decision> {
         let before = self.decision();
         let after = self.hear(Event::Sampled(sample), now);
-        tracing::trace!(?sample, decision = ?after, at = ?now, "sampled");
+        tracing::trace!(?sample, decision = ?after, at = ?now, "the connection, sampled");
         (after != before).then_some(after)
     }
 
