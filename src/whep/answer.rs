@@ -75,7 +75,7 @@ impl Template {
         let answer = rtc.sdp_api().accept_offer(offer).map_err(|error| Refused::Malformed(error.to_string()))?;
         let video = track(&rtc, &sections, "video", |format| h264_rank(format, profile)).ok_or(Refused::NoH264)?;
         let audio = track(&rtc, &sections, "audio", |format| (format.codec == Codec::Opus).then_some(0));
-        Ok((Agreed { rtc, ufrag, video, audio }, refusing_the_unknown(&answer.to_sdp_string(), text)))
+        Ok((Agreed { rtc, ufrag, video, audio }, of_a_sender(&answer.to_sdp_string(), text)))
     }
 
     fn config(&self, credentials: IceCreds) -> RtcConfig {
@@ -119,9 +119,10 @@ fn track(
     })
 }
 
-/// An answer in which media that nothing was agreed on are refused as RFC 3264 section 6 wants it: port 0, a payload type of
-/// the offer, no part in the bundle (RFC 9143 section 7.3.3). str0m names no payload type there, which no browser can read.
-fn refusing_the_unknown(answer: &str, offer: &str) -> String {
+/// An answer that asks for no media, and in which media that nothing was agreed on are refused as RFC 3264 section 6 wants it:
+/// port 0, a payload type of the offer, no part in the bundle (RFC 9143 section 7.3.3). str0m names no payload type there,
+/// which no browser can read.
+fn of_a_sender(answer: &str, offer: &str) -> String {
     let offered: Vec<&str> = offer.lines().filter(|line| line.starts_with("m=")).collect();
     let mut lines: Vec<String> = Vec::new();
     let (mut media, mut refused, mut without) = (0, None, Vec::new());
@@ -134,6 +135,11 @@ fn refusing_the_unknown(answer: &str, offer: &str) -> String {
             media += 1;
             continue;
         }
+        let line = match line {
+            "a=recvonly" => "a=inactive",
+            "a=sendrecv" => "a=sendonly",
+            line => line,
+        };
         lines.push(line.to_owned());
         if let (Some(mid), Some(payload_type)) = (line.strip_prefix("a=mid:"), refused) {
             without.push(mid);
@@ -220,5 +226,12 @@ mod tests {
         assert!(answer.contains("\r\nm=audio 0 UDP/TLS/RTP/SAVPF 0\r\n"), "{answer}");
         assert!(answer.contains("\r\na=group:BUNDLE 0\r\n"), "{answer}");
         str0m::change::SdpAnswer::from_sdp_string(&answer).unwrap();
+        let offer =
+            offer.replace("a=recvonly\r\na=mid:1", "a=sendonly\r\na=mid:1").replace("0 PCMU/8000", "0 opus/48000/2");
+        let (_, answer) = template.answer(&offer, 66, Instant::now()).unwrap();
+        assert!(
+            answer.contains("a=inactive") && !answer.contains("a=recvonly"),
+            "a viewer has nothing to send: {answer}"
+        );
     }
 }
