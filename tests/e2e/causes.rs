@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::control::small;
 use crate::support::nginx::GOOD_KEY;
 use crate::support::watch::Event;
-use crate::support::{Certificate, Daemon, HalfOpen, Nginx, Process, Watch, poll_until};
+use crate::support::{Certificate, Daemon, HalfOpen, Nginx, Process, Recordings, Watch, poll_until};
 
 const SOON: Duration = Duration::from_secs(10);
 const APP: &str = "org.example.app";
@@ -72,6 +72,7 @@ fn a_stream_that_exists_is_waited_for() {
     other.args(["-preset", "ultrafast", "-f", "flv", &url]);
     let mut other = Process::spawn(other.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
     recordings.wait_first_frame(0, SOON);
+    Recordings::wait_next_name();
     let (daemon, mut watch) = begin(&url, "");
     let first = wait_retry(&mut watch, "stream_exists", SOON);
     let second = wait_retry(&mut watch, "stream_exists", SOON);

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Certificate, Namespace, Nginx, Process, monotonic, probe};
+use crate::support::{Certificate, Namespace, Nginx, Process, Recordings, monotonic, probe};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -101,6 +101,7 @@ fn the_keyed_application_takes_its_key_only() {
     assert_eq!(recordings.count(), 0);
     let _taken = publisher(&nginx.url("keyed", crate::support::nginx::GOOD_KEY));
     recordings.wait_first_frame(0, SOON);
+    Recordings::wait_next_name();
     let mut second = publisher(&nginx.url("keyed", crate::support::nginx::GOOD_KEY));
     assert!(!second.wait(SOON).success(), "a second publisher of the same key is refused");
 }

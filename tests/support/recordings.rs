@@ -10,7 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tempfile::TempDir;
@@ -125,6 +125,13 @@ impl Recordings {
     /// Waits for a frame in the recording number `index`, counted from 0, and gives its first.
     pub fn wait_first_frame(&self, index: usize, within: Duration) -> Frame {
         self.wait(&format!("a frame in recording {index}"), within, |all| all.get(index)?.frames().first().copied())
+    }
+
+    /// Waits until the server has another name for the next recording. nginx names them by the second and opens one even for
+    /// a publisher that it is about to refuse, which would cut off what was recorded under that name.
+    pub fn wait_next_name() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+        std::thread::sleep(Duration::from_secs(1).saturating_sub(Duration::from_nanos(now.subsec_nanos().into())));
     }
 
     /// Waits for the recording number `index` to hold `count` frames.
