@@ -1,0 +1,115 @@
+//! Events made into the core's inputs: with what it cannot look up itself, and counted on the way.
+
+use super::Task;
+use crate::device::core::Input;
+use crate::device::{doctor, plan};
+use crate::link::control::ControlEvent;
+use crate::media::capture;
+use crate::media::failure::Failure;
+use crate::media::publisher;
+use crate::media::source::VideoSource;
+use crate::policy::health;
+use crate::protocol::Cause;
+use crate::protocol::control::{Answer, Cameras, Checkup, Holder, Request};
+
+impl Task {
+    pub(super) async fn capture_input(&mut self, (generation, event): (u64, capture::Event)) -> Input {
+        let now = self.now();
+        match &event {
+            capture::Event::Running => {
+                self.health.on(health::Event::Settled(generation), now);
+                self.health.on(health::Event::Running, now);
+            }
+            capture::Event::Lost(_) | capture::Event::Closed => self.health.on(health::Event::Settled(generation), now),
+            capture::Event::LeftBehind => self.health.on(health::Event::LeftBehind, now),
+        }
+        let event = match event {
+            capture::Event::Lost(failure) if failure.cause == Cause::CameraBusy && failure.owner.is_none() => {
+                let plan = self.captures.get(&generation).and_then(|capture| capture.shown().plan);
+                let owner = match plan.map(|plan| plan.video.source) {
+                    Some(VideoSource::V4l2 { node, .. }) => {
+                        let look = tokio::task::spawn_blocking(move || plan::foreign_holder(&node));
+                        look.await.ok().flatten()
+                    }
+                    _ => None,
+                };
+                capture::Event::Lost(Failure { owner, ..failure })
+            }
+            capture::Event::Closed => {
+                if let Some(capture) = self.captures.remove(&generation) {
+                    self.totals.capture_over(capture.shown().counters());
+                    capture.join().await;
+                }
+                capture::Event::Closed
+            }
+            capture::Event::Running => {
+                self.prepare_next_encoder(generation);
+                capture::Event::Running
+            }
+            event @ (capture::Event::Lost(_) | capture::Event::LeftBehind) => event,
+        };
+        Input::Capture(generation, event)
+    }
+
+    pub(super) async fn publisher_input(&mut self, attempt: u32, event: publisher::Event) -> Input {
+        match event {
+            publisher::Event::Accepted => self.totals.accepted(attempt, self.now()),
+            publisher::Event::Flowing => {
+                let now = self.now();
+                self.totals.flowing(attempt, now);
+                if let Some((_, meter)) = &mut self.meter {
+                    meter.flowing(now);
+                }
+            }
+            publisher::Event::Closed => {
+                if let Some(publisher) = self.publishers.remove(&attempt) {
+                    let counters = publisher.counters();
+                    self.totals.publication_over(counters);
+                    let publisher::Counters { passed, dropped, bytes, .. } = counters;
+                    tracing::info!(publisher = attempt, frames = passed, dropped, bytes, "publication over");
+                    if let Some((_, meter)) = &mut self.meter {
+                        meter.publication_over(counters);
+                    }
+                    publisher.join().await;
+                }
+            }
+            publisher::Event::Sampled(_) | publisher::Event::Lost(_) => {}
+        }
+        Input::Publisher(attempt, event)
+    }
+
+    /// Requests that only look at hardware are answered from here, on a thread that may block.
+    pub(super) fn control_input(&mut self, event: ControlEvent) -> Option<Input> {
+        match event {
+            ControlEvent::Closed { connection } => Some(Input::ConnectionClosed(connection)),
+            ControlEvent::Request { connection, peer, request: what, reply } => {
+                let owner = self.core.state(self.now()).owner;
+                let (config, encoders) = (self.config.clone(), self.encoders.clone());
+                match what {
+                    Request::CameraList => {
+                        tokio::task::spawn_blocking(move || {
+                            reply.send(Ok(Answer::Cameras(Cameras { cameras: doctor::cameras() })))
+                        });
+                    }
+                    Request::Doctor => {
+                        tokio::task::spawn_blocking(move || {
+                            reply.send(Ok(Answer::Checkup(Checkup { lines: doctor::examine(&config, &encoders) })))
+                        });
+                    }
+                    Request::CameraWho if owner.is_none() => {
+                        tokio::task::spawn_blocking(move || {
+                            let owner = plan::foreign_owner(&config);
+                            reply.send(Ok(Answer::Holder(Holder { owner })))
+                        });
+                    }
+                    what => {
+                        let request = self.core.next_request();
+                        self.replies.insert(request, reply);
+                        return Some(Input::Control { request, connection, peer, what });
+                    }
+                }
+                None
+            }
+        }
+    }
+}
