@@ -100,6 +100,8 @@ pub enum Effect {
     Encode(u64, bitrate::Decision),
     /// Begin a publication attempt; events come tagged with the number, which is never used again.
     OpenPublisher(u32, publisher::Target),
+    /// Have the kernel hold no more than so many bytes for it.
+    BoundSendBuffer(u32, u32),
     /// End it.
     ClosePublisher(u32),
     /// Take a photo from the running capture.

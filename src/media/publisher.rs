@@ -10,7 +10,7 @@
 //! no socket to watch and writes its own words to stderr, key included.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer::{self as gst, prelude::*};
@@ -123,6 +123,13 @@ impl Publisher {
         drop(self.close.take()); // the dropped sender is the message
     }
 
+    /// Has the kernel hold no more than about so many bytes; see [`Connection::bound_send_buffer`].
+    pub fn bound_send_buffer(&self, bytes: u32) {
+        if let Some(socket) = self.intake.socket.get() {
+            socket.bound_send_buffer(bytes);
+        }
+    }
+
     /// What went out so far.
     pub fn counters(&self) -> Counters {
         self.intake.counters()
@@ -138,6 +145,8 @@ impl Publisher {
 struct Intake {
     feed: Arc<Feed>,
     appsrc: AppSrc,
+    /// Once there is a connection.
+    socket: OnceLock<Connection>,
     state: Mutex<IntakeState>,
     open: AtomicBool,
     /// The latest time that entered the sink.
@@ -182,6 +191,7 @@ impl Intake {
         Self {
             feed,
             appsrc,
+            socket: OnceLock::new(),
             state: Mutex::new(IntakeState { gate: Gate::new(), ..IntakeState::default() }),
             open: AtomicBool::new(false),
             sent_ms: AtomicU32::new(0),
@@ -344,8 +354,7 @@ async fn publish(
     let accepted = Arc::new(Notify::new());
     observe_sink(&sink, intake, &accepted);
 
-    let mut life =
-        Life { attempt, target, intake, events, progress, errors, sink, phase: Phase::default(), connection: None };
+    let mut life = Life { attempt, target, intake, events, progress, errors, sink, phase: Phase::default() };
     let _ = elements.set_state(gst::State::Playing); // a failure is on the bus
     intake.push(0, flv::metadata(&target.metadata));
     let marker = gst::event::CustomDownstream::new(gst::Structure::new_empty(ACCEPTED_EVENT));
@@ -407,7 +416,6 @@ struct Life<'a> {
     errors: mpsc::Receiver<gst::Message>,
     sink: gst::Element,
     phase: Phase,
-    connection: Option<Connection>,
 }
 
 impl Life<'_> {
@@ -456,9 +464,9 @@ impl Life<'_> {
                     self.phase = Phase::Published;
                     return Ok(());
                 }
-                _ = quick_ack.tick(), if self.connection.is_some() => {
-                    if let Some(connection) = &self.connection {
-                        connection.quick_ack();
+                _ = quick_ack.tick(), if self.intake.socket.get().is_some() => {
+                    if let Some(socket) = self.intake.socket.get() {
+                        socket.quick_ack();
                     }
                 }
             }
@@ -472,7 +480,7 @@ impl Life<'_> {
             Progress::TlsHandshaking => Phase::Tls,
             Progress::TlsHandshaked => Phase::Commands,
             Progress::Connected(connection) => {
-                self.connection = Some(connection);
+                let _ = self.intake.socket.set(connection); // an attempt connects once
                 if self.target.url.is_tls() { Phase::Tls } else { Phase::Commands }
             }
         };
@@ -498,13 +506,13 @@ impl Life<'_> {
         let mut camera = None;
         let mut sampled = start;
         let mut transit = Transit::default();
-        let mut acked_before = self.connection.as_ref().and_then(Connection::tcp_info).map_or(0, |info| info.acked);
+        let mut acked_before = self.tcp_info().map_or(0, |info| info.acked);
         loop {
             let pause = if flowing { SAMPLING } else { SAMPLING / 5 };
             if let Ok(Some(message)) = tokio::time::timeout(pause, self.errors.recv()).await {
                 return self.failure(&message);
             }
-            let Some(info) = self.connection.as_ref().and_then(Connection::tcp_info) else {
+            let Some(info) = self.tcp_info() else {
                 return Failure::new(Cause::Internal, "the connection's socket cannot be watched");
             };
             let oldest = transit.look(start.elapsed(), info.acked, info.outstanding);
@@ -534,6 +542,10 @@ impl Life<'_> {
         }
     }
 
+    fn tcp_info(&self) -> Option<TcpInfo> {
+        self.intake.socket.get()?.tcp_info()
+    }
+
     /// Bytes that the server says it has read; 0 for one that never says.
     fn acknowledged(&self) -> u64 {
         let statistics: Option<gst::Structure> = self.sink.property("stats");
@@ -550,7 +562,7 @@ impl Life<'_> {
             // The connection hands its last messages to the kernel one by one; quiet for a moment means all are gone.
             let mut sampling = tokio::time::interval(QUICK_ACK_EVERY);
             let (mut acked, mut quiet_since) = (0, Instant::now());
-            while let Some(info) = self.connection.as_ref().and_then(Connection::tcp_info) {
+            while let Some(info) = self.tcp_info() {
                 if info.outstanding > 0 || info.acked != acked {
                     (acked, quiet_since) = (info.acked, Instant::now());
                 } else if quiet_since.elapsed() >= FAREWELL_QUIET {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gio::prelude::*;
 use gstreamer::glib;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use tokio::sync::{Notify, mpsc};
 
 /// How far a connection attempt got.
@@ -223,6 +223,19 @@ impl Connection {
         }
     }
 
+    /// Has the kernel hold no more than about `bytes`, sent or not (`SO_SNDBUF`; its own overhead counts in, and it takes
+    /// twice what it is told for that). Not where bbr is at work, which itself keeps what is under way small, and needs more
+    /// now and then to see what else fits.
+    pub fn bound_send_buffer(&self, bytes: u32) {
+        let congestion_control = getsockopt(&self.0, sockopt::TcpCongestion);
+        if congestion_control.is_ok_and(|name| name.as_encoded_bytes().starts_with(b"bbr")) {
+            return;
+        }
+        if let Err(error) = setsockopt(&self.0, sockopt::SndBuf, &(bytes as usize * 2 / 3)) {
+            tracing::debug!(%error, "SO_SNDBUF");
+        }
+    }
+
     /// Asks the kernel how the connection stands; `None` where the kernel is too old to say (before 5.4).
     pub fn tcp_info(&self) -> Option<TcpInfo> {
         let mut info = [0_u8; 256];
@@ -283,6 +296,23 @@ mod tests {
         let after = connection.tcp_info().unwrap();
         assert_eq!(after.acked - before.acked, 10_000);
         assert!(after.window > 0);
+    }
+
+    #[test]
+    fn the_send_buffer_is_bounded_unless_bbr_is_at_work() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for (congestion_control, bounded) in [("reno", true), ("bbr", false)] {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let connection = Connection::tuned(client.as_fd().try_clone_to_owned().unwrap());
+            if setsockopt(&connection.0, sockopt::TcpCongestion, &congestion_control.into()).is_err() {
+                assert_eq!(congestion_control, "bbr", "every kernel has reno");
+                continue;
+            }
+            let before = getsockopt(&connection.0, sockopt::SndBuf).unwrap();
+            connection.bound_send_buffer(24_000);
+            let after = getsockopt(&connection.0, sockopt::SndBuf).unwrap();
+            assert_eq!(after, if bounded { 32_000 } else { before }, "{congestion_control}");
+        }
     }
 
     #[tokio::test]

@@ -58,8 +58,16 @@ impl Rate {
     pub fn sampled(&mut self, sample: Sample, now: Time) -> Option<Decision> {
         let before = self.decision();
         let after = self.hear(Event::Sampled(sample), now);
-        tracing::trace!(?sample, decision = ?after, at = ?now, "the connection, sampled");
+        tracing::trace!(?sample, decision = ?after, send_buffer = self.send_buffer(), at = ?now, "the connection, sampled");
         (after != before).then_some(after)
+    }
+
+    /// How much the kernel may hold for the publication, bytes; none while it may decide that itself.
+    pub fn send_buffer(&self) -> Option<u32> {
+        match &self.uplink {
+            Uplink::Taken(_) => None,
+            Uplink::Followed(follow) => follow.send_buffer(),
+        }
     }
 
     /// What the network carried the last time, bit/s of video.

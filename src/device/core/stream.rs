@@ -233,7 +233,12 @@ impl Core {
                 return;
             }
             publisher::Event::Sampled(sample) => {
-                if let Some(what) = stream.rate.sampled(sample, now) {
+                let before = stream.rate.send_buffer();
+                let what = stream.rate.sampled(sample, now);
+                if let Some(bytes) = stream.rate.send_buffer().filter(|bytes| before != Some(*bytes)) {
+                    self.effects.push(Effect::BoundSendBuffer(publisher, bytes));
+                }
+                if let Some(what) = what {
                     self.encode(what);
                 }
                 return;

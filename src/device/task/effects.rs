@@ -48,6 +48,11 @@ impl Task {
                 let events = self.publisher_events.clone();
                 self.publishers.insert(attempt, Publisher::open(attempt, target, self.feed.clone(), events));
             }
+            Effect::BoundSendBuffer(attempt, bytes) => {
+                if let Some(publisher) = self.publishers.get(&attempt) {
+                    publisher.bound_send_buffer(bytes);
+                }
+            }
             Effect::ClosePublisher(attempt) => {
                 if let Some(publisher) = self.publishers.get_mut(&attempt) {
                     publisher.close();

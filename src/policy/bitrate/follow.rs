@@ -12,6 +12,9 @@
 //! - **Probe**: with no queue and a scene that fills the rate, up in steps, small near the rate that was too much last,
 //!   larger with each that went well beyond it.
 //!
+//! - **Send buffer**: what the kernel has taken cannot be called back, and a network's full queue loses segments, which then
+//!   wait behind it. So the kernel gets no more than keeps the link busy; the rest waits where it can be dropped.
+//!
 //! Below [`Settings::floor`] (or below what the encoder was seen to need) pictures are left out instead of made coarser.
 
 use std::collections::VecDeque;
@@ -41,6 +44,16 @@ const BUSY: Duration = Duration::from_secs(1);
 /// TCP holds back when less than this share is under way of what an empty link holds at the rate of this time.
 const HELD_BACK: f64 = 0.5;
 const USUALLY: Duration = Duration::from_secs(2);
+/// The kernel holds what is made in two of the empty link's round trips, the second for what waits for a lost segment, and in
+/// this time,
+const SLACK: Duration = Duration::from_millis(100);
+/// but no less, bytes,
+const LEAST_BUFFER: f64 = 16e3;
+/// in steps of so many.
+const BUFFER_STEP: f64 = 4e3;
+/// While nothing arrives so many bytes more at each sample, up to so many times as much in all.
+const MORE_BUFFER: u32 = 16_000;
+const MOST_MORE: u32 = 3;
 /// Between two falls; the encoder needs a moment to obey.
 const BETWEEN_FALLS: Duration = Duration::from_millis(300);
 /// Between two rises.
@@ -108,6 +121,8 @@ pub struct Follow {
     held_until: Time,
     /// Since when a queue drains.
     draining_since: Option<Time>,
+    /// Bytes.
+    send_buffer: Option<u32>,
     may_fall: Time,
     may_rise: Time,
     step: f64,
@@ -160,6 +175,7 @@ impl Follow {
             standing_since: None,
             held_until: Time::ZERO,
             draining_since: None,
+            send_buffer: None,
             may_fall: Time::ZERO,
             may_rise: Time::ZERO,
             step: STEP.0,
@@ -177,6 +193,22 @@ impl Follow {
     /// Bit/s of video that the network carried of late, if that was ever less than wanted.
     pub fn carries(&self) -> Option<u32> {
         self.ceiling.map(|_| self.usual as u32)
+    }
+
+    /// How much the kernel may hold for this connection, bytes, sent or not; none before anything is known of it.
+    pub fn send_buffer(&self) -> Option<u32> {
+        self.send_buffer
+    }
+
+    /// More while nothing arrives: if all that is under way was lost, TCP learns of it by what is sent after it, or by its
+    /// timer, which is slow.
+    fn bound_send_buffer(&mut self) {
+        let Some(round_trip) = self.least_round_trip.value() else { return };
+        let bytes = (self.rate + self.beside_video()) / 8.0 * (2 * round_trip + SLACK).as_secs_f64();
+        let bytes = ((bytes.max(LEAST_BUFFER) / BUFFER_STEP).ceil() * BUFFER_STEP) as u32;
+        let stands = !self.history.moved() && self.history.under_way() > 0;
+        let before = self.send_buffer.filter(|_| stands).unwrap_or_default();
+        self.send_buffer = Some((before + MORE_BUFFER * u32::from(stands)).clamp(bytes, MOST_MORE * bytes));
     }
 
     /// What it decided last.
@@ -210,6 +242,7 @@ impl Follow {
         } else if excess <= NONE {
             self.probe(now);
         }
+        self.bound_send_buffer();
     }
 
     /// How much longer than on an empty link bytes waited.
@@ -257,13 +290,15 @@ impl Follow {
 
     /// The part of a rate that is left for video.
     fn without_sound(&self, rate: f64) -> f64 {
-        // Sound and headers, from what was produced when there was time to tell.
-        let span = Duration::from_secs(2);
-        let beside = match (self.history.produced(span), self.history.encoded(span)) {
+        (rate - self.beside_video()).max(0.0)
+    }
+
+    /// Bit/s of sound and headers, from what was produced when there was time to tell.
+    fn beside_video(&self) -> f64 {
+        match (self.history.produced(USUALLY), self.history.encoded(USUALLY)) {
             (Some(produced), Some(encoded)) => (produced - encoded).clamp(0.0, 400e3),
             _ => 0.0,
-        };
-        (rate - beside).max(0.0)
+        }
     }
 
     fn fall(&mut self, excess: Duration, now: Time) {
@@ -371,6 +406,7 @@ impl Rule for Follow {
                 self.least_round_trip = Least::default();
                 self.standing_since = None;
                 self.draining_since = None;
+                self.send_buffer = None;
                 self.fewer_since = None;
                 // What a connection carried while it died says nothing about the next one.
                 if self.rate < self.usual {

@@ -92,6 +92,27 @@ fn it_falls_within_a_second_and_is_back_within_ten() {
 }
 
 #[test]
+fn the_kernel_holds_what_keeps_the_link_busy_and_more_when_nothing_arrives() {
+    let mut link = Link::new(5e6);
+    link.run(5);
+    // Two round trips and a tenth of a second of 2 Mbit/s.
+    let before = link.rule.send_buffer().expect("the link is known");
+    assert!((45_000..50_000).contains(&before), "{before}");
+    link.capacity = 0.6e6;
+    link.run(1);
+    let fallen = link.rule.send_buffer().expect("it still is");
+    assert!(fallen <= 16_000, "{fallen}");
+    link.capacity = 0.0;
+    link.run(1);
+    assert_eq!(link.rule.send_buffer(), Some(3 * fallen));
+    link.capacity = 0.6e6;
+    link.run(1);
+    assert_eq!(link.rule.send_buffer(), Some(fallen));
+    link.rule.on(Event::Connected, link.now);
+    assert_eq!(link.rule.send_buffer(), None, "another connection may be over another network");
+}
+
+#[test]
 fn a_still_scene_takes_nothing_away_and_proves_nothing() {
     let mut link = Link::new(1e6);
     let before = link.run(30).bitrate;
