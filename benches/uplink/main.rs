@@ -42,7 +42,10 @@ struct Arguments {
     /// Simulate only; writes no file
     #[arg(long)]
     simulated: bool,
-    /// Only the real link of this congestion control, in the rig, with delay and loss; writes no file
+    /// Only lenscast on the real link of this congestion control, in a network namespace; writes no file
+    #[arg(long, value_name = "CONGESTION", conflicts_with = "rig")]
+    real: Option<String>,
+    /// The same in the rig, with delay and loss
     #[arg(long, value_name = "CONGESTION")]
     rig: Option<String>,
     /// Percent of the packets that get lost there
@@ -95,6 +98,10 @@ fn main() {
         return;
     }
     let phase = Duration::from_secs(arguments.phase);
+    if let Some(congestion) = &arguments.real {
+        println!("{}", real::row(real::ALL[0], congestion, phase));
+        return;
+    }
     if let Some(congestion) = &arguments.rig {
         println!("{}", rig::row("lenscast", rig::Who::Daemon, congestion, arguments.loss, phase));
         return;

@@ -25,7 +25,7 @@ pub const SETTLED: Duration = Duration::from_secs(6);
 pub const VIDEO: VideoSettings = VideoSettings { width: 640, height: 360, frame_rate: 30, bitrate: 2_500_000 };
 
 #[derive(Clone, Copy)]
-enum Who {
+pub enum Who {
     /// The daemon with this in its configuration.
     Daemon(&'static str),
     /// The daemon's capture and publisher under the rule of the contestant of this name.
@@ -33,7 +33,8 @@ enum Who {
     GstLaunch,
 }
 
-const ALL: [(&str, Who); 5] = [
+/// Who takes part; lenscast is the first.
+pub const ALL: [(&str, Who); 5] = [
     ("lenscast", Who::Daemon("")),
     ("belacoder's rule", Who::Rule("belacoder")),
     ("OBS's rule", Who::Rule("OBS")),
@@ -72,7 +73,7 @@ pub fn section(phase: Duration) -> String {
     for congestion in ["bbr", "cubic"] {
         let _ = writeln!(text, "\n### {congestion}\n\n{TABLE}");
         let rows = thread::scope(|scope| {
-            let runs = ALL.map(|(name, who)| scope.spawn(move || row(name, who, congestion, phase)));
+            let runs = ALL.map(|one| scope.spawn(move || row(one, congestion, phase)));
             runs.map(|run| run.join().unwrap_or_else(|_| "| a run failed |".to_owned()))
         });
         text.push_str(&rows.join("\n"));
@@ -81,7 +82,8 @@ pub fn section(phase: Duration) -> String {
     text
 }
 
-fn row(name: &str, who: Who, congestion: &str, phase: Duration) -> String {
+/// One run, as a line of the table.
+pub fn row((name, who): (&str, Who), congestion: &str, phase: Duration) -> String {
     let namespace = Namespace::new();
     namespace.congestion_control(congestion);
     let nginx = Nginx::start_in(&namespace);
