@@ -123,7 +123,7 @@ impl Publisher {
         drop(self.close.take()); // the dropped sender is the message
     }
 
-    /// Has the kernel hold no more than about so many bytes; see [`Connection::bound_send_buffer`].
+    /// Has the kernel hold no more than so many bytes; see [`Connection::bound_send_buffer`].
     pub fn bound_send_buffer(&self, bytes: u32) {
         if let Some(socket) = self.intake.socket.get() {
             socket.bound_send_buffer(bytes);

@@ -223,15 +223,15 @@ impl Connection {
         }
     }
 
-    /// Has the kernel hold no more than about `bytes`, sent or not (`SO_SNDBUF`; its own overhead counts in, and it takes
-    /// twice what it is told for that). Not where bbr is at work, which itself keeps what is under way small, and needs more
-    /// now and then to see what else fits.
+    /// Has the kernel hold no more than `bytes` of its memory for what is sent and what is to be (`SO_SNDBUF`, of which it
+    /// takes twice what it is told). Not where bbr is at work, which itself keeps what is under way small, and needs more now
+    /// and then to see what else fits.
     pub fn bound_send_buffer(&self, bytes: u32) {
         let congestion_control = getsockopt(&self.0, sockopt::TcpCongestion);
         if congestion_control.is_ok_and(|name| name.as_encoded_bytes().starts_with(b"bbr")) {
             return;
         }
-        if let Err(error) = setsockopt(&self.0, sockopt::SndBuf, &(bytes as usize * 2 / 3)) {
+        if let Err(error) = setsockopt(&self.0, sockopt::SndBuf, &(bytes as usize / 2)) {
             tracing::debug!(%error, "SO_SNDBUF");
         }
     }
@@ -311,7 +311,7 @@ mod tests {
             let before = getsockopt(&connection.0, sockopt::SndBuf).unwrap();
             connection.bound_send_buffer(24_000);
             let after = getsockopt(&connection.0, sockopt::SndBuf).unwrap();
-            assert_eq!(after, if bounded { 32_000 } else { before }, "{congestion_control}");
+            assert_eq!(after, if bounded { 24_000 } else { before }, "{congestion_control}");
         }
     }
 

@@ -45,11 +45,13 @@ const BUSY: Duration = Duration::from_secs(1);
 const HELD_BACK: f64 = 0.5;
 const USUALLY: Duration = Duration::from_secs(2);
 /// The kernel holds what is made in two of the empty link's round trips, the second for what waits for a lost segment, and in
-/// this time,
+/// this time.
 const SLACK: Duration = Duration::from_millis(100);
-/// but no less, bytes,
-const LEAST_BUFFER: f64 = 16e3;
-/// in steps of so many.
+/// Of its memory each message takes so many bytes beside its own,
+const OVERHEAD: f64 = 2e3;
+/// and so many sound messages a second come beside the pictures.
+const SOUNDS: u32 = 50;
+/// It is told in steps of so many bytes.
 const BUFFER_STEP: f64 = 4e3;
 /// While nothing arrives so many bytes more at each sample, up to so many times as much in all.
 const MORE_BUFFER: u32 = 16_000;
@@ -195,17 +197,22 @@ impl Follow {
         self.ceiling.map(|_| self.usual as u32)
     }
 
-    /// How much the kernel may hold for this connection, bytes, sent or not; none before anything is known of it.
+    /// How much the kernel may hold for this connection, sent or not, bytes of its memory; none before anything is known of
+    /// it.
     pub fn send_buffer(&self) -> Option<u32> {
         self.send_buffer
     }
 
     /// More while nothing arrives: if all that is under way was lost, TCP learns of it by what is sent after it, or by its
     /// timer, which is slow.
-    fn bound_send_buffer(&mut self) {
+    fn bound_send_buffer(&mut self, now: Time) {
         let Some(round_trip) = self.least_round_trip.value() else { return };
-        let bytes = (self.rate + self.beside_video()) / 8.0 * (2 * round_trip + SLACK).as_secs_f64();
-        let bytes = ((bytes.max(LEAST_BUFFER) / BUFFER_STEP).ceil() * BUFFER_STEP) as u32;
+        let made = self.rate + self.beside_video();
+        // A link that is kept less than busy would not drain, and seem to carry less and less.
+        let busy = self.draining_since.map_or(made, |since| made.max(self.carried_since(since + DELIVERY, now)));
+        let second = busy / 8.0 + f64::from(self.frame_rate + SOUNDS) * OVERHEAD;
+        let bytes = second * (2 * round_trip + SLACK).as_secs_f64();
+        let bytes = ((bytes / BUFFER_STEP).ceil() * BUFFER_STEP) as u32;
         let stands = !self.history.moved() && self.history.under_way() > 0;
         let before = self.send_buffer.filter(|_| stands).unwrap_or_default();
         self.send_buffer = Some((before + MORE_BUFFER * u32::from(stands)).clamp(bytes, MOST_MORE * bytes));
@@ -242,7 +249,7 @@ impl Follow {
         } else if excess <= NONE {
             self.probe(now);
         }
-        self.bound_send_buffer();
+        self.bound_send_buffer(now);
     }
 
     /// How much longer than on an empty link bytes waited.
@@ -277,6 +284,13 @@ impl Follow {
         let arrived = self.history.arrived(DELIVERY)?;
         let usually = self.history.arrived(USUALLY).filter(|_| now < self.held_until);
         Some(usually.map_or(arrived, |usually| usually.max(arrived)))
+    }
+
+    /// The most bit/s that the link carried since then; what it carries now, if that is still to come.
+    fn carried_since(&self, since: Time, now: Time) -> f64 {
+        let within = now.checked_sub(since);
+        let most = within.and_then(|within| self.history.most_arrived(DELIVERY, within));
+        most.or_else(|| self.carried(now)).unwrap_or_default()
     }
 
     /// What the encoder is to be told so that it makes `rate`: one that keeps to a small buffer makes somewhat less than told.

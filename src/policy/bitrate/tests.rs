@@ -95,19 +95,19 @@ fn it_falls_within_a_second_and_is_back_within_ten() {
 fn the_kernel_holds_what_keeps_the_link_busy_and_more_when_nothing_arrives() {
     let mut link = Link::new(5e6);
     link.run(5);
-    // Two round trips and a tenth of a second of 2 Mbit/s.
+    // Two round trips and a tenth of a second of 2 Mbit/s and of 80 messages.
     let before = link.rule.send_buffer().expect("the link is known");
-    assert!((45_000..50_000).contains(&before), "{before}");
+    assert_eq!(before, 76_000);
     link.capacity = 0.6e6;
     link.run(1);
     let fallen = link.rule.send_buffer().expect("it still is");
-    assert!(fallen <= 16_000, "{fallen}");
+    assert!((40_000..=44_000).contains(&fallen), "{fallen}");
     link.capacity = 0.0;
     link.run(1);
-    assert_eq!(link.rule.send_buffer(), Some(3 * fallen));
+    assert!(link.rule.send_buffer() > Some(2 * fallen), "{:?}", link.rule.send_buffer());
     link.capacity = 0.6e6;
     link.run(1);
-    assert_eq!(link.rule.send_buffer(), Some(fallen));
+    assert!(link.rule.send_buffer() <= Some(fallen), "{:?}", link.rule.send_buffer());
     link.rule.on(Event::Connected, link.now);
     assert_eq!(link.rule.send_buffer(), None, "another connection may be over another network");
 }
