@@ -138,7 +138,7 @@ def serve(board, deadline):
         print(json.dumps(answer), flush=True)
 
     tell(board.place())
-    told = board.machine
+    told, text = board.machine, ""
     while remaining := max(0.0, deadline - time.monotonic()):
         selector = selectors.DefaultSelector()
         selector.register(sys.stdin, selectors.EVENT_READ)
@@ -149,20 +149,23 @@ def serve(board, deadline):
                 tell({"ended": told.process.wait()})
                 told = None
                 continue
-            words = os.read(sys.stdin.fileno(), 4096).decode()
-            if not words:
+            more = os.read(sys.stdin.fileno(), 4096).decode()
+            if not more:
                 return 0
-            word, *networks = words.split()
-            if word == "cut":
-                board.end()
-                tell({"ended": None})
-                told = None
-            elif word == "boot":
-                board.boot(networks[0] if networks else "tap")
-                tell(board.place())
-                told = board.machine
-            else:
-                fail(2, f"not a word it knows: {word}")
+            # A line may come in pieces.
+            *lines, text = (text + more).split("\n")
+            for line in lines:
+                word, *networks = line.split()
+                if word == "cut":
+                    board.end()
+                    tell({"ended": None})
+                    told = None
+                elif word == "boot":
+                    board.boot(networks[0] if networks else "tap")
+                    tell(board.place())
+                    told = board.machine
+                else:
+                    fail(2, f"not a word it knows: {word}")
     fail(TIME_OVER, f"its time is over; its console says:\n{last_words(board.console)}")
 
 
