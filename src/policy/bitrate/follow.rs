@@ -53,6 +53,8 @@ const OVERHEAD: f64 = 2e3;
 const SOUNDS: u32 = 50;
 /// It is told in steps of so many bytes.
 const BUFFER_STEP: f64 = 4e3;
+/// No more, bytes: what the kernel would take by itself (the third value of `net.ipv4.tcp_wmem`).
+const MOST_BUFFER: f64 = 4e6;
 /// While nothing arrives so many bytes more at each sample, up to so many times as much in all.
 const MORE_BUFFER: u32 = 16_000;
 const MOST_MORE: u32 = 3;
@@ -212,7 +214,7 @@ impl Follow {
         let busy = self.draining_since.map_or(made, |since| made.max(self.carried_since(since + DELIVERY, now)));
         let second = busy / 8.0 + f64::from(self.frame_rate + SOUNDS) * OVERHEAD;
         let bytes = second * (2 * round_trip + SLACK).as_secs_f64();
-        let bytes = ((bytes / BUFFER_STEP).ceil() * BUFFER_STEP) as u32;
+        let bytes = ((bytes.min(MOST_BUFFER) / BUFFER_STEP).ceil() * BUFFER_STEP) as u32;
         let stands = !self.history.moved() && self.history.under_way() > 0;
         let before = self.send_buffer.filter(|_| stands).unwrap_or_default();
         self.send_buffer = Some((before + MORE_BUFFER * u32::from(stands)).clamp(bytes, MOST_MORE * bytes));

@@ -221,6 +221,7 @@ proptest! {
             };
             let decision = rule.on(Event::Sampled(sample), now);
             prop_assert!((24_000..=limit).contains(&decision.bitrate), "{decision:?}");
+            prop_assert!(rule.send_buffer().is_some_and(|bytes| (16_000..=12_000_000).contains(&bytes)));
         }
     }
 }
