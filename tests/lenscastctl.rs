@@ -345,7 +345,9 @@ fn signals_reach_the_program() {
     for (signal, name) in [(nix::sys::signal::Signal::SIGINT, "INT"), (nix::sys::signal::Signal::SIGTERM, "TERM")] {
         let daemon = Daemon::start(grant);
         let script = format!("trap 'echo got {name}; exit 5' {name}; echo ready; while :; do sleep 0.05; done");
-        let running = Running::start(daemon.ctl(&["camera", "acquire", "--", "sh", "-c", &script]));
+        // A shell cannot trap what was ignored before it began, as `make test &` has it.
+        let program = ["env", "--default-signal=INT", "sh", "-c", &script];
+        let running = Running::start(daemon.ctl(&[&["camera", "acquire", "--"][..], &program].concat()));
         assert_eq!(running.line(), "ready");
         running.signal(signal);
         assert_eq!(running.line(), format!("got {name}"));
