@@ -318,7 +318,7 @@ fn encoder_branch(
     Ok(Some(encoder))
 }
 
-/// What `gst_video_event_new_upstream_force_key_unit` makes. For this alone libgstvideo and all it brings along would take 0.4
+/// What `gst_video_event_new_upstream_force_key_unit` makes. For this alone libgstvideo and all it brings along would take 0.3
 /// MB of an idle daemon's memory.
 fn force_key_unit() -> gst::Event {
     let what = gst::Structure::builder("GstForceKeyUnit").field("all-headers", true).field("count", 0_u32).build();
