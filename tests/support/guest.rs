@@ -204,7 +204,8 @@ impl Drop for Guest {
         if !std::thread::panicking() {
             return;
         }
-        let line = "dmesg | tail -n 15; for log in /run/webcam-*.log; do echo; echo $log:; tail -n 15 $log; done";
+        let line = "dmesg | tail -n 15; for log in /run/webcam-*.log; do echo; echo $log:; tail -n 15 $log; done; \
+                    ls -l /dev/video* /dev/media*; journalctl --no-pager -u lenscastd -n 80 2> /dev/null";
         let mut said = String::new();
         if let Ok((stream, _)) = self.connect(&json!({"run": ["sh", "-c", line]}), ANSWER) {
             let answers = BufReader::new(stream).lines().map_while(Result::ok);
