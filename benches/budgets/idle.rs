@@ -15,13 +15,15 @@ use crate::{Extent, progress};
 const SOON: Duration = Duration::from_secs(15);
 const STREAMS: usize = 10;
 const STREAM: Duration = Duration::from_secs(1);
+/// CPU time after streams is taken over this part of the time before them: only whether it is the same.
+const SHORTER: u32 = 10;
 /// For what ends in the background.
 const SETTLE: Duration = Duration::from_secs(3);
 
-fn measure(extent: &Extent, daemons: &mut [Daemon], what: &str) -> Vec<Usage> {
+fn measure(window: Duration, daemons: &mut [Daemon], what: &str) -> Vec<Usage> {
     sleep(SETTLE);
     let pids: Vec<u32> = daemons.iter_mut().map(|daemon| daemon.process().pid()).collect();
-    let usage = Usage::over(extent.idle, &pids);
+    let usage = Usage::over(window, &pids);
     progress(&format!("idle, {what}: {usage:.2?}"));
     usage
 }
@@ -52,13 +54,15 @@ fn rows(usage: &[Usage], when: &str) -> [Row; 3] {
 
 /// Measures it.
 pub fn section(extent: &Extent) -> Section {
+    // The first start with this list of plugins looks at all that are installed, and has 1.2 MB more for it.
+    warm_daemon().finish();
     let mut daemons: Vec<Daemon> = (0..extent.runs).map(|_| warm_daemon()).collect();
-    let fresh = measure(extent, &mut daemons, "before the first stream");
+    let fresh = measure(extent.idle, &mut daemons, "before the first stream");
     let nginx = Nginx::start();
     for (number, daemon) in daemons.iter().enumerate() {
         stream(daemon, &nginx, &format!("daemon-{number}"));
     }
-    let used = measure(extent, &mut daemons, "after ten streams");
+    let used = measure(extent.idle / SHORTER, &mut daemons, "after ten streams");
     for daemon in daemons {
         daemon.finish();
     }
@@ -69,11 +73,13 @@ pub fn section(extent: &Extent) -> Section {
     Section {
         title: "Idle, and on disk",
         method: format!(
-            "The control socket is open and nobody uses the camera, for {} s; {} daemons side by side, before and after \
-             ten streams of {} s of 1280x720 at 30 fps each. GStreamer's registry holds all plugins of Debian's packages.",
+            "The control socket is open and nobody uses the camera, for {} s, or {} s after ten streams of {} s of \
+             1280x720 at 30 fps each; {} daemons side by side, of which none is the first after plugins of GStreamer were \
+             installed. All of Debian's are.",
             extent.idle.as_secs(),
-            extent.runs,
-            STREAM.as_secs()
+            (extent.idle / SHORTER).as_secs(),
+            STREAM.as_secs(),
+            extent.runs
         ),
         rows,
     }

@@ -93,7 +93,7 @@ impl Extent {
             let short = Duration::from_secs(3);
             return Self { runs: 1, window: short, kills: 2, photos: 3, idle: short };
         }
-        let (window, idle) = (Duration::from_secs(20), Duration::from_secs(30));
+        let (window, idle) = (Duration::from_secs(20), Duration::from_mins(10));
         Self { runs, window, kills: runs * 4, photos: runs * 4, idle }
     }
 }
@@ -112,7 +112,7 @@ fn main() {
         return passthrough::run(&pair[0], &pair[1]);
     }
     if !arguments.bench {
-        println!("measures for half an hour; run it by cargo bench");
+        println!("measures for three quarters of an hour; run it by cargo bench");
         return;
     }
     build_release();

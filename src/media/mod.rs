@@ -23,6 +23,7 @@ mod memory;
 pub mod opus;
 mod photo;
 mod pipeline;
+mod plugins;
 pub mod profile;
 pub mod publisher;
 mod sequence;
@@ -37,20 +38,38 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use gio::prelude::*;
+use profile::Profile;
 
-/// Initialises GStreamer once; later calls return the first one's outcome.
+/// Initialises GStreamer once, with all of its plugins; later calls return the first one's outcome.
 ///
 /// # Errors
 /// The reason in words, when GStreamer is not usable at all.
-#[expect(unsafe_code, reason = "GStreamer is told by an environment variable")]
 pub fn init() -> Result<(), String> {
+    init_for(None)
+}
+
+/// The same with no more plugins than the pipelines here and the encoders of these profiles need.
+///
+/// # Errors
+/// As for [`init`].
+pub fn init_with(profiles: &[Profile]) -> Result<(), String> {
+    init_for(Some(profiles))
+}
+
+#[expect(unsafe_code, reason = "GStreamer is told by environment variables")]
+fn init_for(profiles: Option<&[Profile]>) -> Result<(), String> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     DONE.get_or_init(|| {
         memory::share();
         // GStreamer 1.22 leaks a V4L2 element, its buffer pool and 13 to 15 descriptors with every stop if it leaves the
         // kernel's buffers to their users ("orphans" them); this has it wait for them instead.
-        // SAFETY: no thread of GStreamer's runs yet, and the daemon itself has started none that reads the environment.
-        unsafe { std::env::set_var("GST_V4L2_FORCE_DRAIN", "1") };
+        // SAFETY: no thread of GStreamer's runs yet, and the program itself has started none that reads the environment.
+        unsafe {
+            std::env::set_var("GST_V4L2_FORCE_DRAIN", "1");
+            if let Some(profiles) = profiles {
+                plugins::restrict(profiles);
+            }
+        }
         gstreamer::init().map_err(|error| error.to_string())?;
         log::take_over();
         Ok(())

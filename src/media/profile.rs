@@ -33,6 +33,10 @@ pub struct Profile {
     pub hardware: bool,
     /// Names of GStreamer elements, `*` for any text; the first that exists is used.
     pub elements: Vec<String>,
+    /// The plugins that these are in, as `gst-inspect-1.0 ELEMENT` names them; more than there are does no harm. Without any,
+    /// GStreamer looks at all that are installed.
+    #[serde(default)]
+    pub plugins: Vec<String>,
     /// Raw formats it takes, cheapest first.
     pub raw_formats: Vec<String>,
     /// The H.264 profile asked of it in the caps.

@@ -201,11 +201,12 @@ struct Task {
 
 impl Task {
     fn start(config: Config) -> Result<(Self, Events), StartError> {
-        crate::media::init().map_err(StartError::GStreamer)?;
+        let profiles = load_profiles(&config)?;
+        crate::media::init_with(&profiles).map_err(StartError::GStreamer)?;
         if let Some(file) = &config.tls.ca_file {
             crate::media::trust(file).map_err(StartError::Authorities)?;
         }
-        let encoders = Arc::new(Encoders::new(load_profiles(&config)?));
+        let encoders = Arc::new(Encoders::new(profiles));
         let bind = |address| metrics_link::bind(address).map_err(|error| StartError::Metrics(address, error));
         let metrics_listener = config.metrics.listen.map(bind).transpose()?;
         // Last: whoever finds it there finds everything else there too.
