@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Encoders {
     profiles: Vec<Profile>,
     trials: Mutex<HashMap<TrialKey, Result<Trial, Failure>>>,
     failed_in_use: Mutex<HashSet<TrialKey>>,
+    /// Elements may be there now that GStreamer does not know of.
+    hardware_changed: AtomicBool,
 }
 
 /// Software does what it does at any size; hardware has limits.
@@ -52,7 +55,7 @@ type TrialKey = (String, Option<(u32, u32)>);
 impl Encoders {
     /// Those of `profiles`, in their order.
     pub fn new(profiles: Vec<Profile>) -> Self {
-        Self { profiles, trials: Mutex::default(), failed_in_use: Mutex::default() }
+        Self { profiles, trials: Mutex::default(), failed_in_use: Mutex::default(), hardware_changed: false.into() }
     }
 
     /// The first profile that works for these settings; `wanted` is `auto` or a profile's name. Blocks for the time of
@@ -140,12 +143,16 @@ impl Encoders {
     pub fn forget_failures(&self) {
         self.trials().retain(|_, trial| trial.is_ok());
         self.failed_in_use().clear();
+        self.hardware_changed.store(true, Ordering::Relaxed);
     }
 
     fn trial(&self, profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure> {
         let key = key(profile, settings);
         if let Some(known) = self.trials().get(&key) {
             return known.clone();
+        }
+        if profile.hardware && self.hardware_changed.swap(false, Ordering::Relaxed) {
+            self.look_for_elements();
         }
         let result = try_out(profile, settings);
         match &result {
@@ -154,6 +161,15 @@ impl Encoders {
         }
         self.trials().insert(key, result.clone());
         result
+    }
+
+    /// A plugin registers elements for devices that are there when it is loaded, and GStreamer believes until then what a
+    /// process before this one saw. At a boot the encoder's driver may come after the daemon.
+    fn look_for_elements(&self) {
+        for name in self.profiles.iter().filter(|profile| profile.hardware).flat_map(|profile| &profile.plugins) {
+            // Most of them are not on this board.
+            let _ = gst::Plugin::load_by_name(name);
+        }
     }
 
     fn failed_in_use(&self) -> std::sync::MutexGuard<'_, HashSet<TrialKey>> {

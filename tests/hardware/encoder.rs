@@ -16,6 +16,20 @@ fn without_one_software_encodes() {
     live.finish();
 }
 
+/// As at a boot, when drivers come in any order.
+#[test]
+fn one_that_comes_after_the_daemon_is_used() {
+    let guest = Guest::boot();
+    let mut live = Live::prepare(&guest, "");
+    guest.hardware("encoder");
+    guest.webcam("0001", WEBCAM);
+    live.daemon.control().granted(&live.request(SIZE, 500_000));
+    live.watch.wait_state("streaming", LIVE);
+    live.recordings.wait_frames(0, 30, LIVE);
+    assert_eq!(live.camera()["encoder"], "v4l2");
+    live.finish();
+}
+
 #[test]
 fn one_that_others_hold_is_passed_over() {
     let guest = Guest::boot();
