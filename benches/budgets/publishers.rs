@@ -63,7 +63,7 @@ impl Peer {
                 "videotestsrc is-live=true pattern=smpte \
                  ! video/x-raw,format=I420,width=1280,height=720,framerate=30/1,pixel-aspect-ratio=1/1 \
                  ! queue max-size-buffers=3 leaky=downstream \
-                 ! x264enc tune=zerolatency speed-preset=ultrafast bframes=0 aud=false vbv-buf-capacity=250 \
+                 ! x264enc tune=zerolatency speed-preset=ultrafast bframes=0 aud=false vbv-buf-capacity=150 \
                    bitrate=2000 key-int-max=30 \
                  ! video/x-h264,profile=constrained-baseline ! h264parse \
                  ! flvmux name=mux streamable=true ! rtmp2sink chunk-size=65536 location={url} \

@@ -101,7 +101,7 @@ fn capture(feed: &Arc<Feed>) -> (gst::Pipeline, AppSrc) {
     let description = format!(
         "appsrc name=camera is-live=true do-timestamp=true format=time max-buffers=2 leaky-type=downstream \
            caps=video/x-raw,format=I420,width={width},height={height},framerate=30/1 \
-         ! x264enc tune=zerolatency speed-preset=ultrafast bframes=0 aud=false vbv-buf-capacity=250 key-int-max=30 \
+         ! x264enc tune=zerolatency speed-preset=ultrafast bframes=0 aud=false vbv-buf-capacity=150 key-int-max=30 \
            bitrate={} ! video/x-h264,profile=constrained-baseline \
          ! h264parse ! video/x-h264,stream-format=avc,alignment=au ! appsink name=video sync=false \
          audiotestsrc is-live=true volume=0.1 samplesperbuffer=1024 ! audio/x-raw,rate=48000,channels=1 \

@@ -7,6 +7,7 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+mod figures;
 mod path;
 mod plot;
 mod publish;
@@ -99,11 +100,11 @@ fn main() {
     }
     let phase = Duration::from_secs(arguments.phase);
     if let Some(congestion) = &arguments.real {
-        println!("{}", real::row(real::ALL[0], congestion, phase));
+        println!("{}", real::run(real::ALL[0], congestion, phase));
         return;
     }
     if let Some(congestion) = &arguments.rig {
-        println!("{}", rig::row("lenscast", rig::Who::Daemon, congestion, arguments.loss, phase));
+        println!("{}", rig::run("lenscast", rig::Who::Daemon, congestion, arguments.loss, phase));
         return;
     }
     let first = if arguments.tuning { 0 } else { FIRST_UNSEEN };

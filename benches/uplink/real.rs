@@ -9,10 +9,10 @@ use std::time::Duration;
 use lenscast::protocol::VideoSettings;
 
 use crate::CONTESTANTS;
+use crate::figures::{Figures, TABLE};
 use crate::publish::publish;
 use crate::support::control::start;
-use crate::support::recordings::Recording;
-use crate::support::{Daemon, Namespace, Nginx, Process, Viewing, monotonic};
+use crate::support::{Daemon, Namespace, Nginx, Process, monotonic};
 
 const SOON: Duration = Duration::from_secs(20);
 /// kbit/s: what the link carries at first and at last, and between.
@@ -42,10 +42,6 @@ pub const ALL: [(&str, Who); 5] = [
     ("gst-launch-1.0", Who::GstLaunch),
 ];
 
-/// The head of each table.
-pub const TABLE: &str =
-    "| who | waits | gap | used at first | used of 600 kbit/s | used after | back |\n|---|---|---|---|---|---|---|";
-
 /// When what happened, on the monotonic clock.
 pub struct Times {
     /// The first picture was there.
@@ -73,7 +69,7 @@ pub fn section(phase: Duration) -> String {
     for congestion in ["bbr", "cubic"] {
         let _ = writeln!(text, "\n### {congestion}\n\n{TABLE}");
         let rows = thread::scope(|scope| {
-            let runs = ALL.map(|one| scope.spawn(move || row(one, congestion, phase)));
+            let runs = ALL.map(|one| scope.spawn(move || run(one, congestion, phase).to_string()));
             runs.map(|run| run.join().unwrap_or_else(|_| "| a run failed |".to_owned()))
         });
         text.push_str(&rows.join("\n"));
@@ -82,8 +78,8 @@ pub fn section(phase: Duration) -> String {
     text
 }
 
-/// One run, as a line of the table.
-pub fn row((name, who): (&str, Who), congestion: &str, phase: Duration) -> String {
+/// One run.
+pub fn run((name, who): (&str, Who), congestion: &str, phase: Duration) -> Figures {
     let namespace = Namespace::new();
     namespace.congestion_control(congestion);
     let nginx = Nginx::start_in(&namespace);
@@ -124,41 +120,7 @@ pub fn row((name, who): (&str, Who), congestion: &str, phase: Duration) -> Strin
         Times { begun, fell, rose, end }
     });
     let all = recordings.finish();
-    figures(name, &longest(&all), &times, all.len(), None)
-}
-
-/// What was seen of the publication with the most pictures.
-pub fn longest(all: &[Recording]) -> Viewing {
-    Viewing::of(all.iter().max_by_key(|recording| recording.frames().len()).expect("there was a picture"))
-}
-
-/// A line of the table; `left` is what the link itself counted, as shares of what it carries.
-pub fn figures(name: &str, whole: &Viewing, times: &Times, publications: usize, left: Option<[f64; 3]>) -> String {
-    let &Times { begun, fell, rose, end } = times;
-    let second = Duration::from_secs(1);
-    let before = whole.between(begun + SETTLED, fell);
-    let low = whole.between(fell + SETTLED, rose);
-    let after = whole.between(rose + SETTLED, end);
-    let (first, fallen) = (whole.between(begun + 5 * second, fell), whole.between(fell + second, end));
-    for stretch in [&first, &fallen] {
-        let (at, gap) = stretch.longest_gap_since();
-        let at = at.as_secs_f64() - fell.as_secs_f64();
-        eprintln!("{name}: {} ms without a picture, beginning {at:+.2} s from the fall", gap.as_millis());
-    }
-    let gap = first.longest_gap().max(fallen.longest_gap()).as_millis();
-    let judged = first.and(fallen);
-    let back = whole.between(rose, end).reached(0.9 * before.rate(), rose);
-    let back = back.map_or("never".to_owned(), |back| format!("{:.1} s", back.as_secs_f64()));
-    let again = if publications > 1 { " (lost the connection)" } else { "" };
-    let media = [before.rate() / f64::from(HIGH), low.rate() / f64::from(LOW), after.rate() / f64::from(HIGH)];
-    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
-    let used = media.map(percent);
-    let used = match left {
-        Some(left) => [0, 1, 2].map(|phase| format!("{} ({})", percent(left[phase]), used[phase])),
-        None => used,
-    };
-    let waits = judged.wait_p95().as_millis();
-    format!("| {name}{again} | {waits} ms | {gap} ms | {} | {back} |", used.join(" | "))
+    Figures::of(name, &all, &times, None)
 }
 
 /// The daemon's own elements with its own properties, and nothing that steers them.
@@ -173,7 +135,7 @@ pub fn gst_pipeline(url: &str) -> String {
     format!(
         "videotestsrc is-live=true pattern=snow ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 \
          ! queue max-size-buffers=3 leaky=downstream \
-         ! x264enc tune=zerolatency speed-preset=ultrafast bframes=0 aud=false vbv-buf-capacity=250 \
+         ! x264enc tune=zerolatency speed-preset=ultrafast bframes=0 aud=false vbv-buf-capacity=150 \
            bitrate=2500 key-int-max=30 \
          ! video/x-h264,profile=constrained-baseline ! h264parse \
          ! flvmux name=mux streamable=true ! rtmp2sink chunk-size=65536 location={url} \

@@ -45,7 +45,7 @@ impl Encoder {
     /// The next picture's size in bytes and whether it is a key frame; none where it is left out.
     fn picture(&mut self, decision: Decision, demand: f64, asked_for_key: bool) -> Option<(f64, bool)> {
         let target = f64::from(decision.bitrate);
-        // It obeys downwards within some pictures, upwards more slowly (x264 with a buffer of 250 ms).
+        // It obeys downwards within some pictures, upwards more slowly (x264 with a short buffer).
         let time = if target < self.rate { 0.15 } else { 0.8 };
         self.rate += (target - self.rate) * (1.0 / f64::from(FRAME_RATE) / time).min(1.0);
         self.until_key = self.until_key.saturating_sub(1);
