@@ -1,10 +1,13 @@
 //! A board that goes without a goodbye while live at lenscast-cloud, which lets it take its stream over.
 
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::scene::{BACK, LIVE, UP, WEBCAM, back_on, configure, control, disk};
 use crate::support::cloud_server::{CloudServer, TOKEN, USER};
 use crate::support::{Board, poll_until};
+
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(200);
 
 #[test]
 fn a_board_that_was_cut_off_while_live_comes_back_at_the_cloud() {
@@ -18,7 +21,11 @@ fn a_board_that_was_cut_off_while_live_comes_back_at_the_cloud() {
     configure(&board, &format!("[cloud]\nurl = \"{url}\"\ntoken = \"{TOKEN}\"\n"));
     poll_until("the glasses' link", UP, || cloud.log().contains("glasses connected").then_some(()));
     cloud.ctl(&["start", "--user", USER]);
-    let is_active = || cloud.streams()[0]["status"] == "active";
+    let is_active = || {
+        // Each question is a process on the machine that emulates the board.
+        sleep(BETWEEN_QUESTIONS);
+        cloud.streams()[0]["status"] == "active"
+    };
     poll_until("the stream to be active", LIVE, || is_active().then_some(()));
 
     back_on(&mut board);

@@ -264,7 +264,8 @@ impl Drop for CloudServer {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
+            // A test that polls fills it with its own questions.
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("cloud::control")).collect();
             eprintln!("---- the cloud's last words\n{}", lines[lines.len().saturating_sub(80)..].join("\n"));
         }
     }

@@ -16,6 +16,8 @@ impl Orchestration {
 
     pub(super) fn device_up(&mut self) {
         self.device = Device { down: None, present: true, wifi: None, ..self.device };
+        // What was told to a connection before this one may be lost, even if nobody saw its end.
+        self.streams.iter_mut().for_each(|stream| stream.asked = None);
         for (stream_id, app) in self.to_stop.clone() {
             self.command(GlassesCommand::Stop { stream_id, app });
         }
@@ -56,6 +58,7 @@ impl Orchestration {
         }
         stream.keep_alive.answered();
         stream.stale = false;
+        stream.asked = None;
         if status.state.is_terminal() {
             let end = stream.ending.take().map_or_else(|| Final::told(&status), |ending| ending.end);
             return self.finish(id, &end);
@@ -68,13 +71,15 @@ impl Orchestration {
         stream.glasses = Some(status);
     }
 
-    /// The glasses' whole state: what they do not run is over, or is started again if it was their restart that ended it.
+    /// The glasses' whole state: what they do not run is over, or is started again if it was their restart that ended it. They
+    /// tell it of themselves and when asked, and what they told before a start reached them says nothing of that.
     pub(super) fn snapshot(&mut self, stream: Option<GlassesStatus>, last_end: Option<&GlassesStatus>, now: Time) {
         let running = stream.as_ref().and_then(|status| status.stream_id.clone());
         self.to_stop.retain(|id, _| Some(id) == running.as_ref());
         for (stream_id, app) in self.to_stop.clone() {
             self.command(GlassesCommand::Stop { stream_id, app });
         }
+        let acknowledge = self.settings.timing.acknowledge;
         let lost: Vec<String> =
             self.streams.iter().map(|stream| stream.id.clone()).filter(|id| Some(id) != running.as_ref()).collect();
         for id in lost {
@@ -87,9 +92,13 @@ impl Orchestration {
             let revivable = ended.is_none_or(|end| {
                 matches!(end.cause.as_deref(), Some(DAEMON_RESTARTED | "shutdown" | "link_lost" | "keep_alive_timeout"))
             });
+            if revivable && stream.asked.is_some_and(|at| now < at + acknowledge) {
+                continue;
+            }
             if revivable && stream.restarts < RESTARTS {
                 stream.restarts += 1;
                 stream.started = now;
+                stream.asked = Some(now);
                 stream.glasses = None;
                 stream.stale = false;
                 stream.interrupted.get_or_insert(now);

@@ -209,6 +209,7 @@ impl Orchestration {
                 for stream in &mut self.streams {
                     stream.keep_alive.pause();
                     stream.stale = stream.glasses.is_some();
+                    stream.asked = None;
                 }
             }
             Event::Device { message, dialect } => {

@@ -124,9 +124,10 @@ impl Orchestration {
         Ok(())
     }
 
-    pub(super) fn begin(&mut self, stream: Stream) {
+    pub(super) fn begin(&mut self, mut stream: Stream) {
         self.actions.push(Action::Began { stream_id: stream.id.clone(), kind: stream.stream_kind() });
         self.command(stream.start());
+        stream.asked = self.device.down.is_none().then_some(stream.started);
         self.streams.push(stream);
         self.actions.push(Action::Save);
     }

@@ -33,6 +33,8 @@ pub(super) struct Stream {
     pub(super) outputs: Vec<Output>,
     pub(super) keep_alive: KeepAlives,
     pub(super) restarts: u32,
+    /// When the glasses were told to start it, until they speak of it or their link breaks.
+    pub(super) asked: Option<Time>,
     pub(super) ending: Option<Ending>,
 }
 
@@ -168,6 +170,7 @@ impl Stream {
             outputs: Vec::new(),
             keep_alive: KeepAlives::new(now),
             restarts: 0,
+            asked: None,
             ending: None,
         }
     }

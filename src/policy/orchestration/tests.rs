@@ -440,6 +440,26 @@ fn glasses_that_restarted_are_started_again() {
     assert_eq!(cloud.last_managed("a").message.as_deref(), Some("camera_lost"));
 }
 
+/// They tell it when their link is up and when they are asked, all of it on its way before the start reaches them.
+#[test]
+fn what_glasses_told_before_they_heard_of_a_start_is_no_loss() {
+    let empty = json!({"type": "stream_status", "kind": "snapshot", "status": "stopped"});
+    let mut cloud = Cloud::live();
+    cloud.event(Event::DeviceDown).event(Event::DeviceUp).clear();
+    for _ in 0..5 {
+        cloud.glasses_say(&empty);
+    }
+    cloud.glasses("m1", "streaming");
+    assert_eq!((cloud.commands(), cloud.told("a").len()), (vec!["start m1".to_owned()], 0));
+    cloud.clear().glasses_say(&empty);
+    assert_eq!(cloud.commands(), ["start m1"], "they had heard of it, so it is lost");
+    cloud.clear().wait(12).glasses_say(&empty);
+    assert!(cloud.commands().contains(&"start m1".to_owned()), "they never heard of it");
+    let mut cloud = Cloud::new();
+    cloud.managed("a").glasses_say(&empty);
+    assert_eq!(cloud.commands(), ["start m1"], "a first start is as slow");
+}
+
 #[test]
 fn the_end_of_the_run_before_a_restart_ends_nothing() {
     let mut cloud = Cloud::new();
