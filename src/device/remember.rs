@@ -7,9 +7,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::config::Config;
 use super::core::{LeftOver, Remembered};
@@ -17,6 +20,10 @@ use crate::link::LinkId;
 use crate::protocol::command::{Dialect, StartStream};
 use crate::protocol::{AudioSettings, StreamKind, StreamUrl, VideoSettings};
 
+/// The stream that runs.
+const STREAM: &str = "stream.json";
+/// How long the end of the process waits for the disk.
+const LAST: Duration = Duration::from_secs(1);
 /// Networks that are kept in mind.
 const UPLINKS: usize = 32;
 
@@ -24,7 +31,7 @@ fn file(config: &Config, name: &str) -> Option<PathBuf> {
     config.state.directory.as_ref().map(|folder| folder.join(name))
 }
 
-/// By way of a second file: a power cut leaves the old or the new one, never half of it.
+/// By way of a second file: whenever the process ends, the old or the new one is there, never half of it.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let fresh = file.with_extension("new");
     let mut open = fs::OpenOptions::new();
@@ -32,7 +39,7 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     fs::rename(&fresh, file)
 }
 
-/// `stream.json`.
+/// What is in [`STREAM`].
 #[derive(Deserialize, Serialize)]
 struct Kept {
     /// When it was written, by the wall clock: milliseconds since 1970.
@@ -97,9 +104,61 @@ fn wall_clock_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
+/// Keeps the stream.
+///
+/// At once, for a process that ends at the next moment. The disk hears of it a little later, as it may take its time: a board that
+/// is cut off shortly after going live would have nothing to go on with, and one that had just stopped would go live again.
+#[derive(Debug)]
+pub struct Keeper {
+    config: Arc<Config>,
+    changed: watch::Sender<()>,
+    settling: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Keeps it where the configuration says.
+    pub fn start(config: Arc<Config>) -> Self {
+        let (changed, mut kept) = watch::channel(());
+        let file = file(&config, STREAM);
+        let settling = tokio::spawn(async move {
+            while kept.changed().await.is_ok() {
+                if let Some(file) = file.clone() {
+                    let _ = tokio::task::spawn_blocking(move || settle(&file)).await; // it cannot panic
+                }
+            }
+        });
+        Self { config, changed, settling }
+    }
+
+    /// Keeps this from now on, or nothing.
+    pub fn keep(&self, remembered: Option<&Remembered>) {
+        keep(&self.config, remembered);
+        self.changed.send_replace(());
+    }
+
+    /// Waits until the disk has the last, but not for one that hangs.
+    pub async fn end(self) {
+        drop(self.changed);
+        if tokio::time::timeout(LAST, self.settling).await.is_err() {
+            tracing::warn!(limit = ?LAST, "the disk is slow to take the stream's state");
+        }
+    }
+}
+
+/// Has the disk know a file, or that it is gone.
+fn settle(file: &Path) {
+    let folder = file.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all());
+    match fs::File::open(file).and_then(|file| file.sync_all()).and(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(file = %file.display(), %error, "the disk did not take the stream's state");
+        }
+        _ => {}
+    }
+}
+
 /// Keeps it, or forgets it. Failing to is logged; a stream does not depend on it.
-pub fn keep(config: &Config, remembered: Option<&Remembered>) {
-    let Some(file) = file(config, "stream.json") else { return };
+fn keep(config: &Config, remembered: Option<&Remembered>) {
+    let Some(file) = file(config, STREAM) else { return };
     let result = match remembered {
         Some(remembered) => {
             let text = serde_json::to_string(&Kept::new(remembered)).expect("strings and numbers are always JSON");
@@ -117,7 +176,7 @@ pub fn keep(config: &Config, remembered: Option<&Remembered>) {
 
 /// What the daemon before this one left.
 pub fn recall(config: &Config) -> Option<LeftOver> {
-    let text = fs::read_to_string(file(config, "stream.json")?).ok()?;
+    let text = fs::read_to_string(file(config, STREAM)?).ok()?;
     let kept: Result<Kept, _> = serde_json::from_str(&text);
     // Only the place: serde_json's message may quote what is there, and the key is.
     kept.inspect_err(|error| {

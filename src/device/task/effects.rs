@@ -70,7 +70,7 @@ impl Task {
                     remember::keep_uplink(&self.config, network, bitrate);
                 }
             }
-            Effect::Remember(remembered) => remember::keep(&self.config, remembered.as_deref()),
+            Effect::Remember(remembered) => self.keeper.keep(remembered.as_deref()),
         }
     }
 

@@ -21,7 +21,7 @@ use super::config::Config;
 use super::core::{Core, Input};
 use super::meter::Meter;
 use super::metrics::Totals;
-use super::remember;
+use super::remember::{self, Keeper};
 use super::service::Service;
 use crate::board;
 use crate::camera::Hotplug;
@@ -178,6 +178,7 @@ struct Task {
     start: Instant,
     config: Arc<Config>,
     encoders: Arc<Encoders>,
+    keeper: Keeper,
     feed: Arc<Feed>,
     board: board::Watch,
     health: Health,
@@ -240,11 +241,13 @@ impl Task {
         let (readings, looks) = mpsc::channel(QUEUE);
         let board = board::Watch::start(config.board_settings(), config.light(), readings);
         let left_over = remember::recall(&config);
+        let config = Arc::new(config);
         let mut task = Self {
-            core: Core::new(config.clone()),
+            core: Core::new(Config::clone(&config)),
             start: Instant::now(),
-            config: Arc::new(config),
+            config: config.clone(),
             encoders,
+            keeper: Keeper::start(config.clone()),
             feed: Arc::default(),
             board,
             health: Health::default(),
@@ -316,6 +319,7 @@ impl Task {
             publisher.join().await;
         }
         self.board.end().await;
+        self.keeper.end().await;
         drop((self.to_cloud, self.to_uart));
         let _ = self.links_end.send(true);
         while self.links.join_next().await.is_some() {}
