@@ -33,6 +33,8 @@ pub struct Config {
     pub camera: Camera,
     /// `[audio]`
     pub audio: Audio,
+    /// `[speaker]`
+    pub speaker: Speaker,
     /// `[encoder]`
     pub encoder: Encoder,
     /// `[stream]`
@@ -99,6 +101,21 @@ pub struct Audio {
 impl Default for Audio {
     fn default() -> Self {
         Self { device: "auto".into() }
+    }
+}
+
+/// Which loudspeaker.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Speaker {
+    /// `none`, or the name of an ALSA device that tells the wearer by short tones when a stream is live, when it ends, and when
+    /// the battery forbids it, unless whoever asks for the stream wants none. Default `none`.
+    pub device: String,
+}
+
+impl Default for Speaker {
+    fn default() -> Self {
+        Self { device: "none".into() }
     }
 }
 

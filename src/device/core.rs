@@ -29,7 +29,7 @@ use super::config;
 use crate::board::Reading;
 use crate::link::LinkId;
 use crate::link::control::Peer;
-use crate::media::{capture, failure::Failure, publisher};
+use crate::media::{capture, chime::Chime, failure::Failure, publisher};
 use crate::policy::Time;
 use crate::policy::arbiter::{self, Arbiter, LeaseId, RequestId};
 use crate::policy::bitrate;
@@ -110,6 +110,8 @@ pub enum Effect {
     LookAtBoard,
     /// Find the camera for a process that leases it.
     FindCamera(RequestId),
+    /// Tell the wearer.
+    Play(Chime),
     /// Answer a control request.
     Reply(RequestId, Reply),
     /// Tell those who watch.

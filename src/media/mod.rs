@@ -12,6 +12,7 @@
 
 pub mod audio;
 pub mod capture;
+pub mod chime;
 pub mod encoder;
 pub mod failure;
 pub mod feed;

@@ -53,6 +53,40 @@ fn pitch(recording: &std::path::Path) -> u32 {
     ((16_000.0 / median / 10.0).round() * 10.0) as u32
 }
 
+/// The card's speaker is its microphone: what the wearer hears is in the stream.
+#[test]
+fn the_wearer_hears_that_the_stream_is_live() {
+    let guest = Guest::boot();
+    guest.hardware("sound pcm_substreams=1");
+    guest.webcam("0001", "--mode yuyv:320x240@30");
+    let live = Live::begin(&guest, &format!("{SOUND}[speaker]\ndevice = \"hw:0,0\"\n"), SIZE, 500_000);
+    live.recordings
+        .wait("5 s of sound", LIVE, |all| all[0].sound_ms().last().is_some_and(|last| *last > 5_000).then_some(()));
+    let ended = live.finish();
+    let path = ended.recordings[0].path.to_str().expect("a path in UTF-8");
+    let samples =
+        process::run("ffmpeg", &["-v", "error", "-i", path, "-f", "s16le", "-ac", "1", "-ar", "16000", "-"]).stdout;
+    let samples: Vec<f64> =
+        samples.chunks_exact(2).map(|pair| f64::from(i16::from_le_bytes([pair[0], pair[1]]))).collect();
+    let when = |frequency: f64| {
+        let heard = |window: &[f64]| strength(window, frequency) > 500.0;
+        let all: Vec<usize> =
+            samples.chunks(800).enumerate().filter(|(_, w)| heard(w)).map(|(number, _)| number).collect();
+        assert!(!all.is_empty(), "{frequency} Hz is not to be heard");
+        all[all.len() / 2]
+    };
+    assert!(when(660.0) < when(880.0), "two notes up");
+}
+
+/// How much of one frequency there is in samples of 16 kHz: the amplitude of that part.
+fn strength(samples: &[f64], frequency: f64) -> f64 {
+    let part = |wave: fn(f64) -> f64| -> f64 {
+        let turn = std::f64::consts::TAU * frequency / 16_000.0;
+        samples.iter().enumerate().map(|(number, sample)| sample * wave(turn * number as f64)).sum()
+    };
+    2.0 * part(f64::sin).hypot(part(f64::cos)) / samples.len() as f64
+}
+
 #[test]
 fn a_card_that_vanishes_takes_the_sound_and_not_the_picture() {
     let guest = Guest::boot();

@@ -6,6 +6,7 @@ use super::rate::Rate;
 use super::{CaptureSettings, Core, Effect, Waiting};
 use crate::device::config::OnLoss;
 use crate::link::LinkId;
+use crate::media::chime::Chime;
 use crate::media::failure::Failure;
 use crate::media::flv::Metadata;
 use crate::media::publisher;
@@ -61,6 +62,8 @@ pub struct Active {
     /// next stream's.
     publishers_before: u32,
     failure: Option<Failure>,
+    /// The wearer was told that it is live.
+    heard: bool,
     /// How many processes in a row ended with it.
     pub crashes: u32,
     /// What the encoder is to make.
@@ -152,13 +155,15 @@ impl Core {
         self.stream = Some(Active {
             life,
             lease,
-            start,
             origin,
             unanswered,
             stoppers: vec![],
             publications: 0,
             publishers_before: self.publishers,
             failure: None,
+            // The process before this one told it.
+            heard: crashes.is_some() && start.sound,
+            start,
             crashes: crashes.unwrap_or(0),
             rate,
         });
@@ -191,6 +196,9 @@ impl Core {
 
     pub(super) fn refuse_stream(&mut self, asked: &Asked, refusal: Refusal) {
         self.counts.refused.count(refusal.cause.name());
+        if refusal.cause == Cause::BatteryLow && asked.start.sound {
+            self.effects.push(Effect::Play(Chime::BatteryLow));
+        }
         if asked.crashes.is_some() {
             let link = if let Origin::Link(link, dialect) = asked.origin { Some((link, dialect)) } else { None };
             return self.tell_left_over(&asked.start.stream_id, link, refusal.cause);
@@ -305,6 +313,10 @@ impl Core {
             detail = failure.map(|failure| failure.detail.as_str()),
             "stream"
         );
+        if report.state == StreamState::Streaming && stream.start.sound && !stream.heard {
+            stream.heard = true;
+            self.effects.push(Effect::Play(Chime::Begun));
+        }
         if report.state == StreamState::Reconnecting {
             self.counts.retries.count(report.cause.unwrap_or(Cause::Internal).name());
         }
@@ -321,6 +333,9 @@ impl Core {
 
     fn ended(&mut self, state: StreamState, cause: Cause, now: Time) {
         let Some(stream) = self.stream.take() else { return };
+        if stream.heard {
+            self.effects.push(Effect::Play(if cause == Cause::BatteryLow { Chime::BatteryLow } else { Chime::Ended }));
+        }
         if stream.publications > 0 && stream.rate.tried_uplink() {
             self.effects.push(Effect::RememberUplink(stream.rate.carries()));
         }

@@ -35,6 +35,8 @@ struct Daemon {
     publishers: Vec<u32>,
     board: Reading,
     encoder: Vec<bitrate::Decision>,
+    /// What the wearer heard.
+    chimes: Vec<Chime>,
     /// What the next process would find.
     kept: Option<Remembered>,
 }
@@ -58,6 +60,7 @@ impl Daemon {
             publishers: vec![],
             board: Reading::default(),
             encoder: vec![],
+            chimes: vec![],
             kept: None,
         }
     }
@@ -101,6 +104,7 @@ impl Daemon {
                 inputs.push_back(Input::CameraFound(request, Ok("/dev/video7".into())));
             }
             Effect::LookAtBoard => inputs.push_back(Input::Board(self.board.clone())),
+            Effect::Play(chime) => self.chimes.push(chime),
             Effect::Encode(_, what) => self.encoder.push(what),
             Effect::Remember(remembered) => self.kept = remembered.map(|remembered| *remembered),
             Effect::Reply(request, reply) => self.replies.entry(request).or_default().push(reply),
@@ -191,6 +195,27 @@ fn a_start_is_answered_once_it_came_to_something() {
     let request = daemon.start("a", "s1", StreamKind::Unmanaged);
     assert!(matches!(daemon.reply(request), Ok(Answer::Started(_))));
     assert_eq!(daemon.core.state(daemon.now).stream.unwrap().state, StreamState::Streaming);
+}
+
+#[test]
+fn the_wearer_hears_once_that_it_is_live_and_that_it_is_over() {
+    let mut daemon = Daemon::new();
+    daemon.give(Input::LinkUp(LinkId::Cloud));
+    daemon.cloud(&start_message("s1", "a"));
+    assert_eq!(daemon.chimes, [Chime::Begun]);
+    daemon.lose_publisher(Cause::ServerFrozen);
+    daemon.pass(Duration::from_secs(5));
+    assert_eq!(daemon.statuses("s1").last(), Some(&"reconnected"));
+    assert_eq!(daemon.chimes, [Chime::Begun], "a reconnection is nobody's business");
+    daemon.cloud(&json!({"type": "stop_stream", "streamId": "s1"}));
+    assert_eq!(daemon.chimes, [Chime::Begun, Chime::Ended]);
+
+    let mut quiet = start_message("s2", "a");
+    quiet["sound"] = json!(false);
+    daemon.cloud(&quiet);
+    daemon.cloud(&json!({"type": "stop_stream", "streamId": "s2"}));
+    assert_eq!(daemon.statuses("s2").last(), Some(&"stopped"));
+    assert_eq!(daemon.chimes.len(), 2, "who wants none hears none");
 }
 
 #[test]

@@ -59,6 +59,11 @@ impl Task {
                 }
             }
             Effect::TakePhoto(request) => self.take_photo(request),
+            Effect::Play(chime) => {
+                if let Some(speaker) = &self.speaker {
+                    speaker.play(chime);
+                }
+            }
             Effect::LookAtBoard => self.board.look(),
             Effect::FindCamera(request) => self.find_camera(request),
             Effect::Reply(request, reply) => self.reply(request, reply),

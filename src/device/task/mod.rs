@@ -30,6 +30,7 @@ use crate::link::control::{self, ControlEvent};
 use crate::link::metrics::{self as metrics_link, Scrape};
 use crate::link::{LinkEvent, LinkId, Outgoing, uart};
 use crate::media::capture::{self, Capture};
+use crate::media::chime::Speaker;
 use crate::media::encoder::Encoders;
 use crate::media::feed::Feed;
 use crate::media::profile;
@@ -179,6 +180,8 @@ struct Task {
     config: Arc<Config>,
     encoders: Arc<Encoders>,
     keeper: Keeper,
+    /// None if the wearer is to hear nothing.
+    speaker: Option<Speaker>,
     feed: Arc<Feed>,
     board: board::Watch,
     health: Health,
@@ -248,6 +251,7 @@ impl Task {
             config: config.clone(),
             encoders,
             keeper: Keeper::start(config.clone()),
+            speaker: (config.speaker.device != "none").then(|| Speaker::start(config.speaker.device.clone())),
             feed: Arc::default(),
             board,
             health: Health::default(),
@@ -320,6 +324,9 @@ impl Task {
         }
         self.board.end().await;
         self.keeper.end().await;
+        if let Some(speaker) = self.speaker {
+            speaker.end().await;
+        }
         drop((self.to_cloud, self.to_uart));
         let _ = self.links_end.send(true);
         while self.links.join_next().await.is_some() {}

@@ -121,6 +121,7 @@ fn a_low_battery_refuses_a_start_and_ends_a_stream() {
     let refused = daemon.sent.last().unwrap();
     assert_eq!(refused["errorDetails"], "Battery level too low (9%) - minimum 10% required");
     assert_eq!((&refused["streamId"], &refused["cause"]), (&json!("s2"), &json!("battery_low")));
+    assert_eq!(daemon.chimes, [Chime::Begun, Chime::BatteryLow, Chime::BatteryLow]);
 }
 
 #[test]

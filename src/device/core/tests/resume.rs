@@ -130,4 +130,5 @@ fn a_stream_started_by_hand_goes_on_too() {
     let stream = before.kept.expect("kept");
     let daemon = after(3, stream);
     assert_eq!(daemon.core.state(daemon.now).stream.unwrap().state, StreamState::Streaming);
+    assert_eq!(daemon.chimes, [], "the wearer knows");
 }
