@@ -5,7 +5,7 @@
 //! times what is promised. Each test prints what it measured.
 //!
 //! The arm64 package also goes through what the amd64 one does in `tests/package`, in the board's root file system by
-//! qemu-user-static. Not part of `make test` yet: `make test-board`.
+//! qemu-user-static. `make test` has those that take less than five minutes, `make test-board` all.
 
 #[path = "../support/mod.rs"]
 mod support;
