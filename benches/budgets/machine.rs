@@ -19,11 +19,16 @@ pub fn describe() -> String {
         format!("GStreamer: {}", lenscast::media::version()),
         format!("server: {}, on the same machine", first_line(&nginx.stderr).trim_start_matches("nginx version: ")),
         format!("ffmpeg: {}", first_line(&run("ffmpeg", &["-version"]).stdout)),
-        format!("date: {}", first_line(&run("date", &["--utc", "+%F %R UTC"]).stdout)),
+        format!("date: {}", date()),
         format!("lenscast: {}, commit {}", env!("CARGO_PKG_VERSION"), commit()),
     ]
     .map(|line| format!("- {line}\n"))
     .concat()
+}
+
+/// When it is.
+pub fn date() -> String {
+    first_line(&run("date", &["--utc", "+%F %R UTC"]).stdout)
 }
 
 /// The load average over the last minute: how many tasks ran or wanted to.
@@ -32,7 +37,7 @@ pub fn load() -> f64 {
 }
 
 /// The last one that changed the daemon.
-fn commit() -> String {
+pub fn commit() -> String {
     let git = |arguments: &[&str]| {
         let mut command = std::process::Command::new("git");
         let output = command.arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(arguments).output().ok()?;

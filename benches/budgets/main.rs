@@ -36,9 +36,12 @@ struct Arguments {
     /// One short run of each, to see that all of it works; writes no file
     #[arg(long)]
     quick: bool,
-    /// Measure these parts alone; writes no file
+    /// Measure these parts alone; writes no file without --update
     #[arg(value_enum)]
     parts: Vec<Part>,
+    /// Put the parts in place of what benches/RESULTS.md has of them
+    #[arg(long, requires = "parts", conflicts_with = "quick")]
+    update: bool,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -129,14 +132,29 @@ fn main() {
         loads.push(machine::load());
         sections.push(section);
     }
-    let results = results(&sections, &loads);
-    if whole {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/RESULTS.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/RESULTS.md");
+    let results = if arguments.update {
+        let before = fs::read_to_string(path).expect("benches/RESULTS.md can be read");
+        Some(sections.iter_mut().fold(before, |text, section| updated(&text, section)))
+    } else {
+        whole.then(|| results(&sections, &loads))
+    };
+    if let Some(results) = results {
         fs::write(path, results).expect("benches/RESULTS.md can be written");
         println!("written to {path}");
     }
     let missed = sections.iter().flat_map(|section| &section.rows).filter(|row| !row.keeps_budget()).count();
     println!("{missed} budgets missed");
+}
+
+/// `results` with this section in place of the one of its title, or behind all others; it says when it was measured.
+fn updated(results: &str, section: &mut Section) -> String {
+    let (date, commit) = (machine::date(), machine::commit());
+    section.method = format!("{} Measured later than the rest: {date}, commit {commit}.", section.method);
+    let heading = format!("## {}\n", section.title);
+    let Some((before, rest)) = results.split_once(&heading) else { return format!("{results}\n{}", section.text()) };
+    let after = rest.find("\n## ").map_or("", |at| &rest[at..]);
+    format!("{before}{}{after}", section.text())
 }
 
 /// Puts the daemon as it is released where the benchmark's own build of it is: for benchmarks, cargo ignores the
