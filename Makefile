@@ -48,7 +48,7 @@ test-hw:
 	scripts/install-dependencies.sh test
 	scripts/test.sh --test hardware
 
-# Only those on the emulated board of hw-fixtures/board/, and all of them, of which `make test` has the shorter ones: half an hour.
+# Only those on the emulated board of hw-fixtures/board/, and all of them, of which `make test` has the shorter ones.
 test-board:
 	scripts/install-dependencies.sh test
 	scripts/test.sh --test board

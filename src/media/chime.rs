@@ -112,18 +112,20 @@ async fn play(device: &str, chime: Chime) -> Result<(), Failure> {
     times.set_pts(gst::ClockTime::ZERO);
     times.set_duration(length);
     let mut news = pipeline::errors(&elements);
-    pipeline::play(&elements).await?;
     // Neither can fail but for a pipeline that has failed already, which is on the bus.
     let _ = source.push_buffer(buffer);
     let _ = source.end_of_stream();
-    let outcome = match tokio::time::timeout(LIMIT, news.recv()).await {
-        Ok(Some(message)) => match message.view() {
-            gst::MessageView::Error(error) => Err(error.error().to_string()),
+    let over = async {
+        pipeline::play(&elements).await.map_err(|failure| failure.detail)?;
+        let message = news.recv().await;
+        match message.as_ref().map(|message| message.view()) {
+            Some(gst::MessageView::Error(error)) => Err(error.error().to_string()),
             _ => Ok(()),
-        },
-        Ok(None) => Ok(()),
-        Err(_) => Err(format!("it is not over after {LIMIT:?}")),
+        }
     };
+    // A driver may hang in opening the device.
+    let outcome =
+        tokio::time::timeout(LIMIT, over).await.unwrap_or_else(|_| Err(format!("it is not over after {LIMIT:?}")));
     pipeline::shut_down(elements, "chime").await;
     outcome.map_err(|why| Failure::new(Cause::AudioFailed, why))
 }
