@@ -3,7 +3,7 @@
 # FOLDER/lenscast.tar.gz, has systemd run them, and takes all of it back if the service does not come up. Removes FOLDER. Ends with
 # the status that flash.sh documents. For any POSIX shell and busybox's tools.
 kind=$1 folder=$2
-service=lenscastd.service
+service=lenscastd.service sockets="lenscastd.socket lenscast-holders.socket"
 # Where there is no dpkg to remember it: the files that were put there.
 list=/usr/share/lenscast/flashed-files
 # A service on a slow board scans its GStreamer plugins first, once.
@@ -19,13 +19,13 @@ show() { sed 's/^/  | /' >&3 2> /dev/null; }
 
 property() { systemctl show --property="$1" --value $service; }
 
-# Waits for the service to be up and to stay so: systemd holds it for started, it does not restart, and it answers.
+# Waits for the service to be up and to stay so: it has told systemd that it is, and does not restart. Not by lenscastctl, as the
+# configuration may have the control socket elsewhere.
 is_up() {
   timeout $start_limit systemctl start $service >> "$log" 2>&1 || return 1
   before=$(property InvocationID)
   sleep $steady_for
-  [ "$(property ActiveState)" = active ] && [ "$(property InvocationID)" = "$before" ] &&
-    timeout 20 lenscastctl status >> "$log" 2>&1
+  [ "$(property ActiveState)" = active ] && [ "$(property InvocationID)" = "$before" ]
 }
 
 # Whether the process of before gives way to another one soon.
@@ -39,9 +39,9 @@ gives_way() {
 
 # Makes systemd run what is installed now: the process of before is told by SIGHUP to hand its stream over. Packages do so
 # themselves. To restart it would end the stream.
-switch_over() {
+switch_over() { # UNIT...: to be started at boot
   systemctl daemon-reload
-  systemctl enable --quiet $service >> "$log" 2>&1 || return 1
+  [ $# -eq 0 ] || systemctl enable --quiet "$@" >> "$log" 2>&1 || return 1
   # What failed before may be tried again.
   systemctl reset-failed $service > /dev/null 2>&1
   if [ -n "$invocation" ] && [ "$(property ActiveState)" = active ]; then
@@ -117,12 +117,19 @@ settle() {
 take_files_back() {
   while read -r path; do rm -f "/$path"; done < "$folder/new"
   tar -xf "$folder/old.tar" -C / >> "$log" 2>&1
-  [ -e "$folder/old.list" ] || rm -f $list
+  if [ -e "$folder/old.list" ]; then cp "$folder/old.list" $list; else rm -f $list; fi
   settle
 }
 
 # --- what is there now
 invocation=$(property InvocationID)
+enabled= disabled=
+for unit in $service $sockets; do
+  case $(systemctl is-enabled $unit 2> /dev/null) in
+    enabled*) enabled="$enabled $unit" ;;
+    disabled | not-found | '') disabled="$disabled $unit" ;;
+  esac
+done
 had=
 if [ "$kind" = package ]; then
   if [ "$(dpkg-query --show --showformat='${db:Status-Status}' lenscast 2> /dev/null)" = installed ]; then
@@ -130,7 +137,9 @@ if [ "$kind" = package ]; then
     repack || { show < "$log"; say "cannot keep a copy of lenscast $had; nothing was changed"; rm -rf "$folder"; exit 1; }
   fi
 else
-  [ -e $list ] && { cp $list "$folder/old.list"; had="the version before"; }
+  [ ! -e $list ] || cp $list "$folder/old.list"
+  # Without a list where an image brought it, or somebody by hand.
+  if [ -e $list ] || [ -e /usr/bin/lenscastd ] || [ "$(property LoadState)" = loaded ]; then had="the version before"; fi
   new_files > "$folder/new"
   sort -u "$folder/new" $([ ! -e $list ] || echo $list) | while read -r path; do [ -e "/$path" ] && echo "$path"; done > "$folder/there"
   if ! tar -cf "$folder/old.tar" -C / -T "$folder/there" 2>> "$log"; then
@@ -142,7 +151,7 @@ fi
 begun=$(date +%s)
 say "installing${had:+, in place of $had}"
 : > "$log"
-if [ "$kind" = package ]; then install_package "$folder/lenscast.deb"; else put_files; fi && say "starting its service" && switch_over && {
+if [ "$kind" = package ]; then install_package "$folder/lenscast.deb"; else put_files; fi && say "starting its service" && switch_over $service && {
   sync
   say "what works on this board, by lenscastctl doctor:"
   timeout 60 lenscastctl doctor 2>&1 | show
@@ -156,10 +165,12 @@ say "it did not come up:"
 say "taking it back"
 : > "$log"
 invocation=$(property InvocationID)
+# At boot as before: what was enabled with the others is enabled again below.
+[ -z "$had" ] || [ -z "$disabled" ] || systemctl disable --quiet $disabled >> "$log" 2>&1
 if [ "$kind" = package ]; then
   if [ -n "$had" ]; then dpkg --force-confold --force-downgrade --install "$folder/old.deb" >> "$log" 2>&1; else dpkg --remove --force-remove-reinstreq lenscast >> "$log" 2>&1; fi
 else
-  [ -n "$had" ] || systemctl disable --quiet --now $service lenscastd.socket lenscast-holders.socket >> "$log" 2>&1
+  [ -n "$had" ] || systemctl disable --quiet --now $service $sockets >> "$log" 2>&1
   take_files_back
 fi
 if [ -z "$had" ]; then
@@ -169,7 +180,7 @@ if [ -z "$had" ]; then
   rm -rf "$folder"
   exit 3
 fi
-if switch_over; then
+if switch_over $enabled; then
   sync
   say "$had runs again"
   rm -rf "$folder"

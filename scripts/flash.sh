@@ -41,7 +41,7 @@ on_board() { # SCRIPT: runs it there with sh, as whoever logs in; gives its outp
     "${ssh[@]}" "$board" "$1" < /dev/null
   else
     # Old ones have no status of their own, and end lines as terminals do.
-    "${adb[@]}" shell "$1; echo; echo status=\$?" < /dev/null | tr -d '\r' > "$work/answer" || return 255
+    "${adb[@]}" shell "$1; status=\$?; echo; echo status=\$status" < /dev/null | tr -d '\r' > "$work/answer" || return 255
     sed '$d' "$work/answer"
     local status
     status=$(sed -n '$s/^status=//p' "$work/answer")

@@ -57,9 +57,20 @@ fn what_is_flashed_runs_and_what_is_broken_is_taken_back() {
     assert_eq!(status, 0, "{said}");
     runs(&board, "as files");
     assert_eq!(board.shell("systemctl is-enabled lenscastd").trim(), "enabled");
+    let (list, file) = ("/usr/share/lenscast/flashed-files", "usr/share/lenscast/only-before");
+    board.shell(&format!("touch /{file} && echo {file} >> {list}"));
     let (status, said) = board.flash_by_adb(&broken);
     assert_eq!(status, 3, "{said}");
     runs(&board, "after broken files");
+    board.shell(&format!("[ -e /{file} ] && grep -qx {file} {list}"));
+
+    // As an image brings it: nothing tells that it was flashed.
+    board.shell(&format!("rm {list}"));
+    let (status, said) = board.flash_by_adb(&broken);
+    assert_eq!(status, 3, "{said}");
+    assert!(said.contains("runs again"), "{said}");
+    runs(&board, "after broken files over an image's");
+    assert_eq!(board.shell("systemctl is-enabled lenscastd").trim(), "enabled");
     assert_eq!(board.shell("find /var/tmp -name 'lenscast-flash.*'"), "", "nothing is left lying about");
 }
 
