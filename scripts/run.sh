@@ -25,12 +25,14 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-free_port() { # the one that was asked for if it is free, else any
-  python3 - "$1" <<'PYTHON'
+free_port() { # tcp|udp PORT: that one if it is free, else any
+  python3 - "$@" <<'PYTHON'
 import socket, sys
-for port in (int(sys.argv[1]), 0):
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+tcp = sys.argv[1] == "tcp"
+for port in (int(sys.argv[2]), 0):
+    with socket.socket(type=socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as s:
+        # With TCP this passes over connections that are still closing; with UDP it would share the port.
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, tcp)
         try:
             s.bind(("127.0.0.1", port))
         except OSError:
@@ -40,7 +42,7 @@ for port in (int(sys.argv[1]), 0):
 PYTHON
 }
 
-http=$(free_port 8080) rtmp=$(free_port 1935) webrtc=$(free_port 8189)
+http=$(free_port tcp 8080) rtmp=$(free_port tcp 1935) webrtc=$(free_port udp 8189)
 cat > "$work/cloud.toml" <<CONF
 [http]
 listen = "127.0.0.1:$http"
@@ -73,19 +75,27 @@ pids+=($!)
 wait_for lenscast-cloud $! "$bin/lenscastctl" cloud streams
 "$bin/lenscastctl" cloud device add glasses --user you@example.com > "$work/token"
 
-device=test
-compgen -G '/dev/video*' >/dev/null && device=auto
 cat > "$work/lenscastd.toml" <<CONF
-[camera]
-device = "$device"
 [control]
 socket = "$work/control.sock"
+CONF
+# Codecs have nodes as cameras have. Which is a camera that can be used, the daemon knows.
+"$bin/lenscastd" --config "$work/lenscastd.toml" 2> "$work/lenscastd.log" &
+pids[1]=$!
+wait_for lenscastd $! "$bin/lenscastctl" camera list --json
+device=test
+grep -q '"kind":"camera, ' "$work/answer" && device=auto
+kill "${pids[1]}"
+wait "${pids[1]}" || true
+cat >> "$work/lenscastd.toml" <<CONF
+[camera]
+device = "$device"
 [cloud]
 url = "ws://127.0.0.1:$http/glasses-ws"
 token_file = "$work/token"
 CONF
 "$bin/lenscastd" --config "$work/lenscastd.toml" 2> "$work/lenscastd.log" &
-pids+=($!)
+pids[1]=$!
 # Accepted as soon as the glasses have their link.
 wait_for lenscastd $! "$bin/lenscastctl" cloud start --user you@example.com
 active() { "$bin/lenscastctl" cloud streams --json | grep -q '"status":"active"'; }
@@ -93,7 +103,7 @@ wait_for lenscastd "${pids[1]}" active
 
 url() { "$bin/lenscastctl" cloud streams --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0][sys.argv[1]])' "$1"; }
 source="the camera"
-[ $device = auto ] || source="the test picture and tone, as there is no camera here"
+[ $device = auto ] || source="the test picture and tone, as there is no camera that can be used"
 cat <<NOTE
 
 live from $source
