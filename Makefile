@@ -67,11 +67,12 @@ soak-hw:
 	scripts/install-dependencies.sh test
 	LENSCAST_CYCLES=200 scripts/test.sh --test hardware endurance -- --nocapture
 
-# Measurements beside gst-launch-1.0 and ffmpeg; writes benches/RESULTS.md. ARGS=--quick sees in two minutes that it works.
+# Measurements beside gst-launch-1.0 and ffmpeg, then those of the uplink; writes benches/RESULTS.md and benches/RESULTS-uplink.md.
+# ARGS=--quick sees in two minutes that it works, without the uplink's.
 bench:
 	scripts/install-dependencies.sh test
 	cargo bench --locked --bench budgets -- $(ARGS)
-	cargo bench --locked --bench uplink
+	$(if $(ARGS),,cargo bench --locked --bench uplink)
 
 # Of these only how the bitrate follows the uplink, beside the rules of others; writes benches/RESULTS-uplink.md. ARGS=--simulated
 # takes seconds.

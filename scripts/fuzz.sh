@@ -24,8 +24,10 @@ keep() {
   for file in $(find "$found" -type f -printf '%s %p\n' | sort -n | cut -d' ' -f2); do
     [ "$(find "$kept" -type f | wc -l)" -lt $most ] || break
     [ $(($(du -sb "$kept" | cut -f1) + $(stat -c %s "$file"))) -lt $bytes ] || break
-    name=$(sha1sum < "$file" | cut -c1-16)
-    cmp -s "$file" "$kept"/* 2> /dev/null || cp "$file" "$kept/$name"
+    for other in "$kept"/*; do
+      cmp -s "$file" "$other" && continue 2
+    done
+    cp "$file" "$kept/$(sha1sum < "$file" | cut -c1-16)"
   done
   rm -r "$found"
   echo "$1: $(find "$kept" -type f | wc -l) files, $(du -sb "$kept" | cut -f1) bytes"

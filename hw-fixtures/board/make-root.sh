@@ -29,12 +29,9 @@ if [ ! -e $binfmt/qemu-aarch64 ]; then
     { say "cannot register qemu-aarch64-static in $binfmt, without which no arm64 program runs here"; exit 1; }
 fi
 
-# The machine's own mirrors.
-sites=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | sort -u)
-mirror=$(grep -v security <<< "$sites" | head -n 1)
-security=$(grep security <<< "$sites" | head -n 1)
-sources=("deb $mirror $suite main")
-[ -n "$security" ] && sources+=("deb $security $suite-security main")
+# The machine's own mirrors if it is of this suite, else Debian's.
+mapfile -t sources < <(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
+  'Created-By: Packages' 'Origin: Debian' | grep -E " $suite(-updates|-security)? main$" | sort -u)
 
 say "making its root file system, about 3 minutes on two idle cores"
 root=$new/root

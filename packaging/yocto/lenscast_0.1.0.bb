@@ -14,7 +14,8 @@ DEPENDS = "glib-2.0 gstreamer1.0 gstreamer1.0-plugins-base"
 
 # Where your copy is; a .bbappend says it, and with SRCREV which commit to build.
 LENSCAST_GIT ?= "git://git.example.org/lenscast.git;protocol=https;branch=main"
-SRC_URI = "${LENSCAST_GIT}"
+# Where S is by default, which is not where all releases unpack git to.
+SRC_URI = "${LENSCAST_GIT};destsuffix=${BP}"
 # The crates of Cargo.lock with their checksums: written by `bitbake -c update_crates lenscast`.
 include lenscast-crates.inc
 
