@@ -5,7 +5,9 @@ use std::fs;
 
 /// A name for the network of the default route, if there is one.
 pub fn current() -> Option<String> {
-    named(&fs::read_to_string("/proc/net/route").ok()?, &fs::read_to_string("/proc/net/arp").unwrap_or_default())
+    // By way of the process: a service with `ProcSubset=pid` sees nothing else of /proc.
+    let routes = fs::read_to_string("/proc/self/net/route").ok()?;
+    named(&routes, &fs::read_to_string("/proc/self/net/arp").unwrap_or_default())
 }
 
 /// From the kernel's tables. A gateway without a hardware address (a modem's link) goes by its interface and address.

@@ -1,6 +1,7 @@
 //! Sound: ALSA or a test tone, to AAC, into the feed. A pipeline of its own, so that a microphone that fails or is
 //! pulled out never touches the picture.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,8 +31,7 @@ impl AudioSource {
             "none" => None,
             "test" => Some(Self::Test),
             "auto" if beside_test_picture => Some(Self::Test),
-            "auto" => records_sound(&std::fs::read_to_string("/proc/asound/pcm").unwrap_or_default())
-                .then(|| Self::Alsa("default".into())),
+            "auto" => records_sound(Path::new("/dev/snd")).then(|| Self::Alsa("default".into())),
             device => Some(Self::Alsa(device.to_owned())),
         }
     }
@@ -45,9 +45,12 @@ impl AudioSource {
     }
 }
 
-/// `/proc/asound/pcm` has a line a device, with `capture N` on those that record.
-fn records_sound(pcm: &str) -> bool {
-    pcm.lines().any(|line| line.contains(": capture "))
+/// ALSA names the devices that record `pcmC0D1c` there. `/proc/asound` has them too, but a service with `ProcSubset=pid`
+/// does not see it.
+fn records_sound(devices: &Path) -> bool {
+    let is_capture = |name: &str| name.starts_with("pcmC") && name.ends_with('c');
+    std::fs::read_dir(devices)
+        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_capture)))
 }
 
 /// A GStreamer element that makes AAC-LC.
@@ -183,8 +186,14 @@ mod tests {
 
     #[test]
     fn a_card_that_only_plays_is_no_microphone() {
-        assert!(!records_sound("00-03: HDMI 0 : HDMI 0 : playback 1\n"));
-        assert!(records_sound("00-03: HDMI 0 : HDMI 0 : playback 1\n01-00: USB Audio : USB Audio : capture 1\n"));
+        let devices = tempfile::tempdir().unwrap();
+        assert!(!records_sound(&devices.path().join("no sound at all")));
+        for name in ["timer", "seq", "controlC0", "pcmC0D3p"] {
+            std::fs::write(devices.path().join(name), "").unwrap();
+        }
+        assert!(!records_sound(devices.path()));
+        std::fs::write(devices.path().join("pcmC1D0c"), "").unwrap();
+        assert!(records_sound(devices.path()));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What the kernel says of this process, under the names that Prometheus's own libraries use.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit};
+use nix::time::{ClockId, clock_gettime};
 
 use super::Exposition;
 
@@ -15,8 +16,7 @@ pub fn process(text: &mut Exposition) {
     let stat = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| Stat::parse(&stat));
     if let Some(stat) = &stat {
         text.counter("process_cpu_seconds_total", "Time that the process used the CPU.", stat.cpu);
-        let booted = fs::read_to_string("/proc/stat").ok().and_then(|stat| boot_time(&stat));
-        if let Some(booted) = booted {
+        if let Some(booted) = boot_time() {
             text.gauge("process_start_time_seconds", "When the process began, since 1970.", booted + stat.started);
         }
     }
@@ -57,8 +57,10 @@ impl Stat {
     }
 }
 
-fn boot_time(stat: &str) -> Option<Duration> {
-    field(stat, "btime").map(Duration::from_secs)
+/// By the clocks: `/proc/stat`, which has it too, is not seen by a service with `ProcSubset=pid`.
+fn boot_time() -> Option<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    now.checked_sub(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?.into())
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {

@@ -122,6 +122,8 @@ impl std::fmt::Display for Owner {
             OwnerKind::Unmanaged => write!(f, "stream of {}", self.name)?,
             OwnerKind::Managed => write!(f, "managed stream")?,
             OwnerKind::Photo => write!(f, "photo for {}", self.name)?,
+            // A service that sees no other users' processes does not know what they are called.
+            OwnerKind::Process | OwnerKind::Foreign if self.name.is_empty() => write!(f, "a program")?,
             OwnerKind::Process | OwnerKind::Foreign => write!(f, "program {}", self.name)?,
         }
         if let Some(pid) = self.pid {

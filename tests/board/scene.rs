@@ -46,9 +46,10 @@ pub fn disk() -> (TempDir, PathBuf) {
     (folder, disk)
 }
 
-/// Gives the daemon this configuration, and starts it anew with it.
+/// Gives the daemon this configuration, and starts it anew with it. There is no sound unless it says so.
 pub fn configure(board: &Board, toml: &str) {
-    let config = format!("[audio]\ndevice = \"none\"\n{toml}");
+    let silence = if toml.contains("[audio]") { "" } else { "[audio]\ndevice = \"none\"\n" };
+    let config = format!("{silence}{toml}");
     board.shell("mkdir -p /etc/lenscast/lenscastd.d");
     board.write("/etc/lenscast/lenscastd.d/board.toml", &config);
     board.shell("systemctl restart lenscastd");

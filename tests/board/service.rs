@@ -73,8 +73,10 @@ fn the_service_goes_live_and_comes_back() {
     let mut servers = Servers::start(&board);
     board.hardware("encoder");
     board.hardware("led privacy");
+    board.hardware("sound");
     // Flashing takes longer than a phone's patience, and a phone is not there while the link is being handed over.
-    let more = "[privacy_led]\nname = \"privacy\"\nrequire = true\n[stream]\nkeep_alive_timeout_s = 300\n";
+    let more = "[audio]\ndevice = \"auto\"\n[privacy_led]\nname = \"privacy\"\nrequire = true\n[stream]\n\
+                keep_alive_timeout_s = 300\n";
     configure(&board, &format!("{}{more}", servers.phone.config()));
     servers.phone.wait_connected(UP);
     let webcam = board.webcam("0001", WEBCAM);
@@ -91,6 +93,7 @@ fn the_service_goes_live_and_comes_back() {
     let share = share_of_frames(&servers);
     println!("{:.0} % of the frames arrived", share * 100.0);
     assert!(share >= 0.8, "{share}");
+    servers.recordings.wait("sound", SOON, |all| (all.last()?.sound_ms().len() > 100).then_some(()));
     let pid = board.property(SERVICE, "MainPID");
     sandboxed(&board, &pid);
     let fields = board.shell(&format!("journalctl --quiet --output=cat STREAM_ID={STREAM} | wc -l"));
