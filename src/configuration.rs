@@ -30,7 +30,7 @@ pub fn load<T: DeserializeOwned>(path: Option<&Path>, default: &Path) -> Result<
     for file in files {
         merge(&mut merged, read::<T>(&file)?);
     }
-    Ok(merged.try_into().map_err(FileError::malformed(main))?)
+    Ok(merged.try_into().map_err(FileError::malformed(main, ""))?)
 }
 
 /// A file that holds nothing but a secret, without the white space around it.

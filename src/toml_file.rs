@@ -15,13 +15,13 @@ pub enum FileError {
         /// Why.
         source: std::io::Error,
     },
-    /// Not what it should be.
-    #[error("{path}: {source}")]
+    /// Not what it should be. Without the line itself, which may hold a token.
+    #[error("{place}: {why}")]
     Malformed {
-        /// The file.
-        path: String,
-        /// Why, with the line.
-        source: Box<toml::de::Error>,
+        /// The file, with the line if it is one line's fault.
+        place: String,
+        /// Why.
+        why: String,
     },
 }
 
@@ -31,16 +31,21 @@ impl FileError {
         move |source| Self::Unreadable { path: path.display().to_string(), source }
     }
 
-    /// `path` is not what it should be.
-    pub fn malformed(path: &Path) -> impl Fn(toml::de::Error) -> Self {
-        move |source| Self::Malformed { path: path.display().to_string(), source: Box::new(source) }
+    /// `path`, which holds `text`, is not what it should be.
+    pub fn malformed(path: &Path, text: &str) -> impl Fn(toml::de::Error) -> Self {
+        move |error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
+            let place = format!("{}{}", path.display(), line.unwrap_or_default());
+            Self::Malformed { place, why: error.message().to_owned() }
+        }
     }
 }
 
 /// Reads and parses `path`.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     let text = std::fs::read_to_string(path).map_err(FileError::unreadable(path))?;
-    toml::from_str(&text).map_err(FileError::malformed(path))
+    toml::from_str(&text).map_err(FileError::malformed(path, &text))
 }
 
 /// The `*.toml` of `folder`, by name.
@@ -54,4 +59,28 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_line_and_does_not_repeat_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.toml");
+        for (text, line) in [("a = 1\n\ntokne = \"hush\"\n", 3), ("token = \"hush\n", 1)] {
+            #[derive(Debug, serde::Deserialize)]
+            #[serde(deny_unknown_fields)]
+            #[allow(dead_code, reason = "only whether they can be read counts")]
+            struct File {
+                a: Option<u32>,
+                token: Option<String>,
+            }
+            std::fs::write(&path, text).unwrap();
+            let error = anyhow::Error::from(read::<File>(&path).unwrap_err());
+            let told = format!("{error:#} {error:?}");
+            assert!(told.contains(&format!("a.toml, line {line}: ")) && !told.contains("hush"), "{told}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod board;
 use super::config::Config;
 use super::plan;
 use crate::camera::{self, Device, Kind};
+use crate::link::cloud::place;
 use crate::media::audio::AudioSource;
 use crate::media::encoder::Encoders;
 use crate::protocol::control::{CameraInfo, DoctorLine, Level};
@@ -117,7 +118,9 @@ fn examine_sound(config: &Config, lines: &mut Vec<DoctorLine>) {
 fn examine_link(config: &Config, lines: &mut Vec<DoctorLine>) {
     lines.push(match (&config.cloud.url, &config.cloud.token) {
         (None, _) => line(Level::Ok, "link", "no cloud is configured; lenscastctl is in charge"),
-        (Some(url), Some(_)) => line(Level::Ok, "link", format!("to {url}")),
-        (Some(url), None) => line(Level::Warn, "link", format!("to {url}, without a token; most clouds want one")),
+        (Some(url), Some(_)) => line(Level::Ok, "link", format!("to {}", place(url))),
+        (Some(url), None) => {
+            line(Level::Warn, "link", format!("to {}, without a token; most clouds want one", place(url)))
+        }
     });
 }

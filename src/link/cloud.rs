@@ -229,7 +229,7 @@ async fn attempt(config: &CloudConfig, connector: &mut Option<Connector>) -> Res
 }
 
 /// Where `url` leads, without what may be secret in it: user, password, query.
-fn place(url: &str) -> String {
+pub(crate) fn place(url: &str) -> String {
     let Ok(uri) = url.parse::<Uri>() else { return "(unusable URL)".into() };
     let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return "(unusable URL)".into() };
     let port = uri.port_u16().map_or_else(String::new, |port| format!(":{port}"));
