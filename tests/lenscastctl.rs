@@ -10,7 +10,7 @@ use lenscast::protocol::control::{
     Answer, CameraInfo, Cameras, Checkup, DoctorLine, Event, Holder, Lease, Level, Refusal, Reply, ReportLine, Request,
     Started,
 };
-use lenscast::protocol::{Cause, DaemonState, Owner, OwnerKind, StreamState};
+use lenscast::protocol::{Cause, DaemonState, Metrics, Owner, OwnerKind, StreamKind, StreamSnapshot, StreamState};
 use tokio::sync::{broadcast, mpsc, watch};
 
 /// Far longer than anything here takes: a hang becomes a failure.
@@ -76,6 +76,15 @@ impl Daemon {
         self.seen.recv_timeout(SOON).unwrap()
     }
 
+    /// Until somebody watches.
+    fn wait_watched(&self) {
+        let until = Instant::now() + SOON;
+        while self.reports.receiver_count() == 0 {
+            assert!(Instant::now() < until, "nobody watches");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn stop(&mut self) {
         let _ = self.shutdown.send(true);
         if let Some(thread) = self.thread.take() {
@@ -93,6 +102,20 @@ impl Drop for Daemon {
 fn outcome(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn stream(id: &str, state: StreamState) -> StreamSnapshot {
+    StreamSnapshot {
+        stream_id: id.into(),
+        app: "lenscastctl".into(),
+        kind: StreamKind::Unmanaged,
+        state,
+        cause: None,
+        url: "rtmp://h/live/***".into(),
+        attempt: 0,
+        publications: 0,
+        metrics: Metrics::default(),
+    }
 }
 
 fn refuse(_: &Request) -> Reply {
@@ -206,8 +229,10 @@ fn start_can_wait_until_the_stream_is_live_or_ended() {
         [(StreamState::Streaming, None, 0), (StreamState::Error, Some(Cause::PublishRejected), 1)]
     {
         let daemon = Daemon::start(|_| Ok(Answer::Started(Started { stream_id: "s1".into() })));
+        daemon.state.send_modify(|state| state.stream = Some(stream("s1", StreamState::Initializing)));
         let running = Running::start(daemon.ctl(&["start", "rtmp://h/live/k", "--wait"]));
         assert_eq!(running.line(), "s1");
+        daemon.wait_watched();
         let report = |state, cause| ReportLine { stream_id: "s1".into(), state, cause, attempt: 0, retry_in_ms: None };
         daemon.reports.send(report(StreamState::Connecting, None)).unwrap();
         daemon.reports.send(report(last, cause)).unwrap();
@@ -216,6 +241,13 @@ fn start_can_wait_until_the_stream_is_live_or_ended() {
         assert!(errors.contains("connecting"), "{errors}");
         assert_eq!(errors.contains("publish_rejected"), cause.is_some(), "{errors}");
     }
+}
+
+#[test]
+fn start_waits_for_nothing_where_its_stream_is_live_already() {
+    let daemon = Daemon::start(|_| Ok(Answer::Started(Started { stream_id: "s1".into() })));
+    daemon.state.send_modify(|state| state.stream = Some(stream("s1", StreamState::Streaming)));
+    assert_eq!(daemon.run(&["start", "rtmp://h/live/k", "--wait"]), (0, "s1\n".into(), String::new()));
 }
 
 #[test]

@@ -14,15 +14,16 @@ use crate::{aside, line, render};
 /// Starts the stream and prints its id.
 pub async fn run(socket: &Path, wanted: &StartArguments) -> Result<(), Failure> {
     let url = if wanted.url == "-" { url_from_input()? } else { wanted.url.clone() };
-    // First, so that no report of the new stream is missed.
-    let watching = if wanted.wait { Some(Client::connect(socket).await?.watch().await?.1) } else { None };
     let Started { stream_id } = crate::ask(socket, &Request::Start(wanted.request(url))).await?;
     line(&crate::text::clean(&stream_id))?;
-    let Some(mut watching) = watching else { return Ok(()) };
-    let mut follow = Follow::new(stream_id);
+    if !wanted.wait {
+        return Ok(());
+    }
+    // Only now: what was told before may be of an earlier stream of this id.
+    let (state, mut watching) = Client::connect(socket).await?.watch().await?;
+    let mut event = Event::State { state: Box::new(state) };
     loop {
-        let event = watching.next().await?;
-        match follow.event(&event) {
+        match outcome(&event, &stream_id) {
             Some(Outcome::Live) => return Ok(()),
             Some(Outcome::Ended(state, cause)) => {
                 let why = render::because(cause);
@@ -30,12 +31,13 @@ pub async fn run(socket: &Path, wanted: &StartArguments) -> Result<(), Failure> 
             }
             None => {
                 if let Event::Report(report) = &event
-                    && report.stream_id == follow.stream_id
+                    && report.stream_id == stream_id
                 {
                     aside(&render::report(report));
                 }
             }
         }
+        event = watching.next().await?;
     }
 }
 
@@ -55,45 +57,22 @@ enum Outcome {
     Ended(StreamState, Option<Cause>),
 }
 
-/// Follows one stream through the events.
-struct Follow {
-    stream_id: String,
-    /// Reports were lost: the next state tells what they would have. Otherwise states tell nothing, since one from
-    /// before the start may still show an earlier stream of the same id.
-    lagged: bool,
-}
-
-impl Follow {
-    fn new(stream_id: String) -> Self {
-        Self { stream_id, lagged: false }
-    }
-
-    fn event(&mut self, event: &Event) -> Option<Outcome> {
-        let (stream_id, state, cause) = match event {
-            Event::Report(report) => (&report.stream_id, report.state, report.cause),
-            Event::Lagged => {
-                self.lagged = true;
-                return None;
-            }
-            Event::State { state } => {
-                if !std::mem::take(&mut self.lagged) {
-                    return None;
-                }
-                match (&state.stream, &state.last_end) {
-                    (Some(stream), _) if stream.stream_id == self.stream_id => (&stream.stream_id, stream.state, None),
-                    (_, Some(end)) => (&end.stream_id, end.state, Some(end.cause)),
-                    _ => return None,
-                }
-            }
-        };
-        if *stream_id != self.stream_id {
-            return None;
-        }
-        match state {
-            StreamState::Streaming => Some(Outcome::Live),
-            state if state.is_terminal() => Some(Outcome::Ended(state, cause)),
-            _ => None,
-        }
+/// What an event since the start says of the stream.
+fn outcome(event: &Event, stream_id: &str) -> Option<Outcome> {
+    let (state, cause) = match event {
+        Event::Report(report) if report.stream_id == stream_id => (report.state, report.cause),
+        Event::Report(_) | Event::Lagged => return None,
+        Event::State { state } => match (&state.stream, &state.last_end) {
+            (Some(stream), _) if stream.stream_id == stream_id => (stream.state, stream.cause),
+            (_, Some(end)) if end.stream_id == stream_id => (end.state, Some(end.cause)),
+            // Another one has ended since.
+            _ => (StreamState::Stopped, None),
+        },
+    };
+    match state {
+        StreamState::Streaming => Some(Outcome::Live),
+        state if state.is_terminal() => Some(Outcome::Ended(state, cause)),
+        _ => None,
     }
 }
 
@@ -101,43 +80,58 @@ impl Follow {
 mod tests {
     use super::*;
     use lenscast::protocol::control::ReportLine;
-    use lenscast::protocol::{DaemonState, StreamEnd};
+    use lenscast::protocol::{DaemonState, Metrics, StreamEnd, StreamKind, StreamSnapshot};
 
     fn report(stream_id: &str, state: StreamState, cause: Option<Cause>) -> Event {
         Event::Report(ReportLine { stream_id: stream_id.into(), state, cause, attempt: 0, retry_in_ms: None })
     }
 
-    fn ended() -> Event {
-        let end = StreamEnd { stream_id: "s1".into(), state: StreamState::Error, cause: Cause::DnsFailed };
-        Event::State { state: Box::new(DaemonState { last_end: Some(end), ..DaemonState::default() }) }
+    fn state(running: Option<StreamState>, ended: Option<Cause>) -> Event {
+        let stream = running.map(|state| StreamSnapshot {
+            stream_id: "s1".into(),
+            app: "a".into(),
+            kind: StreamKind::Unmanaged,
+            state,
+            cause: None,
+            url: "rtmp://h/live/***".into(),
+            attempt: 0,
+            publications: 0,
+            metrics: Metrics::default(),
+        });
+        let last_end = ended.map(|cause| StreamEnd { stream_id: "s1".into(), state: StreamState::Error, cause });
+        Event::State { state: Box::new(DaemonState { stream, last_end, ..DaemonState::default() }) }
     }
 
     #[test]
     fn waits_through_connecting_and_reconnecting_for_its_own_stream() {
-        let mut follow = Follow::new("s1".into());
         for event in [
+            state(Some(StreamState::Initializing), None),
             report("s1", StreamState::Connecting, None),
             report("s1", StreamState::Reconnecting, Some(Cause::ConnectRefused)),
             report("s0", StreamState::Streaming, None),
             report("s0", StreamState::Stopped, Some(Cause::Replaced)),
+            Event::Lagged,
         ] {
-            assert_eq!(follow.event(&event), None, "{event:?}");
+            assert_eq!(outcome(&event, "s1"), None, "{event:?}");
         }
-        assert_eq!(follow.event(&report("s1", StreamState::Streaming, None)), Some(Outcome::Live));
+        assert_eq!(outcome(&report("s1", StreamState::Streaming, None), "s1"), Some(Outcome::Live));
     }
 
     #[test]
-    fn an_end_comes_with_its_cause() {
+    fn an_end_comes_with_its_cause_and_is_not_an_earlier_streams_of_the_same_id() {
+        let ended = |cause| Some(Outcome::Ended(StreamState::Error, Some(cause)));
         let event = report("s1", StreamState::Error, Some(Cause::PublishRejected));
-        let outcome = Outcome::Ended(StreamState::Error, Some(Cause::PublishRejected));
-        assert_eq!(Follow::new("s1".into()).event(&event), Some(outcome));
+        assert_eq!(outcome(&event, "s1"), ended(Cause::PublishRejected));
+        assert_eq!(outcome(&state(None, Some(Cause::DnsFailed)), "s1"), ended(Cause::DnsFailed));
+        assert_eq!(outcome(&state(Some(StreamState::Connecting), Some(Cause::DnsFailed)), "s1"), None);
+        assert!(
+            matches!(outcome(&state(None, None), "s1"), Some(Outcome::Ended(..))),
+            "waits for nothing that is over"
+        );
     }
 
     #[test]
-    fn a_state_counts_only_after_lost_reports() {
-        let mut follow = Follow::new("s1".into());
-        assert_eq!(follow.event(&ended()), None, "that may be an earlier stream of this id");
-        assert_eq!(follow.event(&Event::Lagged), None);
-        assert_eq!(follow.event(&ended()), Some(Outcome::Ended(StreamState::Error, Some(Cause::DnsFailed))));
+    fn one_that_streams_already_is_live() {
+        assert_eq!(outcome(&state(Some(StreamState::Streaming), None), "s1"), Some(Outcome::Live));
     }
 }
