@@ -164,8 +164,8 @@ pub struct Stream {
     /// Media last went through, or the stream began.
     media_at: Time,
     first_streaming: Option<Time>,
-    /// It streams, or last streamed, after an outage.
-    reconnected: bool,
+    /// It streams, or last streamed, after an outage, which took so many retries.
+    reconnected: Option<u32>,
     /// The first rejection of the key since media last went through.
     rejected_at: Option<Time>,
     /// Likewise for `StreamExists`.
@@ -196,7 +196,7 @@ impl Stream {
             backoff: Backoff::new(settings.seed),
             media_at: now,
             first_streaming: settings.resumed.then_some(now),
-            reconnected: false,
+            reconnected: None,
             rejected_at: None,
             exists_since: None,
             keep_alive,
@@ -420,11 +420,11 @@ impl Stream {
     }
 
     fn streaming_began(&mut self, now: Time) {
-        self.outage = None;
+        let retries = self.outage.take().map_or(0, |outage| outage.retry - u32::from(!outage.tried));
         self.rejected_at = None;
         self.exists_since = None;
         self.media_at = now;
-        self.reconnected = self.first_streaming.is_some();
+        self.reconnected = self.first_streaming.map(|_| retries);
         self.first_streaming.get_or_insert(now);
         self.backoff.streaming(now);
         if let Some(clock) = &mut self.keep_alive {
@@ -559,7 +559,9 @@ impl Stream {
     /// What a report says now.
     fn view(&self) -> StreamReport {
         if self.streaming() {
-            return StreamReport { reconnected: self.reconnected, ..report(StreamState::Streaming, None) };
+            let plain = report(StreamState::Streaming, None);
+            let (reconnected, attempt) = (self.reconnected.is_some(), self.reconnected.unwrap_or(0));
+            return StreamReport { attempt, reconnected, ..plain };
         }
         match (self.outage, self.camera) {
             (Some(outage), _) => {

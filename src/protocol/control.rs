@@ -466,7 +466,7 @@ pub struct ReportLine {
     pub state: StreamState,
     /// Why, for `reconnecting` and every end.
     pub cause: Option<Cause>,
-    /// Which retry of this outage, from 1; 0 outside of outages.
+    /// Which retry of this outage, from 1; when it streams again how many that took; else 0.
     pub attempt: u32,
     /// Milliseconds to the next attempt, if one is planned.
     pub retry_in_ms: Option<u64>,

@@ -65,7 +65,7 @@ pub struct StreamReport {
     pub state: StreamState,
     /// Why, for `reconnecting` and every end.
     pub cause: Option<Cause>,
-    /// Which retry of this outage it is, from 1; 0 outside of outages.
+    /// Which retry of this outage it is, from 1; with `reconnected`, how many the outage took; else 0.
     pub attempt: u32,
     /// How many retries are estimated to fit before giving up; `None` when it never gives up.
     pub max_attempts: Option<u32>,

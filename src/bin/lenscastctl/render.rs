@@ -139,7 +139,11 @@ fn camera_name(state: CameraState) -> &'static str {
 /// A report in one line: for pipes, and the live view's last lines.
 pub fn report(report: &ReportLine) -> String {
     let state = report.state.name();
-    let attempt = if report.attempt > 0 { format!(", attempt {}", report.attempt) } else { String::new() };
+    let attempt = match (report.state, report.attempt) {
+        (_, 0) => String::new(),
+        (StreamState::Streaming, retry) => format!(" again, at attempt {retry}"),
+        (_, retry) => format!(", attempt {retry}"),
+    };
     let next = report.retry_in_ms.map_or_else(String::new, |delay| format!(", next in {delay} ms"));
     clean(&format!("stream {} {state}{}{attempt}{next}", report.stream_id, because(report.cause)))
 }
@@ -326,8 +330,9 @@ owner    stream of com.example.live since 177 s"
             "stream s1 reconnecting: the network no longer carries data to the server (network_stalled), attempt 2, next \
              in 340 ms"
         );
-        let calm = ReportLine { state: StreamState::Streaming, cause: None, attempt: 0, retry_in_ms: None, ..line };
-        assert_eq!(report(&calm), "stream s1 streaming");
+        let back = ReportLine { state: StreamState::Streaming, cause: None, retry_in_ms: None, ..line };
+        assert_eq!(report(&back), "stream s1 streaming again, at attempt 2");
+        assert_eq!(report(&ReportLine { attempt: 0, ..back }), "stream s1 streaming");
     }
 
     #[test]
