@@ -145,7 +145,7 @@ pub struct Core {
     board: board::Board,
     stream: Option<stream::Active>,
     /// A start that waits for the end of the stream it replaces.
-    after_end: Option<(RequestId, Waiting)>,
+    after_end: Option<(RequestId, stream::Asked)>,
     /// Requests that wait for the arbiter.
     waiting: HashMap<RequestId, Waiting>,
     photos: Vec<camera::Photo>,
@@ -292,7 +292,7 @@ impl Core {
 
     fn shut_down(&mut self, now: Time) {
         self.ending = true;
-        self.withdraw_doubted(Cause::Shutdown, |_| true);
+        self.withdraw_starts(Cause::Shutdown, |_| true);
         self.stop_stream(Cause::Shutdown, now);
         for photo in std::mem::take(&mut self.photos) {
             self.counts.photos_failed.count(Cause::Shutdown.name());

@@ -148,6 +148,12 @@ pub fn refused(stream_id: &str, dialect: Dialect, cause: Cause, owner: Option<&O
 
 /// The answer to a start that is refused.
 pub fn start_refused(stream_id: &str, dialect: Dialect, refusal: &Refusal) -> Value {
+    if refusal.cause == Cause::Requested {
+        // Stopped before it began, which is no error.
+        let (state, cause) = (StreamState::Stopped, Some(refusal.cause));
+        let report = StreamReport { state, cause, attempt: 0, max_attempts: None, retry_in: None, reconnected: false };
+        return status(&report, stream_id, dialect);
+    }
     let mut message = refused(stream_id, dialect, refusal.cause, refusal.owner.as_ref());
     // MentraOS's words, where it has some: programs compare with them.
     match refusal.cause {

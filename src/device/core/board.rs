@@ -7,7 +7,6 @@ use super::stream::Asked;
 use super::{Core, Effect};
 use crate::board::Reading;
 use crate::device::config::Config;
-use crate::link::LinkId;
 use crate::policy::Time;
 use crate::policy::arbiter::RequestId;
 use crate::policy::battery::Battery;
@@ -37,6 +36,11 @@ impl Board {
             light_required: config.privacy_led.require,
             doubted: Vec::new(),
         }
+    }
+
+    /// Takes out the starts that wait for a look, where `which` says so.
+    pub fn withdraw(&mut self, which: impl Fn(&Asked) -> bool) -> Vec<Asked> {
+        self.doubted.extract_if(.., |(_, asked)| which(asked)).map(|(_, asked)| asked).collect()
     }
 
     /// What heat leaves of a stream.
@@ -125,17 +129,6 @@ impl Core {
         None
     }
 
-    /// Refuses the starts that wait for a look, where `which` says so. Whether there were any.
-    pub(super) fn withdraw_doubted(&mut self, cause: Cause, which: impl Fn(&Asked) -> bool) -> bool {
-        let (withdrawn, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.board.doubted).into_iter().partition(|(_, asked)| which(asked));
-        self.board.doubted = kept;
-        for (_, asked) in &withdrawn {
-            self.refuse_stream(asked, cause.into());
-        }
-        !withdrawn.is_empty()
-    }
-
     pub(super) fn board_read(&mut self, reading: Reading, now: Time) {
         let before = self.board.heat.step();
         if let Some(sample) = reading.heat {
@@ -160,15 +153,5 @@ impl Core {
         for (request, asked) in std::mem::take(&mut self.board.doubted) {
             self.consider_stream(request, asked, true, now);
         }
-    }
-
-    /// Whether this link asked for a start that waits, or any link for one by this id.
-    pub(super) fn withdraw_doubted_of_link(&mut self, link: LinkId, stream_id: Option<&str>) -> bool {
-        self.withdraw_doubted(Cause::Requested, |asked| {
-            asked.origin.link().is_some_and(|of| match stream_id {
-                None => of == link,
-                Some(id) => asked.start.stream_id == id,
-            })
-        })
     }
 }

@@ -61,16 +61,14 @@ impl Core {
     }
 
     fn control_stop(&mut self, request: RequestId, stream_id: Option<&str>, now: Time) {
-        match (&self.stream, stream_id) {
-            (Some(stream), Some(id)) if stream.start.stream_id != id => {
-                self.reply(request, Err(Cause::UnknownStream.into()));
-            }
-            (Some(_), _) => self.stop_stream_for(request, now),
-            (None, id) => {
-                let withdrawn =
-                    self.withdraw_doubted(Cause::Requested, |asked| id.is_none_or(|id| asked.start.stream_id == id));
-                self.reply(request, if withdrawn { Ok(Answer::Done) } else { Err(no_stream()) });
-            }
+        let meant = |start: &StartStream| stream_id.is_none_or(|id| start.stream_id == id);
+        // What waits first: the end of what runs would begin it.
+        let withdrawn = self.withdraw_starts(Cause::Requested, |waiting| meant(&waiting.start));
+        match &self.stream {
+            Some(stream) if meant(&stream.start) => self.stop_stream_for(request, now),
+            _ if withdrawn => self.reply(request, Ok(Answer::Done)),
+            Some(_) => self.reply(request, Err(Cause::UnknownStream.into())),
+            None => self.reply(request, Err(no_stream())),
         }
     }
 

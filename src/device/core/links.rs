@@ -12,7 +12,7 @@ use crate::link::LinkId;
 use crate::policy::Time;
 use crate::policy::arbiter::{Claim, Event as ArbiterEvent};
 use crate::policy::stream::Event;
-use crate::protocol::command::{self, Command, Dialect, Incoming};
+use crate::protocol::command::{self, Command, Dialect, Incoming, StartStream};
 use crate::protocol::control::{Answer, Refusal, Reply};
 use crate::protocol::{Cause, Metrics, StreamReport, StreamState, photo, report};
 
@@ -169,24 +169,18 @@ impl Core {
     /// Without an id, a link stops what it started; with one, that stream, if a link started it.
     fn link_stop(&mut self, link: LinkId, stream_id: Option<&str>, app: &str, now: Time) {
         let asked = stream_id.filter(|id| !id.is_empty());
-        match &self.stream {
-            Some(stream)
-                if stream.origin.link().is_some_and(|of| match asked {
-                    None => of == link,
-                    Some(id) => id == stream.start.stream_id,
-                }) =>
-            {
-                self.stop_stream(Cause::Requested, now);
-            }
-            _ => {
-                if self.withdraw_doubted_of_link(link, asked) {
-                    return;
-                }
-                tracing::info!(stream_id = asked, app, "stop for a stream that the link does not have");
-                let dialect = self.links.of(link).dialect;
-                let message = report::unknown_stream(asked.unwrap_or(""), dialect, report::Asked::Stop);
-                self.tell(link, message.to_string());
-            }
+        let meant = |origin: Origin, start: &StartStream| {
+            origin.link().is_some_and(|of| asked.map_or(of == link, |id| id == start.stream_id))
+        };
+        // What waits first: the end of what runs would begin it.
+        let withdrawn = self.withdraw_starts(Cause::Requested, |waiting| meant(waiting.origin, &waiting.start));
+        if self.stream.as_ref().is_some_and(|stream| meant(stream.origin, &stream.start)) {
+            self.stop_stream(Cause::Requested, now);
+        } else if !withdrawn {
+            tracing::info!(stream_id = asked, app, "stop for a stream that the link does not have");
+            let dialect = self.links.of(link).dialect;
+            let message = report::unknown_stream(asked.unwrap_or(""), dialect, report::Asked::Stop);
+            self.tell(link, message.to_string());
         }
     }
 

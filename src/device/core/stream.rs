@@ -188,10 +188,28 @@ impl Core {
         if same {
             return self.repeat_status(request, asked.origin);
         }
-        if let Some((_, Waiting::Stream(displaced))) = self.after_end.replace((request, Waiting::Stream(asked))) {
+        if let Some((_, displaced)) = self.after_end.replace((request, asked)) {
             self.refuse_stream(&displaced, Cause::Replaced.into());
         }
         self.stop_stream(Cause::Replaced, now);
+    }
+
+    /// Refuses the starts that wait, be it for a look at the board, for the camera or for the end of another stream, where
+    /// `which` says so. Whether there were any.
+    pub(super) fn withdraw_starts(&mut self, cause: Cause, which: impl Fn(&Asked) -> bool) -> bool {
+        let mut withdrawn = self.board.withdraw(&which);
+        let waits = |waiting: &Waiting| matches!(waiting, Waiting::Stream(asked) if which(asked));
+        let mut queued: Vec<(RequestId, Waiting)> = self.waiting.extract_if(|_, waiting| waits(waiting)).collect();
+        queued.sort_unstable_by_key(|(request, _)| *request);
+        withdrawn.extend(queued.into_iter().filter_map(|(_, waiting)| match waiting {
+            Waiting::Stream(asked) => Some(asked),
+            Waiting::Photo { .. } | Waiting::Process { .. } => None,
+        }));
+        withdrawn.extend(self.after_end.take_if(|(_, asked)| which(asked)).map(|(_, asked)| asked));
+        for asked in &withdrawn {
+            self.refuse_stream(asked, cause.into());
+        }
+        !withdrawn.is_empty()
     }
 
     pub(super) fn refuse_stream(&mut self, asked: &Asked, refusal: Refusal) {
@@ -350,8 +368,8 @@ impl Core {
         self.last_end = Some(StreamEnd { stream_id, state, cause });
         self.effects.push(Effect::Remember(None));
         self.arbitrate(ArbiterEvent::Release { lease: stream.lease }, now);
-        if let Some((request, Waiting::Stream(asked))) = self.after_end.take() {
-            self.ask_for_stream(request, asked.start, asked.origin, now);
+        if let Some((request, asked)) = self.after_end.take() {
+            self.consider_stream(request, asked, false, now);
         }
     }
 

@@ -3,6 +3,7 @@
 mod board;
 mod links;
 mod resume;
+mod withdrawn;
 
 use std::collections::{HashMap, VecDeque};
 
