@@ -291,7 +291,8 @@ impl Task {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.core.deadline().map(|deadline| self.start + deadline)
+        // None for what a clock cannot tell: a limit that somebody meant as "never".
+        self.core.deadline().and_then(|deadline| self.start.checked_add(deadline))
     }
 
     fn take(&mut self, input: Input) {
