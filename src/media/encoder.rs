@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gstreamer::{self as gst, prelude::*};
@@ -20,7 +21,9 @@ use crate::protocol::{Cause, VideoSettings};
 /// Pictures encoded in a trial: enough for every encoder's delay, few enough for a start.
 const TRIAL_PICTURES: i32 = 15;
 /// How long a trial may take to give each picture.
-const TRIAL_LIMIT: Duration = Duration::from_secs(3);
+const PICTURE_LIMIT: Duration = Duration::from_secs(3);
+/// And how long altogether: three that hang are over before an opening of the camera takes too long (`policy::health`).
+const TRIAL_LIMIT: Duration = Duration::from_secs(8);
 /// Key frames stand one second apart, so that whoever joins or returns waits no longer.
 const KEY_FRAMES_PER_SECOND: u32 = 1;
 
@@ -45,6 +48,8 @@ pub struct Encoders {
     profiles: Vec<Profile>,
     trials: Mutex<HashMap<TrialKey, Result<Trial, Failure>>>,
     failed_in_use: Mutex<HashSet<TrialKey>>,
+    /// The threads of trials that overran, by profile.
+    overrun: Mutex<HashMap<String, JoinHandle<()>>>,
     /// Elements may be there now that GStreamer does not know of.
     hardware_changed: AtomicBool,
 }
@@ -55,7 +60,13 @@ type TrialKey = (String, Option<(u32, u32)>);
 impl Encoders {
     /// Those of `profiles`, in their order.
     pub fn new(profiles: Vec<Profile>) -> Self {
-        Self { profiles, trials: Mutex::default(), failed_in_use: Mutex::default(), hardware_changed: false.into() }
+        Self {
+            profiles,
+            trials: Mutex::default(),
+            failed_in_use: Mutex::default(),
+            overrun: Mutex::default(),
+            hardware_changed: false.into(),
+        }
     }
 
     /// The first profile that works for these settings; `wanted` is `auto` or a profile's name. Blocks for the time of
@@ -154,13 +165,32 @@ impl Encoders {
         if profile.hardware && self.hardware_changed.swap(false, Ordering::Relaxed) {
             self.look_for_elements();
         }
-        let result = try_out(profile, settings);
+        let result = self.try_in_time(profile, settings);
         match &result {
             Ok(trial) => tracing::info!(profile = profile.name, ?trial, "encoder works"),
             Err(failure) => tracing::info!(profile = profile.name, reason = failure.detail, "encoder does not work"),
         }
         self.trials().insert(key, result.clone());
         result
+    }
+
+    /// Tries a profile out on a thread of its own, since a driver may never come back from opening or closing its
+    /// device. Then nobody can end that thread; its profile fails without another trial for as long as it hangs.
+    fn try_in_time(&self, profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure> {
+        let failed = |why: String| Failure::new(Cause::EncoderFailed, why);
+        if self.overrun().get(&profile.name).is_some_and(|thread| !thread.is_finished()) {
+            return Err(failed("an earlier trial still hangs in its driver".into()));
+        }
+        let (outcome, waiting) = mpsc::sync_channel(1);
+        let (tried, settings) = (profile.clone(), *settings);
+        let thread = std::thread::Builder::new()
+            .name("encoder-trial".into())
+            .spawn(move || drop(outcome.send(try_out(&tried, &settings)))) // nobody waits for one that overran
+            .map_err(|error| failed(format!("no thread for its trial: {error}")))?;
+        waiting.recv_timeout(TRIAL_LIMIT).unwrap_or_else(|error| {
+            self.overrun().insert(profile.name.clone(), thread);
+            Err(failed(format!("its trial came to nothing within {TRIAL_LIMIT:?}: {error}")))
+        })
     }
 
     /// A plugin registers elements for devices that are there when it is loaded, and GStreamer believes until then what a
@@ -174,6 +204,10 @@ impl Encoders {
 
     fn failed_in_use(&self) -> std::sync::MutexGuard<'_, HashSet<TrialKey>> {
         self.failed_in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn overrun(&self) -> std::sync::MutexGuard<'_, HashMap<String, JoinHandle<()>>> {
+        self.overrun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn trials(&self) -> std::sync::MutexGuard<'_, HashMap<TrialKey, Result<Trial, Failure>>> {
@@ -316,7 +350,7 @@ fn try_out(profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure
 fn run_trial(elements: &gst::Pipeline, sink: &AppSink, name: &str, settings: &VideoSettings) -> Result<Trial, Failure> {
     let failed = |why: &str| Failure::new(Cause::EncoderFailed, format!("{name} {why}"));
     let _ = elements.set_state(gst::State::Playing); // why it fails is on the bus
-    let limit = gst::ClockTime::from_mseconds(TRIAL_LIMIT.as_millis() as u64);
+    let limit = gst::ClockTime::from_mseconds(PICTURE_LIMIT.as_millis() as u64);
     let start = std::time::Instant::now();
     let (mut pictures, mut bytes, mut profile_and_level) = (0_u32, 0_usize, None);
     while let Some(sample) = sink.try_pull_sample(limit) {
@@ -424,6 +458,33 @@ mod tests {
             encoders.distrust(name, &settings(), &Failure::new(Cause::EncoderStalled, "hangs"));
         }
         assert_eq!(encoders.choose("auto", &settings()).unwrap().name, "x264");
+    }
+
+    /// x264, which in a second pass reads the first one's statistics, from a pipe into which nobody writes: it hangs in
+    /// being opened, and so the pipeline in being ended.
+    #[test]
+    fn one_whose_trial_never_ends_gives_way_to_the_next() {
+        crate::media::init().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("statistics");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut profiles = profile::load(&[]).unwrap();
+        profiles.retain(|profile| profile.name == "x264");
+        let mut hangs = Profile { name: "hangs".into(), ..profiles[0].clone() };
+        hangs.properties.insert("pass".into(), "pass2".into());
+        hangs.properties.insert("multipass-cache-file".into(), pipe.to_str().unwrap().into());
+        profiles.insert(0, hangs);
+        let encoders = Encoders::new(profiles);
+
+        let begun = std::time::Instant::now();
+        assert_eq!(encoders.choose("auto", &settings()).unwrap().name, "x264");
+        assert!(begun.elapsed() >= TRIAL_LIMIT, "it did not hang: {:?}", encoders.survey(&settings()));
+        encoders.forget_failures();
+        let begun = std::time::Instant::now();
+        assert_eq!(encoders.choose("auto", &settings()).unwrap().name, "x264");
+        assert!(begun.elapsed() < TRIAL_LIMIT, "another one was left to hang");
+
+        std::fs::write(&pipe, "").unwrap(); // lets it go
     }
 
     #[test]
