@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 /// Bits per second of video.
 const MIN_BITRATE: u32 = 100_000;
 const MAX_BITRATE: u32 = 10_000_000;
+/// Samples per second of sound: AAC knows these, and slower ones, and none between.
+const SAMPLE_RATES: [u32; 5] = [22_050, 24_000, 32_000, 44_100, 48_000];
 
 /// The picture asked for. Reads from JSON with the tolerance described above, and writes full keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +39,7 @@ impl Default for VideoSettings {
 pub struct AudioSettings {
     /// Bits per second, 32 000 to 320 000.
     pub bitrate: u32,
-    /// Samples per second, 22 050 to 48 000.
+    /// Samples per second: 22 050, 24 000, 32 000, 44 100 or 48 000.
     pub sample_rate: u32,
     /// Take what the speaker plays out of what the microphone hears.
     pub echo_cancellation: bool,
@@ -85,13 +87,18 @@ impl AudioSettings {
     pub fn parse(value: &Value) -> Result<Self, SettingsError> {
         let default = Self::default();
         let Some(object) = Object::new("audio", value)? else { return Ok(default) };
+        let sample_rate = object.number(&["sampleRate", "sample_rate", "sr"], default.sample_rate, 0, u32::MAX)?;
         Ok(Self {
             bitrate: object.number(&["bitrate", "br"], default.bitrate, 32_000, 320_000)?,
-            sample_rate: object.number(&["sampleRate", "sample_rate", "sr"], default.sample_rate, 22_050, 48_000)?,
+            sample_rate: nearest_sample_rate(sample_rate),
             echo_cancellation: object.boolean(&["echoCancellation", "ec"])?.unwrap_or(default.echo_cancellation),
             noise_suppression: object.boolean(&["noiseSuppression", "ns"])?.unwrap_or(default.noise_suppression),
         })
     }
+}
+
+fn nearest_sample_rate(asked: u32) -> u32 {
+    SAMPLE_RATES.into_iter().min_by_key(|rate| rate.abs_diff(asked)).expect("there are some")
 }
 
 impl TryFrom<Value> for VideoSettings {
@@ -220,6 +227,13 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_rate_is_one_that_aac_knows() {
+        for (asked, given) in [(8_000, 22_050), (23_000, 22_050), (30_000, 32_000), (96_000, 48_000)] {
+            assert_eq!(audio(&json!({"sr": asked})), AudioSettings { sample_rate: given, ..Default::default() });
+        }
+    }
+
+    #[test]
     fn a_wrong_type_is_named() {
         for (value, error) in [
             (json!("720p"), "video must be an object"),
@@ -257,7 +271,7 @@ mod tests {
             prop_assert!((10..=60).contains(&video.frame_rate));
             let audio = audio(&json!({"bitrate": n, "sampleRate": n}));
             prop_assert!((32_000..=320_000).contains(&audio.bitrate));
-            prop_assert!((22_050..=48_000).contains(&audio.sample_rate));
+            prop_assert!([22_050, 24_000, 32_000, 44_100, 48_000].contains(&audio.sample_rate));
         }
     }
 }
