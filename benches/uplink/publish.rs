@@ -56,7 +56,6 @@ async fn carry(url: &str, video: VideoSettings, rule: &mut dyn Rule, interval: D
     }
     publisher.close();
     publisher.join().await;
-    capture.close();
     capture.join().await;
 }
 

@@ -55,6 +55,11 @@ pub fn holders(node: &Path) -> Vec<Holder> {
     seen
 }
 
+/// Whether this process itself has `node` open.
+pub fn is_open_here(node: &Path) -> bool {
+    fs::metadata(node).is_ok_and(|metadata| has_open(Path::new("/proc/self"), metadata.rdev()))
+}
+
 /// Asks the process at `helper`.
 fn ask(helper: &Path, device: u64) -> io::Result<Vec<Holder>> {
     let mut stream = UnixStream::connect(helper)?;
@@ -128,6 +133,7 @@ fn program(process: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::symlink;
 
     /// A process in a made-up /proc, with these targets behind its descriptors.
@@ -207,6 +213,16 @@ mod tests {
         helper.join().unwrap();
         assert!(found.unwrap().contains(&Holder { pid: child.id(), program: "sleep".into() }));
         assert!(ask(&path, number("/dev/full")).is_err(), "nobody answers any more");
+    }
+
+    #[test]
+    fn what_we_have_open_ourselves_is_seen_until_it_is_closed() {
+        let pty = nix::pty::openpty(None, None).unwrap(); // no other test has this one open
+        let node = fs::read_link(format!("/proc/self/fd/{}", pty.slave.as_raw_fd())).unwrap();
+        assert!(is_open_here(&node));
+        drop(pty.slave);
+        assert!(!is_open_here(&node));
+        assert!(!is_open_here(Path::new("/dev/there is no such node")));
     }
 
     #[test]

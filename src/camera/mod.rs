@@ -18,7 +18,7 @@ pub mod v4l2;
 pub use device::{Device, Kind, list, list_in};
 pub use error::{CameraError, open_error};
 pub use format::PixelFormat;
-pub use holders::{Holder, answer as answer_holders, holders};
+pub use holders::{Holder, answer as answer_holders, holders, is_open_here};
 pub use hotplug::Hotplug;
 pub use mode::{Choice, Crop, FrameRate, Mode, ModeRange, Rates, Sizes, Wanted, choose};
 pub use select::{InvalidSelector, Selector, find, find_in};

@@ -67,8 +67,8 @@ pub enum Input {
     Publisher(u32, publisher::Event),
     /// What the network carried the last time, bit/s of video; before the publisher with this number is connected.
     Uplink(u32, u32),
-    /// A photo was taken, or not.
-    PhotoTaken(RequestId, Option<Vec<u8>>),
+    /// A photo was taken, or why not.
+    PhotoTaken(RequestId, Result<Vec<u8>, Refusal>),
     /// The answer to [`Effect::FindCamera`]: the device's node.
     CameraFound(RequestId, Result<String, Refusal>),
     /// How the stream does.

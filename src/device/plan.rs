@@ -90,9 +90,17 @@ fn video_source(config: &Config, wanted: VideoSettings) -> Result<(VideoSource, 
         tracing::info!(asked = ?size, gives = %choice.mode, "the camera gives less than was asked");
     }
     let (width, height) = rotation.turn((choice.width, choice.height));
-    let settings = VideoSettings { width, height, ..wanted };
+    let frame_rate = given_rate(wanted.frame_rate, choice.mode.frame_rate);
+    let settings = VideoSettings { width, height, frame_rate, ..wanted };
     let fit = config.camera.fit;
     Ok((VideoSource::V4l2 { node: device.node, name: device.card, choice, fit, zero_copy: false }, settings))
+}
+
+/// Pictures a second that there will be: an encoder counts its key frames in pictures. Rounded up, so that none of the
+/// camera's is dropped for it.
+fn given_rate(asked: u32, mode: Option<FrameRate>) -> u32 {
+    let gives = mode.map(FrameRate::fraction).map(|(pictures, seconds)| pictures.div_ceil(seconds));
+    gives.map_or(asked, |gives| gives.min(asked))
 }
 
 pub fn find(config: &Config) -> Result<Device, Failure> {
@@ -132,4 +140,17 @@ pub fn foreign_owner(config: &Config) -> Option<Owner> {
         return None;
     }
     foreign_holder(&find(config).ok()?.node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoder_is_promised_no_more_pictures_than_the_camera_gives() {
+        for (asked, mode, given) in [(30, (10, 1), 10), (30, (15, 2), 8), (30, (30_000, 1001), 30), (15, (30, 1), 15)] {
+            assert_eq!(given_rate(asked, FrameRate::new(mode.0, mode.1)), given, "{asked} asked of {mode:?}");
+        }
+        assert_eq!(given_rate(30, None), 30, "the driver does not say");
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::{AppSink, AppSinkCallbacks};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::failure::{Failure, element_name};
 use super::feed::{Feed, Unit};
@@ -84,7 +85,7 @@ const ENCODERS: [Encoder; 3] = [
     Encoder { name: "avenc_aac", format: "F32LE", delay: 1024 },
 ];
 
-/// Running sound capture.
+/// Sound capture.
 #[derive(Debug)]
 pub struct AudioPipeline {
     /// What it says when it fails.
@@ -93,17 +94,32 @@ pub struct AudioPipeline {
 }
 
 impl AudioPipeline {
-    /// Builds and starts it.
-    pub async fn start(source: &AudioSource, settings: &AudioSettings, feed: Arc<Feed>) -> Result<Self, Failure> {
+    /// Builds it. It is to be stopped, whether or not it was started.
+    pub fn new(source: &AudioSource, settings: &AudioSettings, feed: Arc<Feed>) -> Result<Self, Failure> {
         let pipeline = build(source, settings, feed)?;
-        let errors = pipeline::errors(&pipeline);
-        pipeline::play(&pipeline).await?;
-        Ok(Self { errors, pipeline })
+        Ok(Self { errors: pipeline::errors(&pipeline), pipeline })
     }
 
-    /// Ends it.
-    pub async fn stop(self) {
-        pipeline::shut_down(self.pipeline, "audio capture").await;
+    /// Starts it. A driver may hang in that: the deadline is the caller's.
+    pub async fn start(&self) -> Result<(), Failure> {
+        pipeline::play(&self.pipeline).await
+    }
+
+    /// Ends it; see [`pipeline::shut_down_from`].
+    pub async fn stop(self) -> Result<(), JoinHandle<()>> {
+        pipeline::shut_down_from(None, self.pipeline, "audio capture").await
+    }
+
+    /// One that hangs in opening its device for as long as the other end of `held` lives.
+    #[cfg(test)]
+    pub fn hanging(held: Arc<Mutex<std::sync::mpsc::Receiver<()>>>) -> Self {
+        let pipeline = gst::Pipeline::new();
+        // Called by the thread that changes the state, while it holds the pipeline's lock.
+        pipeline.bus().unwrap().set_sync_handler(move |_, _| {
+            let _ = held.lock().unwrap().recv();
+            gst::BusSyncReply::Drop
+        });
+        Self { errors: mpsc::channel(1).1, pipeline }
     }
 }
 

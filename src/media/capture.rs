@@ -18,7 +18,7 @@ use super::failure::{self, Failure};
 use super::feed::Feed;
 use super::memory;
 use super::source::VideoSource;
-use super::video::{Counters, Progress, VideoPipeline, VideoPlan};
+use super::video::{Counters, LeftBehind, Progress, VideoPipeline, VideoPlan};
 use crate::camera::Signal;
 use crate::policy::bitrate::Decision;
 use crate::protocol::{AudioSettings, Cause};
@@ -27,9 +27,9 @@ use crate::protocol::{AudioSettings, Cause};
 const FIRST_PICTURE_LIMIT: Duration = Duration::from_secs(3);
 /// A running camera gives pictures; ten a second is the least that can be asked of it.
 const NEXT_PICTURE_LIMIT: Duration = Duration::from_secs(1);
-/// By so much longer is an encoder silent that gave up by itself than the camera behind which it stopped.
+/// By so much longer is an encoder silent that gave up by itself than there were pictures for it.
 const ONE_AFTER_THE_OTHER: Duration = Duration::from_millis(20);
-/// Encoders hold a few pictures back at first.
+/// Behind the camera's first picture: encoders hold a few back.
 const FIRST_ENCODED_LIMIT: Duration = Duration::from_secs(3);
 /// Behind a running camera.
 const NEXT_ENCODED_LIMIT: Duration = Duration::from_millis(1500);
@@ -43,8 +43,14 @@ const PACE_PERCENT: u64 = 60;
 const SAMPLING: Duration = Duration::from_millis(100);
 /// How often the camera's input is asked for its signal.
 const SIGNAL_SAMPLING: Duration = Duration::from_millis(500);
+/// For a microphone to open.
+const AUDIO_OPENING_LIMIT: Duration = Duration::from_secs(5);
 /// Between attempts to open the microphone again.
 const AUDIO_RETRY: Duration = Duration::from_secs(2);
+/// For the sound to end, which has a limit of its own for its pipeline.
+const AUDIO_END_LIMIT: Duration = Duration::from_secs(3);
+/// For the whole capture to end when the daemon does.
+const END_LIMIT: Duration = Duration::from_secs(3);
 
 /// What is to be opened.
 #[derive(Clone, Debug)]
@@ -62,7 +68,7 @@ pub enum Event {
     Running,
     /// A stage failed or fell silent; `Closed` follows.
     Lost(Failure),
-    /// It ends, but its pipeline would not, and may keep the camera.
+    /// Its pipeline would not end. `Closed` follows once the camera is free all the same, which may be never.
     LeftBehind,
     /// Camera and microphone are free. The last event.
     Closed,
@@ -71,15 +77,15 @@ pub enum Event {
 /// An open capture.
 #[derive(Debug)]
 pub struct Capture {
-    commands: mpsc::Sender<Command>,
+    /// Until it is to close.
+    commands: Option<mpsc::Sender<Command>>,
     shown: Arc<Mutex<Shown>>,
     task: JoinHandle<()>,
 }
 
 enum Command {
-    Photo(oneshot::Sender<Vec<u8>>),
+    Photo(oneshot::Sender<Result<Vec<u8>, Failure>>),
     Encode(Decision),
-    Close,
 }
 
 /// What the status shows of a capture.
@@ -122,24 +128,31 @@ impl Capture {
         let (commands, receiver) = mpsc::channel(8);
         let shown = Arc::new(Mutex::new(Shown::default()));
         let task = tokio::spawn(run(generation, plan, feed, events, receiver, shown.clone()));
-        Self { commands, shown, task }
+        Self { commands: Some(commands), shown, task }
     }
 
-    /// Takes a picture as JPEG. The receiver fails if the capture ends before, or too many photos are waited for.
-    pub fn photo(&self) -> oneshot::Receiver<Vec<u8>> {
+    /// Takes a picture as JPEG, or says why it cannot. The receiver fails if the capture ends before, or too many photos
+    /// are waited for.
+    pub fn photo(&self) -> oneshot::Receiver<Result<Vec<u8>, Failure>> {
         let (sender, receiver) = oneshot::channel();
-        let _ = self.commands.try_send(Command::Photo(sender)); // a dropped sender tells the receiver
+        self.command(Command::Photo(sender)); // a dropped sender tells the receiver
         receiver
     }
 
     /// Changes what the encoder makes.
     pub fn encode(&self, what: Decision) {
-        let _ = self.commands.try_send(Command::Encode(what)); // a capture that ends needs none
+        self.command(Command::Encode(what)); // a capture that ends needs none
     }
 
-    /// Ends it; `Closed` follows.
-    pub fn close(&self) {
-        let _ = self.commands.try_send(Command::Close);
+    fn command(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            let _ = commands.try_send(command);
+        }
+    }
+
+    /// Ends it; `Closed` follows. Asking twice changes nothing.
+    pub fn close(&mut self) {
+        drop(self.commands.take()); // the dropped sender is the message, which no full queue can lose
     }
 
     /// What there is to show.
@@ -147,10 +160,10 @@ impl Capture {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for the end.
-    pub async fn join(self) {
-        drop(self.commands);
-        let _ = self.task.await;
+    /// Waits for the end; a driver that hangs is left to its thread.
+    pub async fn join(mut self) {
+        self.close();
+        let _ = tokio::time::timeout(END_LIMIT, self.task).await;
     }
 }
 
@@ -164,9 +177,15 @@ async fn run<P>(
 ) where
     P: Future<Output = Result<Plan, Failure>>,
 {
-    if let Err(failure) = capture(generation, plan, &feed, &events, &mut commands, &shown).await {
+    let mut left_behind = None;
+    if let Err(failure) = capture(generation, plan, &feed, &events, &mut commands, &shown, &mut left_behind).await {
         tracing::warn!(generation, cause = %failure.cause, %failure, "capture lost");
         let _ = events.send((generation, Event::Lost(failure))).await; // nobody listens while the daemon ends
+    }
+    if let Some(left_behind) = left_behind {
+        let _ = events.send((generation, Event::LeftBehind)).await;
+        // Until then it may see, and so counts as open. The deadline is the watchdog's: no other has a cure.
+        left_behind.camera_free().await;
     }
     let _ = tokio::task::spawn_blocking(memory::give_back).await;
     let _ = events.send((generation, Event::Closed)).await;
@@ -179,18 +198,22 @@ async fn capture<P>(
     events: &mpsc::Sender<(u64, Event)>,
     commands: &mut mpsc::Receiver<Command>,
     shown: &Arc<Mutex<Shown>>,
+    left_behind: &mut Option<LeftBehind>,
 ) -> Result<(), Failure>
 where
     P: Future<Output = Result<Plan, Failure>>,
 {
     let mut plan = plan.await?;
     loop {
-        let outcome = opening(generation, &plan, feed, events, commands, shown).await;
+        let outcome = opening(generation, &plan, feed, events, commands, shown, left_behind).await;
         let nothing_came = shown.lock().unwrap_or_else(PoisonError::into_inner).pictures() == 0;
         match outcome {
             Err(failure) if nothing_came && plan.video.source.is_zero_copy() => {
                 tracing::warn!(generation, %failure, "camera and encoder do not share buffers here; copying from now on");
                 plan.video.source.copy_from_now_on();
+                if left_behind.is_some() {
+                    return Err(failure); // it may keep the camera
+                }
             }
             outcome => return outcome,
         }
@@ -204,6 +227,7 @@ async fn opening(
     events: &mpsc::Sender<(u64, Event)>,
     commands: &mut mpsc::Receiver<Command>,
     shown: &Arc<Mutex<Shown>>,
+    left_behind: &mut Option<LeftBehind>,
 ) -> Result<(), Failure> {
     tracing::info!(generation, source = ?plan.video.source, encoder = plan.video.encoder(), "opening camera");
     let mut video = VideoPipeline::start(&plan.video, feed.clone()).await?;
@@ -214,21 +238,20 @@ async fn opening(
         shown.progress = Some(video.progress.clone());
     }
     let (stop_sound, stopped) = oneshot::channel();
-    let sound = plan
-        .audio
-        .clone()
-        .map(|(source, settings)| tokio::spawn(keep_sound(source, settings, feed.clone(), shown.clone(), stopped)));
+    let sound = plan.audio.clone().map(|(source, settings)| {
+        let (name, feed) = (source.name().to_owned(), feed.clone());
+        let open = move || AudioPipeline::new(&source, &settings, feed.clone());
+        tokio::spawn(keep_sound(name, open, shown.clone(), stopped))
+    });
     let can_be_slow = plan.video.profile.as_ref().is_some_and(|profile| profile.hardware);
     let outcome = tokio::select! {
         outcome = watch(generation, &mut video, can_be_slow, events, commands) => outcome,
         failure = signal_lost(&plan.video.source) => Err(failure),
     };
     drop(stop_sound);
-    if !video.stop().await {
-        let _ = events.send((generation, Event::LeftBehind)).await;
-    }
+    *left_behind = video.stop(&plan.video.source).await.err();
     if let Some(sound) = sound {
-        let _ = sound.await;
+        let _ = tokio::time::timeout(AUDIO_END_LIMIT, sound).await; // by then it has nothing to do with the camera
     }
     outcome
 }
@@ -253,7 +276,7 @@ async fn watch(
                     let outcome = video.encode(what);
                     tracing::debug!(generation, bitrate = what.bitrate, pictures = ?what.pictures, ?outcome, "bitrate changed");
                 }
-                Some(Command::Close) | None => return Ok(()),
+                None => return Ok(()),
             },
             Some(message) = video.errors.recv() => return Err(capture_failure(&message)),
             () = video.progress.first_encoded(), if !running => {
@@ -291,10 +314,10 @@ async fn signal_lost(source: &VideoSource) -> Failure {
 fn check_deadlines(progress: &Progress) -> Result<(), Failure> {
     let camera_limit = if progress.captured() == 0 { FIRST_PICTURE_LIMIT } else { NEXT_PICTURE_LIMIT };
     let camera_silent = progress.camera_silent();
-    // An encoder that gives up refuses the camera's next pictures, and so silences it, after itself.
+    // An encoder that gives up refuses the next pictures for it, and so silences the camera, after itself.
     if camera_silent > camera_limit
         && progress.encoded() > 0
-        && progress.encoder_silent() > camera_silent + ONE_AFTER_THE_OTHER
+        && progress.encoder_silent() > progress.offers_silent() + ONE_AFTER_THE_OTHER
     {
         return Err(Failure::new(Cause::EncoderStalled, "the encoder gave up"));
     }
@@ -303,7 +326,7 @@ fn check_deadlines(progress: &Progress) -> Result<(), Failure> {
     }
     let left_out = if progress.one_in() > 1 { LEFT_OUT } else { Duration::ZERO };
     let encoder_limit = if progress.encoded() == 0 { FIRST_ENCODED_LIMIT } else { NEXT_ENCODED_LIMIT + left_out };
-    if progress.captured() > 0 && progress.encoder_silent() > encoder_limit {
+    if progress.encoder_silent() > encoder_limit {
         return Err(Failure::new(Cause::EncoderStalled, format!("nothing encoded for {encoder_limit:?}")));
     }
     Ok(())
@@ -342,33 +365,122 @@ fn capture_failure(message: &gst::Message) -> Failure {
     }
 }
 
-/// The microphone, opened again whenever it fails, until it is told to stop.
+/// The microphone that `open` makes, opened again whenever it fails, until it is told to stop.
 async fn keep_sound(
-    source: AudioSource,
-    settings: AudioSettings,
-    feed: Arc<Feed>,
+    name: String,
+    open: impl Fn() -> Result<AudioPipeline, Failure>,
     shown: Arc<Mutex<Shown>>,
     mut stop: oneshot::Receiver<()>,
 ) {
-    let show = |sound| shown.lock().unwrap_or_else(PoisonError::into_inner).sound = sound;
+    let show = |sound: bool| shown.lock().unwrap_or_else(PoisonError::into_inner).sound = sound;
     loop {
-        let failure = match AudioPipeline::start(&source, &settings, feed.clone()).await {
-            Ok(mut running) => {
-                show(true);
+        let mut hanging = None;
+        let failure = match open() {
+            Ok(mut microphone) => {
                 let failure = tokio::select! {
-                    message = running.errors.recv() => message.map(|message| capture_failure(&message)),
+                    failure = hear(&mut microphone, show) => Some(failure),
                     _ = &mut stop => None,
                 };
                 show(false);
-                running.stop().await;
+                hanging = microphone.stop().await.err();
                 failure
             }
             Err(failure) => Some(failure),
         };
         let Some(failure) = failure else { return };
-        tracing::warn!(source = source.name(), cause = %failure.cause, %failure, retry_in = ?AUDIO_RETRY, "no sound");
-        if tokio::time::timeout(AUDIO_RETRY, &mut stop).await.is_ok() {
-            return;
+        tracing::warn!(source = name, cause = %failure.cause, %failure, retry_in = ?AUDIO_RETRY, "no sound");
+        let retry = async {
+            // Until the driver comes back, each further attempt would leave its threads beside those of this one.
+            if let Some(hanging) = hanging {
+                let _ = hanging.await;
+            }
+            tokio::time::sleep(AUDIO_RETRY).await;
+        };
+        tokio::select! {
+            () = retry => {}
+            _ = &mut stop => return,
         }
+    }
+}
+
+/// Starts the microphone and waits until it fails.
+async fn hear(microphone: &mut AudioPipeline, show: impl Fn(bool)) -> Failure {
+    match tokio::time::timeout(AUDIO_OPENING_LIMIT, microphone.start()).await {
+        Ok(Ok(())) => show(true),
+        Ok(Err(failure)) => return failure,
+        Err(_) => return Failure::new(Cause::AudioFailed, format!("not open after {AUDIO_OPENING_LIMIT:?}")),
+    }
+    match microphone.errors.recv().await {
+        Some(message) => capture_failure(&message),
+        None => Failure::new(Cause::AudioFailed, "it ended without a word"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::profile;
+    use crate::media::source::Rotation;
+    use crate::policy::bitrate::Pictures;
+    use crate::protocol::VideoSettings;
+
+    #[tokio::test]
+    async fn it_closes_however_much_it_was_told_before() {
+        crate::media::init().unwrap();
+        let profile = profile::load(&[]).unwrap().into_iter().find(|profile| profile.name == "x264");
+        let settings = VideoSettings { width: 320, height: 240, frame_rate: 30, bitrate: 500_000 };
+        let source = VideoSource::Test { pattern: "ball".into() };
+        let video = VideoPlan { source, settings, rotation: Rotation::None, profile };
+        let (events, mut told) = mpsc::channel(8);
+        let mut capture = Capture::open(1, async { Ok(Plan { video, audio: None }) }, Arc::default(), events);
+        for bitrate in (100_000..500_000).step_by(10_000) {
+            capture.encode(Decision { bitrate, pictures: Pictures::All });
+        }
+        capture.close();
+        let closed = async { while told.recv().await.is_some_and(|(_, event)| event != Event::Closed) {} };
+        assert!(tokio::time::timeout(Duration::from_secs(10), closed).await.is_ok(), "it runs on");
+    }
+
+    #[tokio::test]
+    async fn a_microphone_that_hangs_in_opening_does_not_keep_the_camera() {
+        crate::media::init().unwrap();
+        let (let_go, held) = std::sync::mpsc::channel();
+        let held = Arc::new(Mutex::new(held));
+        let (stop, stopped) = oneshot::channel();
+        let open = move || Ok(AudioPipeline::hanging(held.clone()));
+        let sound = tokio::spawn(keep_sound("hangs".into(), open, Arc::default(), stopped));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(stop);
+        let ended = tokio::time::timeout(AUDIO_END_LIMIT, sound).await;
+        drop(let_go); // the threads that hang must end before the test can
+        assert!(ended.is_ok(), "the capture's end waits for it");
+    }
+
+    /// What is wrong so many milliseconds after the start, with pictures at these times, see [`Progress::at`].
+    fn cause(now: u64, captured: &[u64], offered: &[u64], encoded: &[u64]) -> Option<Cause> {
+        check_deadlines(&Progress::at(now, captured, offered, encoded)).err().map(|failure| failure.cause)
+    }
+
+    #[test]
+    fn a_camera_that_stalls_is_not_the_encoders_fault() {
+        assert_eq!(cause(2500, &[], &[], &[]), None);
+        assert_eq!(cause(3100, &[], &[], &[]), Some(Cause::CameraStalled));
+        // The last picture before was encoded, those behind it were left out.
+        assert_eq!(cause(3100, &[100, 2000], &[100, 1933], &[140, 1970]), Some(Cause::CameraStalled));
+        // It encodes by itself, and the parser keeps the last picture until the next.
+        assert_eq!(cause(3100, &[100, 2000], &[], &[140, 1967]), Some(Cause::CameraStalled));
+        assert_eq!(cause(3100, &[100, 2900], &[100, 2833], &[140, 2870]), None);
+    }
+
+    #[test]
+    fn an_encoder_that_refuses_pictures_is_at_fault_though_the_camera_stalls_behind_it() {
+        assert_eq!(cause(3100, &[100, 2000], &[100, 2000], &[140, 1900]), Some(Cause::EncoderStalled));
+        assert_eq!(cause(3100, &[100, 3090], &[100, 3090], &[140, 1500]), Some(Cause::EncoderStalled));
+    }
+
+    #[test]
+    fn an_encoder_has_its_time_from_the_first_picture_of_a_camera_that_is_slow_to_wake_up() {
+        assert_eq!(cause(3200, &[2900, 3190], &[2900, 3190], &[]), None);
+        assert_eq!(cause(6000, &[2900, 5990], &[2900, 5990], &[]), Some(Cause::EncoderStalled));
     }
 }

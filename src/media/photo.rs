@@ -9,8 +9,9 @@ use tokio::sync::oneshot;
 
 use super::failure::Failure;
 use super::pipeline;
+use crate::protocol::Cause;
 
-type Requests = Arc<Mutex<Vec<oneshot::Sender<Vec<u8>>>>>;
+type Requests = Arc<Mutex<Vec<oneshot::Sender<Result<Vec<u8>, Failure>>>>>;
 
 /// Decoders for cameras that deliver H.264, the lightest first.
 const DECODERS: [&str; 2] = ["openh264dec", "avdec_h264"];
@@ -24,6 +25,9 @@ pub struct PhotoBranch {
 
 impl PhotoBranch {
     /// Hangs the branch on `tee`, which carries raw pictures, or H.264 if `encoded`.
+    ///
+    /// # Errors
+    /// When an element is not installed; then nothing hangs on `tee`, and all else works without.
     pub fn attach(pipeline: &gst::Pipeline, tee: &gst::Element, encoded: bool) -> Result<Self, Failure> {
         let requests = Requests::default();
         let valve = pipeline::element("valve", None)?;
@@ -31,7 +35,7 @@ impl PhotoBranch {
         let queue = pipeline::element("queue", None)?;
         let mut chain = vec![tee.clone(), valve.clone(), queue.clone()];
         if encoded {
-            chain.extend(decoder()?);
+            chain.extend(decoder(&DECODERS)?);
             from_key_frame(&valve);
         } else {
             queue.set_property("max-size-buffers", 1_u32);
@@ -52,14 +56,17 @@ impl PhotoBranch {
     }
 
     /// Sends the next picture as JPEG; drops `request` if the pipeline ends before.
-    pub fn take(&self, request: oneshot::Sender<Vec<u8>>) {
+    pub fn take(&self, request: oneshot::Sender<Result<Vec<u8>, Failure>>) {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         self.valve.set_property("drop", false);
     }
 }
 
-fn decoder() -> Result<[gst::Element; 2], Failure> {
-    let name = DECODERS.into_iter().find(|name| gst::ElementFactory::find(name).is_some()).unwrap_or(DECODERS[0]);
+fn decoder(names: &[&str]) -> Result<[gst::Element; 2], Failure> {
+    let name = names.iter().find(|name| gst::ElementFactory::find(name).is_some()).ok_or_else(|| {
+        let missing = names.join(" or ");
+        Failure::new(Cause::CameraFailed, format!("to decode the camera's H.264, GStreamer's {missing} is missing"))
+    })?;
     Ok([pipeline::element("h264parse", None)?, pipeline::element(name, None)?])
 }
 
@@ -89,10 +96,24 @@ fn callbacks(requests: &Requests, valve: &gst::Element) -> AppSinkCallbacks {
             }
             if let Some(picture) = sample.buffer().and_then(|buffer| buffer.map_readable().ok()) {
                 for request in waiting.drain(..) {
-                    let _ = request.send(picture.to_vec()); // who asked may have given up
+                    let _ = request.send(Ok(picture.to_vec())); // who asked may have given up
                 }
             }
             Ok(gst::FlowSuccess::Ok)
         })
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_photo_of_encoded_pictures_lacks_is_named() {
+        crate::media::init().unwrap();
+        let failure = decoder(&["no-such-decoder", "nor-this"]).unwrap_err();
+        assert_eq!(failure.cause, Cause::CameraFailed);
+        assert!(failure.detail.contains("no-such-decoder or nor-this"), "{failure}");
+        assert!(decoder(&["no-such-decoder", DECODERS[0], DECODERS[1]]).is_ok());
+    }
 }

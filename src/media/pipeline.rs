@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gstreamer::{self as gst, prelude::*};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::failure::Failure;
 use crate::protocol::Cause;
@@ -75,7 +76,8 @@ pub fn on_absolute_time(pipeline: &gst::Pipeline) {
     pipeline.set_base_time(gst::ClockTime::ZERO);
 }
 
-/// Starts a pipeline on a thread of its own, since opening a device may block.
+/// Starts a pipeline on a thread of its own, since opening a device may block, perhaps for ever: the deadline is the
+/// caller's. Whoever stops waiting shuts the pipeline down.
 pub async fn play(pipeline: &gst::Pipeline) -> Result<(), Failure> {
     let pipeline = pipeline.clone();
     let started = tokio::task::spawn_blocking(move || pipeline.set_state(gst::State::Playing)).await;
@@ -89,26 +91,31 @@ pub async fn play(pipeline: &gst::Pipeline) -> Result<(), Failure> {
 /// Ends a pipeline. One that does not end in time is left to its thread and never used again; a leak, but the daemon
 /// lives (reports of such drivers: gst-rpicamsrc, tiscamera, livekit/egress 407).
 pub async fn shut_down(pipeline: gst::Pipeline, what: &'static str) {
-    shut_down_from(None, pipeline, what).await;
+    let _ = shut_down_from(None, pipeline, what).await;
 }
 
-/// Ends a pipeline, `first` before all others of it; whether it ended.
-pub async fn shut_down_from(first: Option<gst::Element>, pipeline: gst::Pipeline, what: &'static str) -> bool {
+/// Ends a pipeline, `first` before all others of it. The error is the thread that hangs in that: it ends when the driver
+/// comes back.
+pub async fn shut_down_from(
+    first: Option<gst::Element>,
+    pipeline: gst::Pipeline,
+    what: &'static str,
+) -> Result<(), JoinHandle<()>> {
     let bus = pipeline.bus();
-    let ended = tokio::task::spawn_blocking(move || {
+    let mut ended = tokio::task::spawn_blocking(move || {
         if let Some(first) = first {
             let _ = first.set_state(gst::State::Null);
         }
         let _ = pipeline.set_state(gst::State::Null);
     });
-    let in_time = tokio::time::timeout(TEARDOWN_LIMIT, ended).await.is_ok();
+    let in_time = tokio::time::timeout(TEARDOWN_LIMIT, &mut ended).await.is_ok();
     if !in_time {
         tracing::error!(what, limit = ?TEARDOWN_LIMIT, "pipeline does not end; left behind");
     }
     if let Some(bus) = bus {
         bus.unset_sync_handler();
     }
-    in_time
+    if in_time { Ok(()) } else { Err(ended) }
 }
 
 /// An encoded buffer, mapped, with its decoder configuration.

@@ -3,6 +3,7 @@
 //! Every picture is counted and timed where it leaves the camera and where it leaves the encoder, because neither
 //! tells when it stops: GStreamer 1.22 ends `v4l2h264enc` silently after one bad buffer.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,18 +11,27 @@ use std::time::{Duration, Instant};
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::{AppSink, AppSinkCallbacks};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::encoder::{self, Encoder};
-use super::failure::Failure;
+use super::failure::{Failure, element_name};
 use super::feed::{Feed, Unit};
 use super::photo::PhotoBranch;
 use super::pipeline::{self, EncodedUnit};
 use super::profile::Profile;
 use super::sequence;
 use super::source::{self, Rotation, VideoSource};
+use crate::camera;
 use crate::metrics::Counter;
 use crate::policy::bitrate::{Decision, Pictures};
 use crate::protocol::VideoSettings;
+
+/// How often it is looked whether the camera of a capture that would not end is free.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Where pictures are left out, one is encoded at least so often, however slow the camera is: in the dark it gives
+/// fewer than its mode says.
+const LONGEST_GAP: Duration = Duration::from_secs(1);
 
 /// How far the pictures got.
 #[derive(Debug)]
@@ -76,16 +86,30 @@ impl std::ops::AddAssign for Counters {
 #[derive(Debug, Default)]
 struct Stage {
     count: AtomicU64,
+    /// Milliseconds after the start; 0 before there is one.
+    first_ms: AtomicU64,
     /// Milliseconds after the start.
     last_ms: AtomicU64,
 }
 
 impl Stage {
     fn count(&self, start: Instant) -> u64 {
-        self.last_ms.store(start.elapsed().as_millis() as u64, Ordering::Relaxed);
-        self.count.fetch_add(1, Ordering::Relaxed)
+        let now = start.elapsed().as_millis() as u64;
+        self.last_ms.store(now, Ordering::Relaxed);
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        if number == 0 {
+            self.first_ms.store(now.max(1), Ordering::Relaxed);
+        }
+        number
     }
 
+    /// Of the first, if there was one.
+    fn age_of_first(&self, start: Instant) -> Option<Duration> {
+        let first = self.first_ms.load(Ordering::Relaxed);
+        (first > 0).then(|| start.elapsed().saturating_sub(Duration::from_millis(first)))
+    }
+
+    /// Of the last, or of the start.
     fn age(&self, start: Instant) -> Duration {
         start.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
     }
@@ -150,9 +174,14 @@ impl Progress {
         self.captured.age(self.start)
     }
 
-    /// Time since the encoder gave a picture, or since the start.
+    /// Time since a picture was there for the encoder to take, or since the start, as ever where the camera encodes.
+    pub fn offers_silent(&self) -> Duration {
+        self.offered.age(self.start)
+    }
+
+    /// Time since the encoder gave a picture, or since it could have begun to: the camera's first.
     pub fn encoder_silent(&self) -> Duration {
-        self.encoded.age(self.start)
+        self.captured.age_of_first(self.start).map_or(Duration::ZERO, |first| first.min(self.encoded.age(self.start)))
     }
 }
 
@@ -186,7 +215,8 @@ pub struct VideoPipeline {
     pipeline: gst::Pipeline,
     encoder: Option<Encoder>,
     frame_rate: u32,
-    photos: PhotoBranch,
+    /// Or why there are none.
+    photos: Result<PhotoBranch, Failure>,
     feed: Arc<Feed>,
 }
 
@@ -204,15 +234,21 @@ impl VideoPipeline {
         chain.push(tee.clone());
         pipeline::chain(&pipeline, &chain.iter().collect::<Vec<_>>())?;
         let encoder = encoder_branch(&pipeline, &tee, plan, &feed, &progress)?;
-        let photos = PhotoBranch::attach(&pipeline, &tee, encoder.is_none())?;
+        let photos = PhotoBranch::attach(&pipeline, &tee, encoder.is_none());
+        if let Err(failure) = &photos {
+            tracing::warn!(%failure, "no photos");
+        }
         let errors = pipeline::errors(&pipeline);
         pipeline::play(&pipeline).await?;
         Ok(Self { errors, progress, pipeline, encoder, frame_rate: settings.frame_rate, photos, feed })
     }
 
-    /// Sends the next picture as JPEG; drops `request` if the pipeline ends before.
-    pub fn photo(&self, request: oneshot::Sender<Vec<u8>>) {
-        self.photos.take(request);
+    /// Sends the next picture as JPEG, or why there can be none; drops `request` if the pipeline ends before.
+    pub fn photo(&self, request: oneshot::Sender<Result<Vec<u8>, Failure>>) {
+        match &self.photos {
+            Ok(photos) => photos.take(request),
+            Err(failure) => drop(request.send(Err(failure.clone()))), // who asked may have given up
+        }
     }
 
     /// Changes what the encoder makes while it runs.
@@ -227,11 +263,47 @@ impl VideoPipeline {
         encoder.set_bitrate(what.bitrate.saturating_mul(one_in))
     }
 
-    /// Ends it; false if it would not end and was left behind.
-    pub async fn stop(self) -> bool {
+    /// Ends it, whose pictures come from `source`. The error is what was left behind if it would not end.
+    pub async fn stop(self, source: &VideoSource) -> Result<(), LeftBehind> {
         self.feed.on_key_frame_request(None);
+        let camera = self.pipeline.by_name(element_name::CAMERA);
         let encoder = self.encoder.map(Encoder::ends_first);
-        pipeline::shut_down_from(encoder, self.pipeline, "video capture").await
+        let ended = pipeline::shut_down_from(encoder, self.pipeline, "video capture").await;
+        ended.map_err(|hanging| LeftBehind { camera, node: source.node().map(Path::to_owned), hanging })
+    }
+}
+
+/// A video capture that would not end.
+#[derive(Debug)]
+pub struct LeftBehind {
+    camera: Option<gst::Element>,
+    /// The camera's, if it has one.
+    node: Option<PathBuf>,
+    hanging: JoinHandle<()>,
+}
+
+impl LeftBehind {
+    /// Returns when its camera is free: soon where the encoder alone hangs, else when the driver comes back, perhaps
+    /// never.
+    pub async fn camera_free(self) {
+        let Self { camera, node, hanging } = self;
+        let released = async {
+            // What hangs may keep the pipeline's own end from coming to the camera.
+            let release = move || camera.map(|camera| camera.set_state(gst::State::Null));
+            let _ = tokio::task::spawn_blocking(release).await;
+            // Pictures that the encoder still has keep the device open, and streaming.
+            while let Some(node) = node.clone() {
+                let open = tokio::task::spawn_blocking(move || camera::is_open_here(&node)).await;
+                if !open.unwrap_or(false) {
+                    break;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = released => {}
+            _ = hanging => {}
+        }
     }
 }
 
@@ -251,13 +323,15 @@ fn count_captured(pad: &gst::Pad, progress: &Arc<Progress>) {
     });
 }
 
-/// Lets one of so many pictures through to the encoder, and counts those. At one a second each is to be a key frame.
+/// Lets one of so many pictures through to the encoder, or one a second where that is more, and counts those. At one a
+/// second each is to be a key frame.
 fn thin_out(pad: &gst::Pad, progress: &Arc<Progress>, feed: &Arc<Feed>, all_key_frames: u32) {
     let (progress, feed) = (progress.clone(), Arc::downgrade(feed));
     let left_out = AtomicU32::new(0);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let one_in = progress.one_in();
-        if left_out.fetch_add(1, Ordering::Relaxed) + 1 < one_in {
+        let early = progress.offers_silent() < LONGEST_GAP;
+        if left_out.fetch_add(1, Ordering::Relaxed) + 1 < one_in && early {
             progress.left_out.increment();
             return pipeline::LEAVE_OUT;
         }
@@ -360,4 +434,102 @@ fn into_feed(feed: Arc<Feed>, progress: Arc<Progress>, size: (u32, u32), stamp: 
 fn monotonic_us() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
     now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000
+}
+
+#[cfg(test)]
+impl Progress {
+    /// As it is so long after the start, when the stages gave pictures at these times after it, in milliseconds.
+    pub(super) fn at(now: u64, captured: &[u64], offered: &[u64], encoded: &[u64]) -> Self {
+        let start = Instant::now().checked_sub(Duration::from_millis(now)).expect("this machine is up for longer");
+        let stage = |times: &[u64]| Stage {
+            count: (times.len() as u64).into(),
+            first_ms: times.first().copied().unwrap_or_default().into(),
+            last_ms: times.last().copied().unwrap_or_default().into(),
+        };
+        Self { start, captured: stage(captured), offered: stage(offered), encoded: stage(encoded), ..Self::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::profile;
+    use crate::protocol::Cause;
+
+    #[tokio::test]
+    async fn an_encoder_that_hangs_in_ending_does_not_keep_the_camera() {
+        crate::media::init().unwrap();
+        let profile = profile::load(&[]).unwrap().into_iter().find(|profile| profile.name == "x264");
+        let plan = VideoPlan {
+            source: VideoSource::Test { pattern: "ball".into() },
+            settings: VideoSettings { width: 320, height: 240, frame_rate: 30, bitrate: 500_000 },
+            rotation: Rotation::None,
+            profile,
+        };
+        let video = VideoPipeline::start(&plan, Arc::default()).await.unwrap();
+        let camera = video.pipeline.by_name(element_name::CAMERA).unwrap();
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let held = Mutex::new(held);
+        let (reached, mut encodes) = mpsc::channel(1);
+        let into_encoder = video.encoder.as_ref().unwrap().element.static_pad("sink").unwrap();
+        into_encoder.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            let _ = reached.try_send(());
+            let _ = held.lock().unwrap().recv();
+            gst::PadProbeReturn::Ok
+        });
+        encodes.recv().await.unwrap();
+
+        let outcome = video.stop(&plan.source).await;
+        let hung = outcome.is_err();
+        let free = async {
+            if let Err(left_behind) = outcome {
+                left_behind.camera_free().await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(2), free).await.is_ok();
+        let state = camera.current_state();
+        drop(let_go); // the threads that hang must end before the test can
+        assert!(hung, "this encoder ends");
+        assert!(in_time, "the camera is not free");
+        assert_eq!(state, gst::State::Null);
+    }
+
+    #[test]
+    fn of_a_camera_slower_than_it_says_one_picture_a_second_is_still_encoded() {
+        crate::media::init().unwrap();
+        let progress = Arc::new(Progress::at(2_000, &[], &[500], &[]));
+        progress.one_in.store(30, Ordering::Relaxed);
+        let taken = |_: &gst::Pad, _: Option<&gst::Object>, _: gst::Buffer| Ok(gst::FlowSuccess::Ok);
+        let encoder = gst::Pad::builder(gst::PadDirection::Sink).chain_function(taken).build();
+        thin_out(&encoder, &progress, &Arc::default(), 30);
+        let camera = gst::Pad::new(gst::PadDirection::Src);
+        camera.link(&encoder).unwrap();
+        encoder.set_active(true).unwrap();
+        camera.set_active(true).unwrap();
+        camera.push_event(gst::event::StreamStart::new("camera"));
+        camera.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+        for _ in 0..3 {
+            camera.push(gst::Buffer::new()).unwrap();
+        }
+        assert_eq!((progress.offered(), progress.counters().left_out), (2, 2), "the one before is 1.5 s old");
+    }
+
+    #[test]
+    fn where_no_photo_can_be_taken_the_reason_is_told_at_once() {
+        crate::media::init().unwrap();
+        let pipeline = gst::Pipeline::new();
+        let failure = Failure::new(Cause::CameraFailed, "no decoder");
+        let video = VideoPipeline {
+            errors: pipeline::errors(&pipeline),
+            progress: Arc::new(Progress::new()),
+            pipeline,
+            encoder: None,
+            frame_rate: 30,
+            photos: Err(failure.clone()),
+            feed: Arc::default(),
+        };
+        let (request, mut answer) = oneshot::channel();
+        video.photo(request);
+        assert_eq!(answer.try_recv(), Ok(Err(failure)));
+    }
 }

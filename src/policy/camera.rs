@@ -152,6 +152,11 @@ impl Camera {
         self.generation
     }
 
+    /// Whether somebody needs it and was not told that it cannot be had.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
     /// What it is doing, as a status shows it.
     pub fn state(&self) -> CameraState {
         match self.pipeline {

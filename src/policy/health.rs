@@ -25,7 +25,7 @@ pub enum Event {
     Running,
     /// A pipeline would not end and was left to itself.
     LeftBehind,
-    /// Nobody wants the camera any more.
+    /// Nobody wants the camera any more, and it is closed: not while a pipeline that was left behind keeps it.
     Unwanted,
 }
 

@@ -40,6 +40,7 @@ impl Core {
     pub(super) fn begin_photo(&mut self, request: RequestId, lease: Option<LeaseId>, now: Time) {
         let deadline = now + PHOTO_LIMIT;
         self.photos.push(Photo { request, lease, deadline, taking: false });
+        self.want_camera_anew();
         self.settle_camera(now);
         self.take_photos();
     }
@@ -55,8 +56,8 @@ impl Core {
         }
     }
 
-    pub(super) fn photo_taken(&mut self, request: RequestId, jpeg: Option<Vec<u8>>, now: Time) {
-        let reply = jpeg.map(Answer::Photo).ok_or_else(|| Refusal::from(Cause::CameraStalled));
+    pub(super) fn photo_taken(&mut self, request: RequestId, jpeg: Result<Vec<u8>, Refusal>, now: Time) {
+        let reply = jpeg.map(Answer::Photo);
         self.end_photos(now, |photo| photo.request == request, &reply);
     }
 
@@ -123,6 +124,12 @@ impl Core {
         }
     }
 
+    /// For somebody new: a camera that was given up is to be tried again. Not before, or a stream that ends because of
+    /// that would open it in a loop.
+    pub(super) fn want_camera_anew(&mut self) {
+        self.capture.wanted &= self.camera.is_wanted();
+    }
+
     /// What the capture is needed for decides whether it is open, and how.
     pub(super) fn settle_camera(&mut self, now: Time) {
         let needed = self.stream.as_ref().map(super::stream::Active::capture_settings).or_else(|| {
@@ -139,6 +146,7 @@ impl Core {
                 }
                 if !self.capture.wanted {
                     self.capture.wanted = true;
+                    self.capture.failure = None;
                     self.camera_policy(Event::Wanted, now);
                 }
             }
@@ -193,9 +201,11 @@ impl Core {
                 }
                 Action::Failed(cause) => {
                     self.capture.running = false;
-                    self.stream_event(StreamEvent::CameraFailed(cause), now);
                     let refusal = self.capture_refusal(cause);
-                    self.end_photos(now, |_| true, &Err(refusal));
+                    // Not those that are granted when the stream ends.
+                    let failed: Vec<RequestId> = self.photos.iter().map(|photo| photo.request).collect();
+                    self.stream_event(StreamEvent::CameraFailed(cause), now);
+                    self.end_photos(now, |photo| failed.contains(&photo.request), &Err(refusal));
                 }
             }
         }
@@ -213,7 +223,7 @@ impl Core {
                 self.capture.failure = Some(failure);
                 self.camera_policy(Event::Lost { generation, cause }, now);
             }
-            // Whether the camera works all the same is seen by the next opening.
+            // The camera is in use until it is closed all the same.
             capture::Event::LeftBehind => {}
             capture::Event::Closed => {
                 if generation == self.capture.generation {
@@ -244,7 +254,8 @@ impl Core {
             (_, false, true) => CameraState::Lost,
             _ => CameraState::Closed,
         };
-        let cause = self.capture.failure.as_ref().map(|failure| failure.cause);
+        let failure = self.capture.failure.as_ref().filter(|_| state == CameraState::Lost);
+        let cause = failure.map(|failure| failure.cause);
         CameraSnapshot { state, cause, generation: self.capture.generation, ..CameraSnapshot::default() }
     }
 }

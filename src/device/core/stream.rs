@@ -169,6 +169,7 @@ impl Core {
         });
         self.remember(false, now);
         self.stream_actions(actions, now);
+        self.want_camera_anew();
         self.settle_camera(now);
         if self.capture.running {
             self.stream_event(Event::CameraRunning, now);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::protocol::control::{Answer, Start};
-use crate::protocol::{Owner, OwnerKind, StreamKind, StreamState};
+use crate::protocol::{CameraState, Owner, OwnerKind, StreamKind, StreamState};
 
 /// Camera and server, as they behave in a test.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Daemon {
                 self.publishers.clear();
                 inputs.extend(works.then_some(Input::Publisher(attempt, publisher::Event::Closed)));
             }
-            Effect::TakePhoto(request) if works => inputs.push_back(Input::PhotoTaken(request, Some(vec![0xff, 0xd8]))),
+            Effect::TakePhoto(request) if works => inputs.push_back(Input::PhotoTaken(request, Ok(vec![0xff, 0xd8]))),
             Effect::FindCamera(request) => {
                 assert!(self.captures.is_empty(), "the camera is given away while it is open");
                 inputs.push_back(Input::CameraFound(request, Ok("/dev/video7".into())));
@@ -234,6 +234,68 @@ fn a_camera_held_by_a_stranger_refuses_the_start_and_names_him() {
 }
 
 #[test]
+fn who_comes_after_a_stream_that_could_not_have_the_camera_is_told_as_soon() {
+    let mut daemon = Daemon::new();
+    daemon.world = World::Silent;
+    daemon.start("a", "s1", StreamKind::Unmanaged);
+    let publisher = daemon.publishers[0];
+    let next = daemon.start("a", "s2", StreamKind::Unmanaged);
+    daemon.lose_capture(Failure::new(Cause::CameraBusy, "EBUSY"));
+    assert!(daemon.captures.is_empty(), "who ends does not try again");
+    daemon.give(Input::Publisher(publisher, publisher::Event::Closed));
+    assert_eq!(daemon.captures, [2], "it is tried for the next");
+    daemon.world = World::Works;
+    daemon.lose_capture(Failure::new(Cause::CameraBusy, "EBUSY"));
+    assert_eq!(daemon.refused(next).0, Cause::CameraBusy);
+    assert!(daemon.core.is_idle());
+}
+
+#[test]
+fn who_waits_behind_a_photo_that_could_not_have_the_camera_gets_it() {
+    for streams in [false, true] {
+        let mut daemon = Daemon::new();
+        daemon.world = World::Silent;
+        let first = daemon.photo("a");
+        let next = if streams { daemon.start("b", "s1", StreamKind::Unmanaged) } else { daemon.photo("b") };
+        daemon.world = World::Works;
+        daemon.lose_capture(Failure::new(Cause::CameraBusy, "EBUSY"));
+        assert_eq!(daemon.refused(first).0, Cause::CameraBusy);
+        assert!(daemon.reply(next).is_ok(), "{:?}", daemon.reply(next));
+    }
+}
+
+#[test]
+fn why_the_camera_could_not_be_had_is_past_once_nobody_wants_it() {
+    let mut daemon = Daemon::new();
+    daemon.world = World::Silent;
+    daemon.photo("a");
+    daemon.lose_capture(Failure::new(Cause::CameraBusy, "EBUSY"));
+    let camera = daemon.core.state(daemon.now).camera;
+    assert_eq!((camera.state, camera.cause), (CameraState::Closed, None));
+    let slow = daemon.photo("a");
+    let camera = daemon.core.state(daemon.now).camera;
+    assert_eq!((camera.state, camera.cause), (CameraState::Opening, None));
+    daemon.pass(PHOTO_LIMIT);
+    assert_eq!(daemon.refused(slow).0, Cause::CameraStalled);
+}
+
+#[test]
+fn a_camera_that_a_hanging_pipeline_keeps_is_in_use_and_given_to_nobody() {
+    let mut daemon = Daemon::new();
+    daemon.world = World::Silent;
+    daemon.photo("a");
+    let generation = daemon.captures.pop().unwrap();
+    daemon.give(Input::Capture(generation, capture::Event::Lost(Failure::new(Cause::EncoderStalled, ""))));
+    daemon.give(Input::Capture(generation, capture::Event::LeftBehind));
+    daemon.pass(Duration::from_mins(1));
+    assert!(daemon.core.camera_in_use(), "nobody wants it, but it may see");
+    daemon.photo("a");
+    assert!(daemon.captures.is_empty(), "it would only be busy");
+    daemon.give(Input::Capture(generation, capture::Event::Closed));
+    assert_eq!(daemon.captures, [generation + 1]);
+}
+
+#[test]
 fn another_app_is_refused_with_the_owner_and_the_same_app_replaces_its_own() {
     let mut daemon = Daemon::new();
     daemon.start("a", "s1", StreamKind::Unmanaged);
@@ -322,6 +384,16 @@ fn a_photo_of_a_camera_that_gives_none_is_refused_in_time() {
     let request = daemon.photo("a");
     daemon.pass(PHOTO_LIMIT);
     assert_eq!(daemon.refused(request).0, Cause::CameraStalled);
+}
+
+#[test]
+fn a_photo_that_this_camera_cannot_give_is_refused_with_the_reason() {
+    let mut daemon = Daemon::new();
+    daemon.world = World::Silent;
+    let request = daemon.photo("a");
+    let reason = Refusal { cause: Cause::CameraFailed, message: "no decoder".into(), owner: None };
+    daemon.give(Input::PhotoTaken(request, Err(reason.clone())));
+    assert_eq!(daemon.reply(request), &Err(reason));
 }
 
 #[test]
@@ -433,7 +505,7 @@ enum Step {
     Close(u64),
     Link(bool),
     LosePublisher,
-    LoseCapture,
+    LoseCapture(Cause),
     Silence(bool),
     Pass(u64),
 }
@@ -448,7 +520,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0..3_u64).prop_map(Step::Close),
         any::<bool>().prop_map(Step::Link),
         Just(Step::LosePublisher),
-        Just(Step::LoseCapture),
+        prop::sample::select(vec![Cause::CameraLost, Cause::CameraBusy]).prop_map(Step::LoseCapture),
         any::<bool>().prop_map(Step::Silence),
         (1..8_000_u64).prop_map(Step::Pass),
     ]
@@ -480,10 +552,8 @@ proptest! {
                 }
                 Step::Link(up) => daemon.give(if up { Input::LinkUp(LinkId::Cloud) } else { Input::LinkDown(LinkId::Cloud) }),
                 Step::LosePublisher if !daemon.publishers.is_empty() => daemon.lose_publisher(Cause::ConnectionLost),
-                Step::LoseCapture if !daemon.captures.is_empty() => {
-                    daemon.lose_capture(Failure::new(Cause::CameraLost, ""));
-                }
-                Step::LosePublisher | Step::LoseCapture => {}
+                Step::LoseCapture(cause) if !daemon.captures.is_empty() => daemon.lose_capture(Failure::new(cause, "")),
+                Step::LosePublisher | Step::LoseCapture(_) => {}
                 Step::Silence(silent) => daemon.world = if silent { World::Silent } else { World::Works },
                 Step::Pass(ms) => daemon.pass(Duration::from_millis(ms)),
             }

@@ -28,7 +28,7 @@ impl Task {
                 self.captures.insert(generation, capture);
             }
             Effect::CloseCapture(generation) => {
-                if let Some(capture) = self.captures.get(&generation) {
+                if let Some(capture) = self.captures.get_mut(&generation) {
                     capture.close();
                 }
             }
@@ -115,10 +115,11 @@ impl Task {
         let photo = running.map(|(_, capture)| capture.photo());
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let jpeg = match photo {
+            let answer = match photo {
                 Some(photo) => tokio::time::timeout(PHOTO_LIMIT, photo).await.ok().and_then(Result::ok),
                 None => None,
             };
+            let jpeg = answer.map_or_else(|| Err(Cause::CameraStalled.into()), |jpeg| jpeg.map_err(plan::refusal));
             let _ = inputs.send(Input::PhotoTaken(request, jpeg)).await; // the daemon may have ended
         });
     }

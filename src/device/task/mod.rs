@@ -316,7 +316,6 @@ impl Task {
     async fn end(mut self, events: Events) {
         drop(events); // who still has something to say is not kept waiting
         for (_, capture) in self.captures.drain() {
-            capture.close();
             capture.join().await;
         }
         for (_, mut publisher) in self.publishers.drain() {

@@ -104,7 +104,9 @@ fn what_cannot_be_had_fails_at_the_first_opening_only() {
         assert_eq!(actions, [Action::Close { generation: 1 }, Action::Failed(cause)]);
         assert_eq!(close(&mut camera, ms(20)), []);
         assert_eq!(camera.deadline(), None, "not tried again");
+        assert!(!camera.is_wanted());
         assert_eq!(camera.on(Event::Wanted, ms(30)), [Action::Open { generation: 2 }], "but for the next holder");
+        assert!(camera.is_wanted());
 
         let mut camera = running();
         assert!(lose(&mut camera, cause, ms(10)).contains(&Action::Lost(cause)), "it ran before");
