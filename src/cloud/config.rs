@@ -141,7 +141,9 @@ pub enum Advertised {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hls {
-    /// How far back a viewer can go, seconds, from 10 to 3600. Held in memory. Default 60.
+    /// How far back a viewer can go, seconds, from 10 to 3600. Held in memory, and as long again for who has just read what
+    /// is there: each stream takes twice this time at its bit rate, but no more than 2 MiB for each second (48 MiB at least)
+    /// of pictures, and of sound. Above 8 Mbit/s the time gets shorter instead. Default 60.
     pub dvr_window_s: u64,
 }
 

@@ -79,7 +79,7 @@ impl Live {
     ) -> Self {
         let broadcast = Broadcast::new(Bounds::default());
         services.ingest.open(key, stream_id, broadcast.clone());
-        let options = playback::Options { window: services.dvr, ..playback::Options::default() };
+        let options = playback::Options::with_window(services.dvr);
         let state = services.playback.open(&playback, &broadcast, options);
         services.thumbnails.open(&playback, &broadcast);
         if webrtc {

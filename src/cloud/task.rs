@@ -100,7 +100,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
         .map_err(|error| CloudError::Listen(format!("{} (WebRTC)", config.webrtc.listen), error))?;
     let services = Services {
         ingest: ingest.clone(),
-        playback: Playback::default(),
+        playback: Playback::new(config.http.behind_proxy),
         whep,
         thumbnails: Thumbnails::default(),
         traffic: Arc::default(),

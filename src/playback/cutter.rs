@@ -98,6 +98,10 @@ impl Pending {
         self.flush(track);
         track.close();
     }
+
+    fn bytes(&self) -> usize {
+        self.samples.iter().map(|sample| sample.data.len()).sum()
+    }
 }
 
 /// NTP's count of seconds since 1900, 32.32 bits.
@@ -167,6 +171,11 @@ impl Pictures {
     /// Usual time between two pictures, ticks.
     pub fn interval(&self) -> u32 {
         self.interval as u32
+    }
+
+    /// Bytes that are in no part yet.
+    pub fn bytes(&self) -> usize {
+        self.pending.bytes() + self.held.as_ref().map_or(0, |(_, held)| held.data.len())
     }
 
     /// No further picture comes. Gives where the last one ends.
@@ -275,6 +284,11 @@ impl Sounds {
         }
         self.frames += 1;
         self.cut(track);
+    }
+
+    /// Bytes that are in no part yet.
+    pub fn bytes(&self) -> usize {
+        self.pending.bytes()
     }
 
     /// The picture ends at `picture` and so does the sound; there is at least one frame.

@@ -23,9 +23,9 @@ pub fn manifest(presentation: &Presentation, media: &str, now: SystemTime) -> St
         let end = seconds(presentation.live_edge());
         put(&mut text, format_args!(" type=\"static\" mediaPresentationDuration=\"PT{end}S\""));
     } else {
-        let (published, window) = (Utc(now), seconds(presentation.window));
+        let (published, depth) = (Utc(now), seconds(presentation.depth()));
         put(&mut text, format_args!(" type=\"dynamic\" publishTime=\"{published}\" minimumUpdatePeriod=\"PT1S\""));
-        put(&mut text, format_args!(" timeShiftBufferDepth=\"PT{window}S\""));
+        put(&mut text, format_args!(" timeShiftBufferDepth=\"PT{depth}S\""));
         put(&mut text, format_args!(" suggestedPresentationDelay=\"PT{}S\"", target + 1));
     }
     put(&mut text, format_args!(" maxSegmentDuration=\"PT{target}.5S\">\n<BaseURL>{media}</BaseURL>\n"));

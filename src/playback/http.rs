@@ -42,6 +42,10 @@ impl Playback {
 }
 
 impl Playback {
+    fn viewer(&self, request: &Request) -> u64 {
+        client(request.headers(), request.extensions(), self.is_behind_proxy())
+    }
+
     fn count(&self, response: &Response, file: impl FnOnce(&Served) -> &Counter) {
         file(self.served()).increment();
         self.served().bytes.add(response.body().size_hint().lower());
@@ -101,7 +105,7 @@ async fn hls_file(
     request: Request,
 ) -> Response {
     let Some((stream, file)) = playback.stream(&id).zip(File::parse(&name)) else { return not_found() };
-    let viewer = client(request.headers(), request.extensions());
+    let viewer = playback.viewer(&request);
     let response = match file {
         File::Multivariant => playlist(stream.text(Text::Multivariant, &id), SHORTLY),
         File::Playlist(kind) => match directives {
@@ -136,7 +140,7 @@ async fn hls_file(
 async fn manifest(State(playback): State<Playback>, Path(id): Path<String>, request: Request) -> Response {
     let Some(stream) = playback.stream(&id) else { return not_found() };
     let Some(text) = stream.text(Text::Manifest, &id) else { return not_found() };
-    stream.saw(client(request.headers(), request.extensions()));
+    stream.saw(playback.viewer(&request));
     let headers = [(header::CONTENT_TYPE, "application/dash+xml"), (header::CACHE_CONTROL, SHORTLY)];
     let response = (headers, text).into_response();
     playback.count(&response, |served| &served.manifests);

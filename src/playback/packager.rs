@@ -3,8 +3,8 @@
 //! An epoch begins with a key frame, and only once it is known whether there is sound: when its first frame has come, or
 //! 300 ms of pictures have without. What came meanwhile is kept and goes first, so this costs nothing: a segment takes
 //! longer. An epoch ends with its publication, when the format changes, when pictures stop for over a second (a decoder
-//! would have to begin anew anyway) or when sound appears for the first time. A stream that has had sound keeps a sound
-//! track, of silence where there is none.
+//! would have to begin anew anyway), when too much has come for so little media time, or when sound appears for the first
+//! time. A stream that has had sound keeps a sound track, of silence where there is none.
 //!
 //! The part target is measured on the first pictures: the smallest whole number of them that lasts 200 ms, and 8 % for
 //! the jitter of cameras. It stays for the stream, as the target duration does, which comes from the settings alone.
@@ -28,6 +28,8 @@ const STANDSTILL: Duration = Duration::from_secs(1);
 /// Parts a second there can be at most, for numbers that do not repeat after a restart.
 const PARTS_PER_NUMBER: u64 = 16;
 const ASSUMED_INTERVAL: u64 = VIDEO_TIMESCALE as u64 / 30;
+/// What a stream may have in no closed segment: 50 Mbit/s for a segment of 2.5 s, or 10 Mbit/s for one of 13 s.
+pub const UNCLOSED: usize = 16 << 20;
 
 /// How a stream is packaged.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,8 @@ pub struct Settings {
     pub window: Duration,
     /// Of segments held, each track.
     pub bytes: usize,
+    /// Bytes of both tracks that are in no closed segment; with more of them the epoch ends.
+    pub unclosed: usize,
     /// Number of the first segment.
     pub first_number: u64,
     /// Number of the first discontinuity.
@@ -104,6 +108,11 @@ impl Packager {
         if self.running.as_ref().is_some_and(|running| running.ends_before(frame, self.settings.target_duration)) {
             self.end_epoch();
         }
+        // Publishers choose their timestamps, so media time alone bounds no memory.
+        if self.unclosed() + frame.data.len() > self.settings.unclosed {
+            tracing::warn!(publication = frame.publication, "too much media for its time; packaging begins anew");
+            self.skip();
+        }
         if self.running.is_some() {
             self.append(frame);
         } else {
@@ -137,6 +146,14 @@ impl Packager {
         if let Some(presentation) = &mut self.presentation {
             presentation.ended = true;
         }
+    }
+
+    /// Bytes of what is in no closed segment.
+    fn unclosed(&self) -> usize {
+        let waiting: usize = self.waiting.frames.iter().map(|frame| frame.data.len()).sum();
+        let pending = self.running.as_ref().map_or(0, Running::bytes);
+        let tracks = self.presentation.iter().flat_map(Presentation::tracks);
+        waiting + pending + tracks.map(Track::open_bytes).sum::<usize>()
     }
 
     fn wait(&mut self, frame: &Arc<Frame>) {
@@ -326,6 +343,11 @@ impl Running {
         let back = frame.dts < self.newest;
         let changed = *key && (*format != self.video || self.sound_changed);
         gap || back || changed
+    }
+
+    /// Of samples that are in no part yet.
+    fn bytes(&self) -> usize {
+        self.pictures.bytes() + self.sounds.as_ref().map_or(0, Sounds::bytes)
     }
 }
 

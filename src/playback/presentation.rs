@@ -74,7 +74,7 @@ pub struct Presentation {
     pub origin: SystemTime,
     /// Longest duration of a segment, whole seconds; never changes.
     pub target_duration: u64,
-    /// How far back one can watch.
+    /// How far back one is to be able to watch.
     pub window: Duration,
     /// Nothing more will come.
     pub ended: bool,
@@ -87,6 +87,17 @@ impl Presentation {
             Kind::Video => Some(&self.video),
             Kind::Audio => self.audio.as_ref(),
         }
+    }
+
+    /// Those there are.
+    pub fn tracks(&self) -> impl Iterator<Item = &Track> {
+        [Some(&self.video), self.audio.as_ref()].into_iter().flatten()
+    }
+
+    /// How far back one can watch, less than the window where memory does not suffice. A stream that is younger than its
+    /// window has all of that: players take it for a limit of their latency.
+    pub fn depth(&self) -> Duration {
+        self.tracks().filter_map(Track::depth).fold(self.window, Duration::min)
     }
 
     /// The epoch with this number, if anything of it is held.

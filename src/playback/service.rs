@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::packager::{Packager, Settings};
+use super::packager::{Packager, Settings, UNCLOSED};
 use super::presentation::{Kind, Presentation};
 use super::viewers::{Viewers, expiry};
 use super::{dash, hls};
@@ -16,6 +16,8 @@ use crate::metrics::Counter;
 
 /// The first discontinuity sequence number is below this: three weeks in minutes.
 const DISCONTINUITIES: u64 = 1 << 15;
+/// Memory for a second of the window: 8 Mbit/s, and the same again for what has just left it.
+const BYTES_A_SECOND: usize = 2 << 20;
 
 /// How a stream is offered.
 #[derive(Clone, Copy, Debug)]
@@ -26,9 +28,9 @@ pub struct Options {
     pub target_duration: u64,
     /// Parts are the smallest whole number of frames that lasts this; 0.1 to 1 s.
     pub part_target: Duration,
-    /// How far back one can watch; three target durations or more.
+    /// How far back one can watch; three target durations or more. Less where half of `bytes` does not suffice.
     pub window: Duration,
-    /// Of segments held, for each of the two tracks.
+    /// Of segments held, for each of the two tracks; those that have just left the window included.
     pub bytes: usize,
     /// How long the ended stream can be watched.
     pub linger: Duration,
@@ -45,6 +47,15 @@ impl Default for Options {
             bytes: 48 << 20,
             linger: Duration::from_mins(1),
         }
+    }
+}
+
+impl Options {
+    /// The default ones, but for the window, and memory enough for it.
+    pub fn with_window(window: Duration) -> Self {
+        let default = Self::default();
+        let seconds = usize::try_from(window.as_secs()).unwrap_or(usize::MAX);
+        Self { window, bytes: default.bytes.max(seconds.saturating_mul(BYTES_A_SECOND)), ..default }
     }
 }
 
@@ -74,6 +85,7 @@ struct Shared {
     streams: Mutex<HashMap<String, Arc<Stream>>>,
     tasks: Mutex<JoinSet<()>>,
     served: Served,
+    behind_proxy: bool,
 }
 
 /// What players were given.
@@ -141,6 +153,12 @@ pub(super) enum Text {
 }
 
 impl Playback {
+    /// Nothing yet. `behind_proxy`: a proxy asks for everybody, and says for whom (the last `X-Forwarded-For`). One on this
+    /// machine is believed in any case.
+    pub fn new(behind_proxy: bool) -> Self {
+        Self(Arc::new(Shared { behind_proxy, ..Shared::default() }))
+    }
+
     /// Begins to offer `broadcast` as `id`, which nobody can guess and which is one path segment. A stream that had the
     /// same id is replaced by it.
     pub fn open(&self, id: &str, broadcast: &Broadcast, options: Options) -> watch::Receiver<State> {
@@ -162,6 +180,7 @@ impl Playback {
             part_target: options.part_target,
             window: options.window,
             bytes: options.bytes,
+            unclosed: UNCLOSED,
             first_number: seconds.max(past),
             // Players keep arrays by this one: hls.js goes through all of it again and again. Minutes do not go back either
             // when the cloud restarts, as long as there is less than one reconnect a minute.
@@ -204,6 +223,10 @@ impl Playback {
     /// What players were given so far.
     pub fn served(&self) -> &Served {
         &self.0.served
+    }
+
+    pub(super) fn is_behind_proxy(&self) -> bool {
+        self.0.behind_proxy
     }
 
     /// Ends all streams at once and waits until their tasks have ended.

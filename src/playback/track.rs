@@ -1,8 +1,9 @@
 //! The segments and parts of one track that viewers can ask for.
 //!
 //! A part is a fragment; a segment is its parts one behind the other and nothing else. When a segment is closed its parts
-//! become slices of it, so everything is held once. Segments are listed while they lie in the window, and answered for as
-//! long again after that (RFC 8216bis, 6.2.2: a client may just have read the playlist they have left).
+//! become slices of it, so everything is held once. Segments are listed while they lie in the window and in half of the
+//! memory, and answered for as long again after that (RFC 8216bis, 6.2.2: a client may just have read the playlist they have
+//! left).
 //!
 //! Parts are named by a number that goes on over segments: so the part that a playlist announces always comes, whichever
 //! segment a key frame puts it into.
@@ -49,7 +50,7 @@ pub struct Segment {
 pub struct Keep {
     /// Of media in the playlist.
     pub listed: Duration,
-    /// Of all that is held.
+    /// Of all that is held; half of it is for what has left the playlist.
     pub bytes: usize,
 }
 
@@ -67,6 +68,7 @@ pub struct Track {
     /// The newest closed segment was closed by its last part, and nothing has come since.
     unfollowed: bool,
     bytes: usize,
+    first_number: u64,
     next_number: u64,
     next_part: u64,
     keep: Keep,
@@ -86,6 +88,7 @@ impl Track {
             open: None,
             unfollowed: false,
             bytes: 0,
+            first_number: number,
             next_number: number,
             next_part: part,
             keep,
@@ -135,17 +138,21 @@ impl Track {
     }
 
     fn trim(&mut self) {
-        let listed = self.ticks(self.keep.listed);
-        let mut sum = 0;
-        let mut first = self.closed.len();
-        while first > 0 && sum < listed {
+        let window = self.ticks(self.keep.listed);
+        let (mut first, mut duration, mut bytes) = (self.closed.len(), 0, 0);
+        while first > 0 && duration < window {
+            let segment = &self.closed[first - 1];
+            duration += segment.duration;
+            bytes += segment.data.len();
+            if bytes > self.keep.bytes / 2 && self.closed.len() - first >= FEWEST {
+                break;
+            }
             first -= 1;
-            sum += self.closed[first].duration;
         }
         // What has once left the playlist does not come back.
         self.listed = self.listed.max(first);
         let mut unlisted: u64 = self.closed.range(..self.listed).map(|segment| segment.duration).sum();
-        let longest = 2 * self.longest() + listed;
+        let longest = 2 * self.longest() + window;
         while self.closed.len() > FEWEST && (self.bytes > self.keep.bytes || unlisted > longest) {
             let Some(oldest) = self.closed.pop_front() else { break };
             self.bytes -= oldest.data.len();
@@ -182,6 +189,17 @@ impl Track {
     /// The growing segment.
     pub fn open(&self) -> Option<&Segment> {
         self.open.as_ref()
+    }
+
+    /// Bytes of the growing segment.
+    pub fn open_bytes(&self) -> usize {
+        self.open.iter().flat_map(|open| &open.parts).map(|part| part.data.len()).sum()
+    }
+
+    /// How far back from its end the playlist reaches, once something has left it.
+    pub fn depth(&self) -> Option<Duration> {
+        let first = self.listed().next().filter(|first| first.number > self.first_number)?;
+        Some(self.time(self.end() - first.start))
     }
 
     /// The closed segment with this number.

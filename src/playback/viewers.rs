@@ -1,8 +1,8 @@
 //! How many people watch, by who asked lately.
 //!
 //! A client is an address and a User-Agent, so that segments and playlists have the same address for everybody and any
-//! cache can answer them: a session in the address would count better behind one NAT and defeat that. A proxy on this
-//! machine is believed when it says for whom it asks (the last `X-Forwarded-For`).
+//! cache can answer them: a session in the address would count better behind one NAT and defeat that. A proxy is believed
+//! when it says for whom it asks (the last `X-Forwarded-For`): one on this machine always, another if there is to be one.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -45,12 +45,14 @@ pub fn expiry(target_duration: u64) -> Duration {
     Duration::from_millis(2500) * target_duration as u32
 }
 
-/// Who asks.
-pub fn client(headers: &HeaderMap, extensions: &Extensions) -> u64 {
-    let address = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    let told = address.is_none_or(|address| address.is_loopback()).then(|| forwarded_for(headers)).flatten();
+/// Who asks. `behind_proxy`: whoever connects is a proxy.
+pub fn client(headers: &HeaderMap, extensions: &Extensions, behind_proxy: bool) -> u64 {
+    // Connections by IPv4 to a socket of IPv6 come from `::ffff:a.b.c.d`.
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
+    let is_believed = behind_proxy || peer.is_none_or(|peer| peer.is_loopback());
+    let told = is_believed.then(|| forwarded_for(headers)).flatten();
     let mut hasher = DefaultHasher::new();
-    told.or(address).hash(&mut hasher);
+    told.or(peer).hash(&mut hasher);
     headers.get(header::USER_AGENT).map(header::HeaderValue::as_bytes).hash(&mut hasher);
     hasher.finish()
 }
@@ -58,4 +60,32 @@ pub fn client(headers: &HeaderMap, extensions: &Extensions) -> u64 {
 fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     let value = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
     value.rsplit(',').next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client_of(peer: &str, forwarded_for: &str, behind_proxy: bool) -> u64 {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", forwarded_for.parse().unwrap());
+        let mut extensions = Extensions::new();
+        extensions.insert(ConnectInfo::<SocketAddr>(peer.parse().unwrap()));
+        client(&headers, &extensions, behind_proxy)
+    }
+
+    #[test]
+    fn a_proxy_is_believed_on_this_machine_or_where_there_is_to_be_one() {
+        let believed = |peer: &str, behind_proxy: bool| {
+            client_of(peer, "6.6.6.6, 192.0.2.1", behind_proxy) != client_of(peer, "6.6.6.6, 192.0.2.2", behind_proxy)
+        };
+        for peer in ["127.0.0.1:5", "[::1]:5", "[::ffff:127.0.0.1]:5"] {
+            assert!(believed(peer, false) && believed(peer, true), "{peer}");
+        }
+        for peer in ["10.0.0.5:5", "[2001:db8::5]:5", "[::ffff:10.0.0.5]:5"] {
+            assert!(!believed(peer, false) && believed(peer, true), "{peer}");
+        }
+        let first = client_of("10.0.0.5:5", "6.6.6.6, 192.0.2.1", true);
+        assert_eq!(first, client_of("10.0.0.6:7", "7.7.7.7, 192.0.2.1", true), "only the last one cannot be forged");
+    }
 }

@@ -1,6 +1,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -39,11 +41,16 @@ impl Answer {
 impl Served {
     async fn start(options: Options) -> Self {
         let playback = Playback::default();
+        let router = playback.router();
+        Self::serve(playback, router, options).await
+    }
+
+    async fn serve(playback: Playback, router: Router, options: Options) -> Self {
         let broadcast = Broadcast::new(Bounds::default());
         playback.open(ID, &broadcast, options);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = playback.router().into_make_service_with_connect_info::<SocketAddr>();
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
         Self { playback, broadcast, address }
     }
@@ -248,6 +255,32 @@ async fn viewers_are_those_who_asked_lately() {
     }
     assert_eq!(state.borrow_and_update().viewers, 3);
     timeout(SOON, state.wait_for(|state| state.viewers == 0)).await.expect("nobody leaves").unwrap();
+}
+
+#[tokio::test]
+async fn viewers_behind_a_proxy_elsewhere_are_told_apart_if_there_is_to_be_one() {
+    for (behind_proxy, viewers) in [(false, 1), (true, 2)] {
+        let playback = Playback::new(behind_proxy);
+        let proxy = ConnectInfo(SocketAddr::from(([10, 0, 0, 5], 4000)));
+        let router = playback.router().layer(Extension(proxy));
+        let served = Served::serve(playback, router, Options::default()).await;
+        served.publish(0, 1700).await;
+        served.playable().await;
+        for viewer in ["X-Forwarded-For: 192.0.2.1\r\n", "X-Forwarded-For: 192.0.2.2\r\n"] {
+            assert_eq!(served.ask("/hls/some-id/video.m3u8", viewer).await.status, 200);
+        }
+        assert_eq!(served.playback.state(ID).unwrap().borrow().viewers, viewers);
+    }
+}
+
+#[test]
+fn memory_suffices_for_the_window_and_what_has_just_left_it() {
+    for seconds in [10, 60, 3600] {
+        let options = Options::with_window(Duration::from_secs(seconds));
+        assert_eq!(options.window, Duration::from_secs(seconds));
+        assert!(options.bytes as u64 >= 2 * seconds * 8_000_000 / 8, "{options:?}");
+    }
+    assert_eq!(Options::with_window(Duration::from_secs(1)).bytes, Options::default().bytes);
 }
 
 #[tokio::test]
