@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::owed::Owed;
 use super::stream::{Kind, Participant, Stream};
 use super::{Action, Away, Orchestration, Settings, Time};
 use crate::protocol::app::{Destination, ManagedRequest, UnmanagedRequest};
@@ -16,6 +17,9 @@ pub struct Durable {
     to_stop: Vec<(String, String)>,
     /// Apps that have a session; whether they may use the camera.
     apps: Vec<(String, bool)>,
+    /// Final statuses that these apps were not told.
+    #[serde(default)]
+    owed: Vec<Owed>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -64,6 +68,7 @@ impl Orchestration {
             streams: alive.map(DurableStream::of).collect(),
             to_stop: self.to_stop.clone().into_iter().collect(),
             apps: self.apps.iter().map(|(name, app)| (name.clone(), app.may_stream)).collect(),
+            owed: self.owed(),
         }
     }
 
@@ -75,6 +80,9 @@ impl Orchestration {
             let app = this.apps.entry(name).or_default();
             app.may_stream = may_stream;
             app.away = Some(Away { until: now + this.settings.timing.app, started: false });
+        }
+        for (name, status) in durable.owed.into_iter().map(Owed::addressed) {
+            this.last_words(&name, status);
         }
         this.to_stop = durable.to_stop.into_iter().collect();
         this.streams = durable.streams.into_iter().filter_map(|stream| stream.revive(now)).collect();

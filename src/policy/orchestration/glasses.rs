@@ -4,8 +4,10 @@ use super::stream::{Final, LOST_BY_GLASSES};
 use super::{Action, Device, Orchestration, RESTARTS, Time};
 use crate::protocol::glasses::{GlassesCommand, GlassesMessage, GlassesState, GlassesStatus};
 
-/// The cause of an end that only the glasses' next process can tell.
-const DAEMON_RESTARTED: &str = "daemon_restarted";
+/// Whether the glasses ended a run that they can begin again, as it was only their link, or their process, that failed.
+fn is_revivable(end: &GlassesStatus) -> bool {
+    matches!(end.cause.as_deref(), Some("daemon_restarted" | "shutdown" | "link_lost" | "keep_alive_timeout"))
+}
 
 impl Orchestration {
     pub(super) fn command(&mut self, command: GlassesCommand) {
@@ -14,10 +16,16 @@ impl Orchestration {
         }
     }
 
-    pub(super) fn device_up(&mut self) {
+    pub(super) fn device_up(&mut self, now: Time) {
         self.device = Device { down: None, present: true, wifi: None, ..self.device };
         // What was told to a connection before this one may be lost, even if nobody saw its end.
-        self.streams.iter_mut().for_each(|stream| stream.asked = None);
+        for stream in &mut self.streams {
+            stream.asked = None;
+            if stream.is_unmanaged() && stream.glasses.is_none() {
+                // Of an earlier process: only from now on can they speak of it.
+                stream.started = now;
+            }
+        }
         for (stream_id, app) in self.to_stop.clone() {
             self.command(GlassesCommand::Stop { stream_id, app });
         }
@@ -51,9 +59,9 @@ impl Orchestration {
             self.to_stop.remove(id);
         }
         let Some(stream) = self.stream(id) else { return };
-        // After their restart the glasses tell the old run's end behind their state, upon which it was started again.
+        // The glasses tell the old run's end behind their state, upon which it was started again.
         let of_old_run = stream.restarts > 0 && stream.glasses.is_none() && stream.ending.is_none();
-        if of_old_run && status.state.is_terminal() && status.cause.as_deref() == Some(DAEMON_RESTARTED) {
+        if of_old_run && status.state.is_terminal() && is_revivable(&status) {
             return;
         }
         stream.keep_alive.answered();
@@ -71,8 +79,8 @@ impl Orchestration {
         stream.glasses = Some(status);
     }
 
-    /// The glasses' whole state: what they do not run is over, or is started again if it was their restart that ended it. They
-    /// tell it of themselves and when asked, and what they told before a start reached them says nothing of that.
+    /// The glasses' whole state: what they do not run is over, or is started again if [`is_revivable`]. They tell it of
+    /// themselves and when asked, and what they told before a start reached them says nothing of that.
     pub(super) fn snapshot(&mut self, stream: Option<GlassesStatus>, last_end: Option<&GlassesStatus>, now: Time) {
         let running = stream.as_ref().and_then(|status| status.stream_id.clone());
         self.to_stop.retain(|id, _| Some(id) == running.as_ref());
@@ -89,9 +97,7 @@ impl Orchestration {
                 self.finish(&id, &ending.end);
                 continue;
             }
-            let revivable = ended.is_none_or(|end| {
-                matches!(end.cause.as_deref(), Some(DAEMON_RESTARTED | "shutdown" | "link_lost" | "keep_alive_timeout"))
-            });
+            let revivable = ended.is_none_or(is_revivable);
             if revivable && stream.asked.is_some_and(|at| now < at + acknowledge) {
                 continue;
             }

@@ -12,6 +12,7 @@ mod durable;
 mod end;
 mod event;
 mod glasses;
+mod owed;
 mod request;
 mod status;
 mod stream;
@@ -165,6 +166,11 @@ impl Orchestration {
         self.streams.is_empty() && self.apps.is_empty() && self.to_stop.is_empty() && self.device.down.is_some()
     }
 
+    /// Whether a stream is alive or ending.
+    pub fn has_stream(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
     /// Whether the app takes part in the cloud's doings for this user, present or away.
     pub fn has_app(&self, app: &str) -> bool {
         self.apps.contains_key(app)
@@ -203,7 +209,7 @@ impl Orchestration {
                 Refused::Unmanaged(dialect, why) => self.refuse_unmanaged(&app, dialect, None, why),
                 Refused::Message(_) => {}
             },
-            Event::DeviceUp => self.device_up(),
+            Event::DeviceUp => self.device_up(now),
             Event::DeviceDown => {
                 self.device.down.get_or_insert(now);
                 for stream in &mut self.streams {
@@ -238,9 +244,11 @@ impl Orchestration {
             Event::Playable { stream_id, width, height } => {
                 if let Some(stream) = self.stream(&stream_id).filter(|stream| stream.is_published()) {
                     stream.media = Media::Playable;
-                    stream.was_active = true;
                     stream.heard(now);
                     stream.size = Some((width, height));
+                    if !mem::replace(&mut stream.was_active, true) {
+                        self.actions.push(Action::Save);
+                    }
                 }
             }
             Event::Outputs { stream_id, outputs } => {

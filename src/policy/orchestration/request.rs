@@ -46,11 +46,11 @@ impl Orchestration {
             }
             return self.actions.push(Action::Save);
         }
-        if !self.streams.is_empty() {
-            return self.wait(app, request, fresh);
-        }
         if let Err(why) = self.reachable() {
             return self.refuse_managed(&app, why);
+        }
+        if !self.streams.is_empty() {
+            return self.wait(app, request, fresh);
         }
         let AppRequest::StartManaged(request) = request else { return };
         let destinations = request.destinations.clone();
@@ -144,13 +144,15 @@ impl Orchestration {
         } else {
             self.waiting.push((app, request, fresh));
         }
+        self.actions.push(Action::Save);
     }
 
     pub(super) fn ask_again(&mut self, now: Time) {
-        if self.streams.is_empty() {
+        if self.streams.is_empty() && !self.waiting.is_empty() {
             for (app, request, fresh) in mem::take(&mut self.waiting) {
                 self.request(app, request, fresh, 0, now);
             }
+            self.actions.push(Action::Save);
         }
     }
 
@@ -160,6 +162,7 @@ impl Orchestration {
         };
         if self.waiting.iter().any(pending) {
             self.waiting.retain(|request| !pending(request));
+            self.actions.push(Action::Save);
         } else if let Some(stream) = self.streams.iter_mut().find(|stream| stream.is_managed_of(app)) {
             if stream.ending.is_some() {
                 return;
@@ -180,6 +183,7 @@ impl Orchestration {
 
     pub(super) fn stop_unmanaged(&mut self, app: &str, dialect: Dialect, stream_id: Option<String>, now: Time) {
         self.waiting.retain(|(other, request, _)| other != app || !matches!(request, AppRequest::StartUnmanaged(_)));
+        self.actions.push(Action::Save);
         let asked = |stream: &&Stream| stream_id.as_ref().is_none_or(|id| *id == stream.id);
         match self.streams.iter().find(|stream| stream.is_unmanaged() && asked(stream)) {
             Some(stream) if stream.owner() == app => {
@@ -207,7 +211,7 @@ impl Orchestration {
                     Some(("CAMERA_BUSY", format!("an unmanaged stream of {} is running", stream.owner())))
                 }
                 Some(stream) if !stream.is_unmanaged() && stream.is_published() => None,
-                _ => self.reachable().err().map(|why| refuse("GLASSES_NOT_CONNECTED", &why)),
+                _ => self.reachable().err().map(|why| refuse("PHONE_GLASSES_NOT_CONNECTED", &why)),
             }
         } else {
             Some(refuse("PERMISSION_DENIED", "Camera permission required to take photos"))

@@ -14,6 +14,8 @@ struct Cloud {
     now: Time,
     ids: u32,
     said: Vec<Action>,
+    /// What the store has.
+    kept: Durable,
 }
 
 fn settings() -> Settings {
@@ -28,8 +30,8 @@ fn settings() -> Settings {
 impl Cloud {
     /// With glasses linked and the apps `a` and `b` there.
     fn new() -> Self {
-        let mut cloud =
-            Self { machine: Orchestration::new(settings()), now: Time::from_secs(100), ids: 0, said: vec![] };
+        let machine = Orchestration::new(settings());
+        let mut cloud = Self { machine, now: Time::from_secs(100), ids: 0, said: vec![], kept: Durable::default() };
         cloud.event(Event::DeviceUp);
         for app in ["a", "b"] {
             cloud.event(Event::AppUp { app: app.into(), may_stream: true });
@@ -39,8 +41,25 @@ impl Cloud {
     }
 
     fn event(&mut self, event: Event) -> &mut Self {
-        self.said.extend(self.machine.handle(event, self.now));
+        let actions = self.machine.handle(event, self.now);
+        if actions.contains(&Action::Save) {
+            self.kept = self.machine.durable();
+        }
+        self.said.extend(actions);
         self
+    }
+
+    /// The cloud's process ends, and another takes over what the store has.
+    fn restart(&mut self) -> Vec<Action> {
+        let kept = serde_json::to_string(&self.kept).unwrap();
+        let (machine, actions) = Orchestration::restore(settings(), serde_json::from_str(&kept).unwrap(), self.now);
+        self.machine = machine;
+        self.said.clear();
+        actions
+    }
+
+    fn app_up(&mut self, app: &str) -> &mut Self {
+        self.event(Event::AppUp { app: app.into(), may_stream: true })
     }
 
     fn ask(&mut self, app: &str, message: &serde_json::Value) -> &mut Self {
@@ -462,16 +481,43 @@ fn what_glasses_told_before_they_heard_of_a_start_is_no_loss() {
 
 #[test]
 fn the_end_of_the_run_before_a_restart_ends_nothing() {
+    for (cause, word) in [
+        ("daemon_restarted", "stopped"),
+        ("shutdown", "stopped"),
+        ("link_lost", "error"),
+        ("keep_alive_timeout", "timeout"),
+    ] {
+        let mut cloud = Cloud::new();
+        cloud.unmanaged("a").glasses("s1", "streaming").event(Event::DeviceDown).event(Event::DeviceUp).clear();
+        let end = json!({"type": "stream_status", "streamId": "s1", "status": word, "cause": cause});
+        let mut snapshot = json!({"type": "stream_status", "kind": "snapshot", "status": "stopped"});
+        snapshot["lastEnd"] = end.clone();
+        cloud.glasses_say(&snapshot).glasses_say(&end).glasses("s1", "initializing").glasses("s1", "streaming");
+        assert_eq!(cloud.commands(), ["start s1"], "{cause}");
+        assert_eq!(cloud.told("a"), ["initializing", "active"], "{cause}");
+        cloud.glasses_say(&end);
+        assert_eq!(cloud.told("a").last().unwrap(), word, "now it is this run's");
+    }
+}
+
+#[test]
+fn a_start_without_glasses_is_refused_at_once_even_while_another_stream_ends() {
     let mut cloud = Cloud::new();
-    cloud.unmanaged("a").glasses("s1", "streaming").event(Event::DeviceDown).event(Event::DeviceUp).clear();
-    let end = json!({"type": "stream_status", "streamId": "s1", "status": "stopped", "cause": "daemon_restarted"});
-    let mut snapshot = json!({"type": "stream_status", "kind": "snapshot", "status": "stopped"});
-    snapshot["lastEnd"] = end.clone();
-    cloud.glasses_say(&snapshot).glasses_say(&end).glasses("s1", "initializing").glasses("s1", "streaming");
-    assert_eq!(cloud.commands(), ["start s1"]);
-    assert_eq!(cloud.told("a"), ["initializing", "active"]);
-    cloud.glasses_say(&end);
-    assert_eq!(cloud.told("a").last().unwrap(), "stopped", "now it is this run's");
+    cloud.unmanaged("a").glasses("s1", "streaming").event(Event::DeviceDown).stop_unmanaged("a").clear().managed("b");
+    assert_eq!(cloud.told("b"), ["error"]);
+    assert!(cloud.last_managed("b").message.unwrap().contains("not connected"));
+    cloud.event(Event::DeviceUp).glasses("s1", "stopped").wait(1);
+    assert_eq!((cloud.told("b").len(), cloud.commands()), (1, vec!["stop s1".to_owned()]), "nobody waits for it");
+}
+
+#[test]
+fn a_start_that_waits_can_be_taken_back() {
+    let mut cloud = Cloud::live();
+    cloud.stop_managed("a").managed("b").stop_managed("b");
+    assert_eq!(cloud.told("b"), ["stopped"]);
+    cloud.glasses("m1", "stopped").wait(10);
+    assert_eq!(cloud.told("a"), ["stopping", "stopped"]);
+    assert_eq!(cloud.commands(), ["stop m1"]);
 }
 
 #[test]
@@ -590,20 +636,71 @@ fn photos_are_allowed_by_the_same_rules() {
 fn a_restarted_cloud_takes_live_streams_over() {
     let mut cloud = Cloud::live();
     cloud.managed("b");
-    let kept = serde_json::to_string(&cloud.machine.durable()).unwrap();
-    let (machine, actions) = Orchestration::restore(settings(), serde_json::from_str(&kept).unwrap(), cloud.now);
+    let actions = cloud.restart();
     let Action::Open { stream_id, key, playback, webrtc, .. } = &actions[0] else { panic!("{actions:?}") };
     assert_eq!((stream_id.as_str(), key.expose(), playback.as_str(), *webrtc), ("m1", "k1", "p1", true));
-    cloud.machine = machine;
-    cloud.clear().event(Event::AppUp { app: "b".into(), may_stream: true }).publishing("m1");
+    cloud.app_up("b").publishing("m1");
     assert_eq!(cloud.told("b"), ["preparing"]);
     cloud.event(Event::DeviceUp).glasses("m1", "streaming").playable("m1").wait_with_media("m1", 9);
-    cloud.event(Event::AppUp { app: "a".into(), may_stream: true });
+    cloud.app_up("a");
     assert_eq!(
         (cloud.told("a"), cloud.told("b")),
         (vec!["active".to_owned()], vec!["preparing".into(), "active".to_owned()])
     );
     assert!(!format!("{:?}", cloud.machine.durable()).contains("k1"));
+}
+
+#[test]
+fn a_restarted_cloud_gives_what_played_the_time_to_recover() {
+    let mut cloud = Cloud::live();
+    cloud.restart();
+    cloud.app_up("a").wait(110);
+    assert_eq!(cloud.told("a"), ["preparing"]);
+    cloud.wait(11);
+    assert_eq!(cloud.told("a"), ["preparing", "error"]);
+}
+
+#[test]
+fn glasses_that_take_their_time_to_come_back_to_a_restarted_cloud_keep_their_stream() {
+    let mut cloud = Cloud::new();
+    cloud.unmanaged("a").glasses("s1", "streaming").restart();
+    cloud.app_up("a").wait(60).event(Event::DeviceUp).wait(1).glasses("s1", "streaming").wait(1);
+    let told = cloud.told("a");
+    assert!(told.last().unwrap() == "active" && !told.contains(&"error".to_owned()), "{told:?}");
+}
+
+#[test]
+fn a_restarted_cloud_tells_the_ends_that_the_one_before_did_not() {
+    let mut cloud = Cloud::live();
+    cloud.stop_managed("a").managed("b").restart();
+    cloud.app_up("a").app_up("b").wait(1);
+    assert_eq!((cloud.told("a"), cloud.told("b")), (vec!["stopped".to_owned()], vec!["error".to_owned()]));
+    assert_eq!(cloud.last_managed("a").stream_id.as_deref(), Some("m1"));
+    assert!(cloud.last_managed("b").message.unwrap().contains("ask again"));
+    cloud.restart();
+    cloud.app_up("a").app_up("b").wait(1);
+    assert!(cloud.told("a").is_empty() && cloud.told("b").is_empty(), "once");
+
+    let mut cloud = Cloud::new();
+    cloud.unmanaged("a").glasses("s1", "streaming").event(Event::AppDown { app: "a".into(), deliberate: false });
+    cloud.clear().glasses("s1", "timeout");
+    assert!(cloud.told("a").is_empty());
+    let missed = cloud.machine.apps["a"].missed.clone();
+    cloud.restart();
+    cloud.app_up("b").restart();
+    cloud.app_up("a");
+    assert!(missed.len() == 1 && cloud.said.starts_with(&missed), "{missed:?}, {:?}", cloud.said);
+    assert_eq!(cloud.last_unmanaged("a").word, "timeout");
+
+    let mut cloud = Cloud::live();
+    cloud.stop_managed("a").managed("b").stop_managed("b").restart();
+    cloud.app_up("b").wait(1);
+    assert!(cloud.told("b").is_empty(), "it was told");
+
+    let old = json!({"streams": [], "to_stop": [], "apps": [["a", true]]});
+    cloud.kept = serde_json::from_value(old).expect("what an older version has written");
+    cloud.restart();
+    assert!(cloud.machine.has_app("a"));
 }
 
 fn steps() -> impl Strategy<Value = (u8, u8, u8)> {
@@ -645,6 +742,7 @@ proptest! {
                 16 => { cloud.event(Event::PublisherLost { stream_id: stream, why: "x".into() }); }
                 17 => { cloud.glasses_say(&json!({"type": "stream_status", "kind": "snapshot", "status": "stopped"})); }
                 18 => { cloud.event(Event::Media { stream_id: stream }); }
+                19 => { cloud.restart(); }
                 _ => { cloud.wait(u64::from(wait)); }
             }
             prop_assert!(cloud.machine.streams.iter().filter(|stream| stream.ending.is_none()).count() <= 1);
