@@ -4,6 +4,7 @@
 //! Nothing here waits either: services take orders without waiting, and what takes time (webhooks, photos, the store) is
 //! handed to tasks that [`super::task`] joins.
 
+mod devices;
 mod numbers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use devices::Devices;
 use numbers::{Counts, kind_name};
 
 use super::config::Config;
@@ -22,7 +24,7 @@ use super::credential::random;
 use super::documents::Documents;
 use super::gateway::{ConnectionId, DeviceMessage, GatewayEvent, Outgoing};
 use super::live::{Live, News, Services};
-use super::photos::Photos;
+use super::photos::{Asker, Photos};
 use super::view;
 use super::watch_page::{LiveState, WatchState};
 use super::webhook::Launcher;
@@ -65,7 +67,7 @@ pub(super) struct Core {
 struct User {
     machine: Orchestration,
     apps: BTreeMap<String, (ConnectionId, Outgoing)>,
-    device: Option<(ConnectionId, Outgoing)>,
+    devices: Devices,
     /// As watchers were told last.
     shown: Option<StreamInfo>,
 }
@@ -122,10 +124,12 @@ impl Core {
             };
             let (machine, actions) = Orchestration::restore(self.settings.clone(), durable, self.now());
             let has_person = machine.has_app(PERSON);
-            self.users.insert(name.clone(), User { machine, apps: BTreeMap::new(), device: None, shown: None });
+            let user = User { machine, apps: BTreeMap::new(), devices: Devices::default(), shown: None };
+            self.users.insert(name.clone(), user);
             for action in actions {
                 self.carry_out(&name, action);
             }
+            self.show(&name);
             if has_person {
                 self.event(&name, Event::AppUp { app: PERSON.into(), may_stream: true });
             }
@@ -200,23 +204,27 @@ impl Core {
                 info!(user, device, "glasses connected");
                 self.note(format!("{device} of {user} connected"));
                 let known = self.user(&user);
-                let before = known.device.replace((connection, outgoing));
-                if before.is_some() {
-                    self.event(&user, Event::DeviceDown);
+                let before = known.devices.present().is_some();
+                if known.devices.up(device, connection, outgoing, known.machine.has_stream()) {
+                    if before {
+                        self.event(&user, Event::DeviceDown);
+                    }
+                    self.event(&user, Event::DeviceUp);
                 }
-                self.event(&user, Event::DeviceUp);
             }
             GatewayEvent::DeviceMessage { connection, user, message, .. } => {
-                let known = self.user(&user);
-                if known.device.as_ref().is_some_and(|(present, _)| *present == connection) {
+                if self.user(&user).devices.is_present(connection) {
                     self.device_says(&user, message);
                 }
             }
             GatewayEvent::DeviceDown { connection, user, device } => {
                 let known = self.user(&user);
-                if known.device.take_if(|(present, _)| *present == connection).is_some() {
+                let was_present = known.devices.is_present(connection);
+                if known.devices.down(connection) {
                     info!(user, device, "glasses gone");
                     self.note(format!("{device} of {user} gone"));
+                }
+                if was_present {
                     self.event(&user, Event::DeviceDown);
                 }
             }
@@ -240,13 +248,13 @@ impl Core {
     fn device_says(&mut self, user: &str, message: DeviceMessage) {
         match message {
             DeviceMessage::Text(text) => {
-                if self.photos.answered(&text, &mut self.errands) {
+                if self.photos.answered(user, &text, &mut self.errands) {
                     return;
                 }
                 let (message, dialect) = glasses::parse(&text);
                 self.event(user, Event::Device { message, dialect });
             }
-            DeviceMessage::Binary(bytes) => self.photos.taken(&bytes, &mut self.errands),
+            DeviceMessage::Binary(bytes) => self.photos.taken(user, &bytes, &mut self.errands),
         }
     }
 
@@ -326,7 +334,12 @@ impl Core {
         let answer = match (refused, overview) {
             (Some(why), _) => Err(view::refusal(Cause::InvalidRequest, why)),
             (None, Some(overview)) => Ok(view::stream(&user, overview, watching)),
-            (None, None) => Err(view::refusal(Cause::StreamExists, "another stream is just ending; try again")),
+            (None, None) => {
+                // The request would wait for that; a person who is told that it failed asks again.
+                let request = AppRequest::StopManaged;
+                self.event(&user, Event::Request { app: PERSON.into(), request, fresh: fresh(), watching: 0 });
+                Err(view::refusal(Cause::StreamExists, "another stream is just ending; try again"))
+            }
         };
         let _ = reply.send(answer); // who asked may be gone
     }
@@ -338,7 +351,7 @@ impl Core {
         self.users.entry(name.to_owned()).or_insert_with(|| User {
             machine: Orchestration::new(settings.clone()),
             apps: BTreeMap::new(),
-            device: None,
+            devices: Devices::default(),
             shown: None,
         })
     }
@@ -359,7 +372,9 @@ impl Core {
         }
         self.show(name);
         let user = self.user(name);
-        if user.machine.is_idle() && user.apps.is_empty() && user.device.is_none() {
+        if !user.machine.has_stream() && user.devices.fall_back() {
+            self.event(name, Event::DeviceUp);
+        } else if user.machine.is_idle() && user.apps.is_empty() && user.devices.is_empty() {
             self.users.remove(name);
         }
         refused
@@ -397,7 +412,7 @@ impl Core {
             }
             Action::Checked { app, stream } => self.tell(name, &app, &checked(stream.as_ref())),
             Action::Device { command, dialect } => {
-                if let Some((_, outgoing)) = &self.user(name).device {
+                if let Some(outgoing) = self.user(name).devices.present() {
                     outgoing.send(command.json(dialect).to_string());
                 }
             }
@@ -433,11 +448,17 @@ impl Core {
             }
             Action::Photo { app, request, from } => {
                 let broadcast = from.and_then(|id| self.live.get(&id)).map(|live| live.broadcast.clone());
-                let device = self.user(name).device.as_ref().map(|(_, outgoing)| outgoing.clone());
-                self.photos.take(&app, request, broadcast, device.as_ref(), &mut self.errands);
+                let device = self.user(name).devices.present().cloned();
+                self.photos.take(
+                    Asker { user: name, app: &app },
+                    request,
+                    broadcast,
+                    device.as_ref(),
+                    &mut self.errands,
+                );
             }
             Action::PhotoRefused { app, request, code, message } => {
-                self.photos.refuse(&app, &request, code, message, &mut self.errands);
+                self.photos.refuse(Asker { user: name, app: &app }, &request, code, message, &mut self.errands);
             }
             Action::Save => {
                 let machine = &self.user(name).machine;

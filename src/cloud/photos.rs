@@ -9,12 +9,13 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::gateway::Outgoing;
 use super::photo_delivery::{Outcome, PhotoDelivery, Target};
 use super::registry::Registry;
-use super::thumbnails;
+use super::thumbnails::Thumbnails;
 use crate::broadcast::Broadcast;
 use crate::metrics::Tally;
 use crate::protocol::app::PhotoRequest;
@@ -22,27 +23,45 @@ use crate::protocol::photo::parse_frame;
 
 /// For glasses to take and send one.
 const LIMIT: Duration = Duration::from_secs(15);
-/// Photos that glasses owe at a time; more are refused.
+/// Photos of one user under way at a time, whoever takes them; more are refused.
 const MOST: usize = 16;
-/// Deliveries under way at a time; what is asked beyond is not answered, and the app's own deadline tells it.
+/// Answers to one user's requests under way at a time, and to all users'; what is asked beyond is not answered, and the
+/// app's own deadline tells it.
+const MOST_ANSWERS: usize = 2 * MOST;
 const MOST_ERRANDS: usize = 256;
 
 pub(super) struct Photos {
     delivery: PhotoDelivery,
     registry: Registry,
+    thumbnails: Thumbnails,
     /// Those that glasses owe, by the id that they were asked under.
     pending: BTreeMap<String, Pending>,
     asked: u64,
+    /// Of each user; as many as there are clones are under way.
+    places: BTreeMap<String, Place>,
     outcomes: Arc<Mutex<Tally>>,
 }
+
+/// A place among the user's photos, while it is held.
+type Place = Arc<()>;
 
 /// What can come of a request, for the metrics: answered with a photo or with why there is none, or not answered.
 pub(super) const OUTCOMES: &[&str] = &["taken", "failed", "undelivered"];
 
+/// Who wants a photo.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) user: &'a str,
+    pub(super) app: &'a str,
+}
+
 struct Pending {
+    /// Whose glasses owe it: no others' answer it.
+    user: String,
     deadline: Instant,
     target: Option<Target>,
     request_id: String,
+    place: Place,
 }
 
 /// What glasses answer when there is no photo.
@@ -56,8 +75,9 @@ struct Answer {
 }
 
 impl Photos {
-    pub(super) fn new(delivery: PhotoDelivery, registry: Registry) -> Self {
-        Self { delivery, registry, pending: BTreeMap::new(), asked: 0, outcomes: Arc::default() }
+    pub(super) fn new(delivery: PhotoDelivery, registry: Registry, thumbnails: Thumbnails) -> Self {
+        let (pending, places) = (BTreeMap::new(), BTreeMap::new());
+        Self { delivery, registry, thumbnails, pending, asked: 0, places, outcomes: Arc::default() }
     }
 
     /// How often there was each of [`OUTCOMES`].
@@ -72,92 +92,110 @@ impl Photos {
     /// From the running picture of a stream if there is one, else by the glasses.
     pub(super) fn take(
         &mut self,
-        app: &str,
+        asker: Asker<'_>,
         request: PhotoRequest,
         running: Option<Broadcast>,
         glasses: Option<&Outgoing>,
         errands: &mut JoinSet<()>,
     ) {
-        if is_busy(errands) {
-            return;
-        }
-        let target = self.target(app, &request);
+        let Some(place) = self.place(asker.user, MOST) else {
+            return self.refuse(asker, &request, "CAMERA_BUSY", "too many photos are being taken".into(), errands);
+        };
+        let target = self.target(asker.app, &request);
         if let Some(broadcast) = running {
-            let delivery = self.desk();
+            if is_busy(errands) {
+                return;
+            }
+            let (desk, thumbnails) = (self.desk(place), self.thumbnails.clone());
             errands.spawn(async move {
-                let outcome = match thumbnails::photo(&broadcast, max_width(&request.size)).await {
-                    Ok(jpeg) => Outcome::Taken(jpeg.into()),
-                    Err(error) => Outcome::Failed { code: "CAMERA_CAPTURE_FAILED".into(), message: error.to_string() },
+                let picture = thumbnails.photo(&broadcast, max_width(&request.size));
+                let outcome = match timeout(LIMIT, picture).await {
+                    Ok(Ok(jpeg)) => Outcome::Taken(jpeg.into()),
+                    Ok(Err(error)) => {
+                        Outcome::Failed { code: "CAMERA_CAPTURE_FAILED".into(), message: error.to_string() }
+                    }
+                    Err(_) => too_late("the picture took too long"),
                 };
-                delivery.deliver(target, &request.request_id, outcome).await;
+                desk.deliver(target, &request.request_id, outcome).await;
             });
             return;
         }
-        let Some(glasses) = glasses.filter(|_| self.pending.len() < MOST) else {
-            return self.refuse(app, &request, "CAMERA_BUSY", "the glasses cannot take a photo now".into(), errands);
+        let Some(glasses) = glasses else {
+            return self.refuse(asker, &request, "CAMERA_BUSY", "the glasses cannot take a photo now".into(), errands);
         };
         self.asked += 1;
         let id = format!("p{}", self.asked);
-        let ask = json!({"type": "photo_request", "requestId": id, "appId": app, "size": request.size});
+        let ask = json!({"type": "photo_request", "requestId": id, "appId": asker.app, "size": request.size});
         glasses.send(ask.to_string());
-        let deadline = Instant::now() + LIMIT;
-        self.pending.insert(id, Pending { deadline, target, request_id: request.request_id });
+        let (deadline, user) = (Instant::now() + LIMIT, asker.user.to_owned());
+        self.pending.insert(id, Pending { user, deadline, target, request_id: request.request_id, place });
     }
 
     pub(super) fn refuse(
-        &self,
-        app: &str,
+        &mut self,
+        asker: Asker<'_>,
         request: &PhotoRequest,
         code: &str,
         message: String,
         errands: &mut JoinSet<()>,
     ) {
-        if is_busy(errands) {
-            return;
-        }
-        let (delivery, target, id) = (self.desk(), self.target(app, request), request.request_id.clone());
+        let Some(place) = self.place(asker.user, MOST_ANSWERS).filter(|_| !is_busy(errands)) else { return };
+        let (desk, target, id) = (self.desk(place), self.target(asker.app, request), request.request_id.clone());
         let outcome = Outcome::Failed { code: code.to_owned(), message };
-        errands.spawn(async move { delivery.deliver(target, &id, outcome).await });
+        errands.spawn(async move { desk.deliver(target, &id, outcome).await });
     }
 
-    /// A text of glasses. True if it was about a photo.
-    pub(super) fn answered(&mut self, text: &str, errands: &mut JoinSet<()>) -> bool {
+    /// A text of the user's glasses. True if it was about a photo.
+    pub(super) fn answered(&mut self, user: &str, text: &str, errands: &mut JoinSet<()>) -> bool {
         let Some(answer) = serde_json::from_str::<Answer>(text).ok().filter(|answer| answer.r#type == "photo_response")
         else {
             return false;
         };
         let code = answer.error_code.unwrap_or_else(|| "CAMERA_CAPTURE_FAILED".into());
         let message = answer.error_message.unwrap_or_else(|| "the glasses took no photo".into());
-        self.settle(&answer.request_id, Outcome::Failed { code, message }, errands);
+        self.settle(user, &answer.request_id, Outcome::Failed { code, message }, errands);
         true
     }
 
-    /// A binary message of glasses.
-    pub(super) fn taken(&mut self, bytes: &Bytes, errands: &mut JoinSet<()>) {
+    /// A binary message of the user's glasses.
+    pub(super) fn taken(&mut self, user: &str, bytes: &Bytes, errands: &mut JoinSet<()>) {
         if let Some((head, jpeg)) = parse_frame(bytes) {
-            self.settle(&head.request_id, Outcome::Taken(bytes.slice(jpeg..)), errands);
+            self.settle(user, &head.request_id, Outcome::Taken(bytes.slice(jpeg..)), errands);
         }
     }
 
     /// Gives up on what glasses owe for too long.
     pub(super) fn expire(&mut self, now: Instant, errands: &mut JoinSet<()>) {
-        let late: Vec<String> =
-            self.pending.iter().filter(|(_, pending)| pending.deadline <= now).map(|(id, _)| id.clone()).collect();
-        for id in late {
-            let message = "the glasses did not answer in time".into();
-            self.settle(&id, Outcome::Failed { code: "PHOTO_TIMEOUT".into(), message }, errands);
+        let late: Vec<(String, String)> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.deadline <= now)
+            .map(|(id, pending)| (pending.user.clone(), id.clone()))
+            .collect();
+        for (user, id) in late {
+            self.settle(&user, &id, too_late("the glasses did not answer in time"), errands);
+        }
+        self.places.retain(|_, place| Arc::strong_count(place) > 1);
+    }
+
+    fn settle(&mut self, user: &str, id: &str, outcome: Outcome, errands: &mut JoinSet<()>) {
+        if self.pending.get(id).is_none_or(|pending| pending.user != user) {
+            return;
+        }
+        if let Some(Pending { target, request_id, place, .. }) = self.pending.remove(id) {
+            let desk = self.desk(place);
+            errands.spawn(async move { desk.deliver(target, &request_id, outcome).await });
         }
     }
 
-    fn settle(&mut self, id: &str, outcome: Outcome, errands: &mut JoinSet<()>) {
-        if let Some(pending) = self.pending.remove(id) {
-            let delivery = self.desk();
-            errands.spawn(async move { delivery.deliver(pending.target, &pending.request_id, outcome).await });
-        }
+    /// One more of the user's, unless there are `most` already.
+    fn place(&mut self, user: &str, most: usize) -> Option<Place> {
+        let places = self.places.entry(user.to_owned()).or_default();
+        (Arc::strong_count(places) <= most).then(|| places.clone())
     }
 
-    fn desk(&self) -> Desk {
-        Desk { delivery: self.delivery.clone(), outcomes: self.outcomes.clone() }
+    fn desk(&self, place: Place) -> Desk {
+        Desk { delivery: self.delivery.clone(), outcomes: self.outcomes.clone(), _place: place }
     }
 
     fn target(&self, app: &str, request: &PhotoRequest) -> Option<Target> {
@@ -168,6 +206,10 @@ impl Photos {
         let webhook_url = accounts.apps.get(app)?.webhook_url.clone()?;
         Some(Target::App { webhook_url })
     }
+}
+
+fn too_late(message: &str) -> Outcome {
+    Outcome::Failed { code: "PHOTO_TIMEOUT".into(), message: message.into() }
 }
 
 fn is_busy(errands: &JoinSet<()>) -> bool {
@@ -192,6 +234,8 @@ fn max_width(size: &str) -> u32 {
 struct Desk {
     delivery: PhotoDelivery,
     outcomes: Arc<Mutex<Tally>>,
+    /// Free for another request when it is answered.
+    _place: Place,
 }
 
 impl Desk {
@@ -215,5 +259,68 @@ impl Desk {
 
     fn count(&self, outcome: &'static str) {
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).count(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::config::Config;
+    use crate::cloud::http_client;
+    use crate::cloud::store::Store;
+    use crate::protocol::photo::frame;
+
+    struct Scene {
+        photos: Photos,
+        errands: JoinSet<()>,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(&folder.path().join("cloud.sqlite")).unwrap();
+            let registry = Registry::open(&Config::default(), store).await.unwrap();
+            let delivery = PhotoDelivery::new(http_client::client(None).await.unwrap(), false);
+            let photos = Photos::new(delivery, registry, Thumbnails::default());
+            Self { photos, errands: JoinSet::new(), _folder: folder }
+        }
+
+        /// Asks the user's glasses for one; by which name, if they are asked.
+        fn ask(&mut self, user: &str) -> Option<String> {
+            let (glasses, mut queue) = Outgoing::pair();
+            let request =
+                PhotoRequest { request_id: "r1".into(), webhook_url: None, auth_token: None, size: "small".into() };
+            self.photos.take(Asker { user, app: "org.one" }, request, None, Some(&glasses), &mut self.errands);
+            let asked: serde_json::Value = serde_json::from_str(&queue.last()?).unwrap();
+            asked["requestId"].as_str().map(str::to_owned)
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_glasses_that_were_asked_answer() {
+        let mut scene = Scene::new().await;
+        let id = scene.ask("anna").unwrap();
+        let forged = Bytes::from(frame(&id, b"\xff\xd8").unwrap());
+        scene.photos.taken("ben", &forged, &mut scene.errands);
+        let refusal = json!({"type": "photo_response", "requestId": id, "success": false}).to_string();
+        assert!(scene.photos.answered("ben", &refusal, &mut scene.errands));
+        assert!(scene.errands.is_empty(), "nothing is delivered");
+        scene.photos.taken("anna", &forged, &mut scene.errands);
+        assert_eq!(scene.errands.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_users_photos_leave_room_for_anothers_and_places_come_back() {
+        let mut scene = Scene::new().await;
+        for _ in 0..MOST {
+            assert!(scene.ask("anna").is_some());
+        }
+        assert_eq!(scene.ask("anna"), None);
+        assert_eq!(scene.errands.len(), 1, "it is told that it is one too many");
+        assert!(scene.ask("ben").is_some());
+        scene.photos.expire(Instant::now() + LIMIT, &mut scene.errands);
+        while scene.errands.join_next().await.is_some() {}
+        assert!(scene.ask("anna").is_some());
     }
 }

@@ -106,7 +106,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
         traffic: Arc::default(),
         dvr: config.hls.dvr_window(),
     };
-    let photos = Photos::new(PhotoDelivery::new(client, config.photo.custom_webhooks), registry.clone());
+    let delivery = PhotoDelivery::new(client, config.photo.custom_webhooks);
+    let photos = Photos::new(delivery, registry.clone(), services.thumbnails.clone());
     let listener = control::bind(&config.control.socket, Some(&config.control.group))
         .map_err(|error| CloudError::Listen(config.control.socket.display().to_string(), error))?;
 

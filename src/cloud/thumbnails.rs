@@ -1,5 +1,6 @@
 //! `/thumbnails/{id}.jpg`: the stream's newest key frame as a small JPEG, made anew every 5 s while somebody asks and kept
-//! between. Whoever asks meanwhile waits for the one being made; at most two are decoded at a time, however many ask.
+//! between. Whoever asks meanwhile waits for the one being made; at most two are decoded at a time, photos for apps among them,
+//! however many ask.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -96,6 +97,14 @@ impl Thumbnails {
         self.0.made.get()
     }
 
+    /// The stream's newest key frame as JPEG, no wider than `max_width` pixels, in the quality of a photo.
+    ///
+    /// # Errors
+    /// See [`NoPicture`]. Takes 3 s at most once it is its turn.
+    pub async fn photo(&self, broadcast: &Broadcast, max_width: u32) -> Result<Vec<u8>, NoPicture> {
+        self.0.decode(broadcast, max_width, PHOTO_QUALITY).await
+    }
+
     /// `GET /thumbnails/{id}.jpg`.
     pub fn router(&self) -> Router {
         Router::new().route("/thumbnails/{file}", get(thumbnail)).with_state(self.clone())
@@ -106,19 +115,15 @@ impl Thumbnails {
     }
 }
 
-/// The stream's newest key frame as JPEG, no wider than `max_width` pixels.
-///
-/// # Errors
-/// See [`NoPicture`]. Takes 3 s at most.
-pub async fn photo(broadcast: &Broadcast, max_width: u32) -> Result<Vec<u8>, NoPicture> {
-    picture(broadcast, max_width, PHOTO_QUALITY).await
-}
-
-async fn picture(broadcast: &Broadcast, max_width: u32, quality: u8) -> Result<Vec<u8>, NoPicture> {
-    let frame = newest_key(broadcast).ok_or(NoPicture::NotYet)?;
-    let Media::Video { format, .. } = &frame.media else { return Err(NoPicture::NotYet) };
-    let key = KeyFrame { record: &format.record, data: &frame.data, width: format.width, height: format.height };
-    Ok(still(key, max_width, quality).await?)
+impl Shared {
+    async fn decode(&self, broadcast: &Broadcast, max_width: u32, quality: u8) -> Result<Vec<u8>, NoPicture> {
+        // Never closed, so a permit comes.
+        let _permit = self.decoders.acquire().await;
+        let frame = newest_key(broadcast).ok_or(NoPicture::NotYet)?;
+        let Media::Video { format, .. } = &frame.media else { return Err(NoPicture::NotYet) };
+        let key = KeyFrame { record: &format.record, data: &frame.data, width: format.width, height: format.height };
+        Ok(still(key, max_width, quality).await?)
+    }
 }
 
 /// A reader begins there; what comes before the key frame, if that is not held any more, is not it.
@@ -154,9 +159,7 @@ impl Stream {
         if let Some(picture) = newest.as_ref().filter(|picture| picture.made.elapsed() < FRESH) {
             return Ok(picture.jpeg.clone());
         }
-        // Never closed, so a permit comes.
-        let _permit = shared.decoders.acquire().await;
-        match picture(&self.broadcast, WIDTH, QUALITY).await {
+        match shared.decode(&self.broadcast, WIDTH, QUALITY).await {
             Ok(jpeg) => {
                 shared.made.increment();
                 let jpeg = Bytes::from(jpeg);

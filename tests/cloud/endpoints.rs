@@ -185,7 +185,7 @@ fn who_may_do_what() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    // Other glasses, since these would replace the ones that stream.
+    // The glasses of somebody else.
     let token = cloud.ctl(&["device", "add", "second", "--user", "v@example.com"]);
     let mut request = format!("ws://127.0.0.1:{port}/glasses-ws").into_client_request().expect("a URL");
     request.headers_mut().insert("authorization", format!("Bearer {}", token.trim()).parse().expect("a header"));

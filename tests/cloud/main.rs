@@ -9,6 +9,7 @@ mod endpoints;
 mod flv_source;
 mod frames;
 mod gateway;
+mod glasses;
 mod http_server;
 mod ingest;
 mod link_proxy;

@@ -276,7 +276,12 @@ fn a_restarted_cloud_takes_live_streams_over() {
         let mut stage = Stage::new(&[("org.one", CAMERA)]);
         let result = start_managed(&mut stage.apps[0], &json!({"enableWebRTC": true})).expect("it starts");
         stage.apps[0].heard().clear();
+        let page = text(&result, "previewUrl").replace("/watch/", "/api/watch/");
         stage.cloud.restart(signal);
+        // Before anybody is back.
+        let output = crate::support::process::run("curl", &["-sSf", "-m", "5", &page]);
+        let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_ne!(text(&shown, "state"), "ended");
         let status = stage.apps[0].managed("active", Duration::from_secs(12));
         assert_eq!((&status["streamId"], &status["hlsUrl"]), (&result["streamId"], &result["hlsUrl"]));
         let (frames, ..) = watch(text(&result, "hlsUrl"), 1);

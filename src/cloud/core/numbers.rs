@@ -147,7 +147,7 @@ impl Core {
 
     fn write_connections(&self, text: &mut Exposition) {
         let apps: usize = self.users.values().map(|user| user.apps.len()).sum();
-        let glasses = self.users.values().filter(|user| user.device.is_some()).count();
+        let glasses = self.users.values().filter(|user| user.devices.present().is_some()).count();
         let persons = self.users.values().filter(|user| user.machine.has_app(PERSON)).count();
         text.family("lenscast_cloud_connected", Kind::Gauge, "Who is connected, or takes part by lenscastctl.")
             .sample(&[("kind", "app")], apps)

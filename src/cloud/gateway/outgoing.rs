@@ -109,7 +109,7 @@ pub enum Next {
 
 impl Queue {
     /// A message that is queued, without waiting; the order to close is not looked at.
-    pub(super) fn last(&mut self) -> Option<String> {
+    pub(crate) fn last(&mut self) -> Option<String> {
         self.texts.try_recv().ok()
     }
 

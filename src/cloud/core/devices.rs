@@ -1,0 +1,120 @@
+//! A user's glasses and phones that are linked, and which of them is the present one, which is asked and listened to.
+//!
+//! A stream stays with the device that has it, also while its link is down: it may still publish, and another that was
+//! told to start would publish the same stream beside it. Otherwise the one that came last is the present one.
+
+use crate::cloud::gateway::{ConnectionId, Outgoing};
+
+#[derive(Default)]
+pub(super) struct Devices {
+    /// In the order in which they came; a device is there once.
+    linked: Vec<Device>,
+    /// The name of the present one, or of the one that will be when its link is back.
+    chosen: Option<String>,
+}
+
+struct Device {
+    name: String,
+    connection: ConnectionId,
+    outgoing: Outgoing,
+}
+
+impl Devices {
+    /// A device has linked, in place of its own earlier connection if there is one; `busy` if the user has a stream.
+    /// Whether it is the present one.
+    pub(super) fn up(&mut self, name: String, connection: ConnectionId, outgoing: Outgoing, busy: bool) -> bool {
+        self.linked.retain(|device| device.name != name);
+        if !busy || self.chosen.is_none() {
+            self.chosen = Some(name.clone());
+        }
+        self.linked.push(Device { name, connection, outgoing });
+        self.is_present(connection)
+    }
+
+    /// A connection is gone. Whether it was known: one that was replaced is not.
+    pub(super) fn down(&mut self, connection: ConnectionId) -> bool {
+        let before = self.linked.len();
+        self.linked.retain(|device| device.connection != connection);
+        self.linked.len() < before
+    }
+
+    /// There is no stream: if the chosen one is not linked, the newest that is takes its place. Whether one did.
+    pub(super) fn fall_back(&mut self) -> bool {
+        if self.chosen().is_some() {
+            return false;
+        }
+        self.chosen = self.linked.last().map(|device| device.name.clone());
+        self.chosen.is_some()
+    }
+
+    /// Whether this is the connection of the present one.
+    pub(super) fn is_present(&self, connection: ConnectionId) -> bool {
+        self.chosen().is_some_and(|device| device.connection == connection)
+    }
+
+    /// The way to the present one.
+    pub(super) fn present(&self) -> Option<&Outgoing> {
+        self.chosen().map(|device| &device.outgoing)
+    }
+
+    /// Whether none is linked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.linked.is_empty()
+    }
+
+    fn chosen(&self) -> Option<&Device> {
+        self.linked.iter().find(|device| Some(&device.name) == self.chosen.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: ConnectionId = ConnectionId(1);
+    const SECOND: ConnectionId = ConnectionId(2);
+    const THIRD: ConnectionId = ConnectionId(3);
+
+    fn up(devices: &mut Devices, name: &str, connection: ConnectionId, busy: bool) -> bool {
+        devices.up(name.to_owned(), connection, Outgoing::pair().0, busy)
+    }
+
+    #[test]
+    fn the_one_that_came_last_is_asked_and_leaves_the_place_to_the_one_before() {
+        let mut devices = Devices::default();
+        assert!(up(&mut devices, "glasses", FIRST, false) && up(&mut devices, "phone", SECOND, false));
+        assert!(devices.is_present(SECOND) && !devices.is_present(FIRST));
+        assert!(devices.down(SECOND) && devices.present().is_none());
+        assert!(devices.fall_back() && devices.is_present(FIRST), "they were there all the time");
+        assert!(!devices.fall_back(), "they are asked already");
+        assert!(devices.down(FIRST) && !devices.fall_back() && devices.is_empty());
+        assert!(up(&mut devices, "phone", THIRD, false));
+    }
+
+    #[test]
+    fn a_stream_stays_with_its_glasses() {
+        let mut devices = Devices::default();
+        up(&mut devices, "glasses", FIRST, false);
+        assert!(!up(&mut devices, "phone", SECOND, true) && devices.is_present(FIRST));
+        assert!(devices.down(FIRST) && devices.present().is_none(), "they may still publish");
+        assert!(up(&mut devices, "glasses", THIRD, true) && devices.is_present(THIRD));
+        assert!(devices.down(THIRD) && devices.fall_back() && devices.is_present(SECOND), "the stream is over");
+    }
+
+    #[test]
+    fn a_reconnect_takes_the_place_of_its_own_connection_only() {
+        let mut devices = Devices::default();
+        up(&mut devices, "glasses", FIRST, false);
+        assert!(up(&mut devices, "glasses", SECOND, true), "at once, while they stream");
+        assert!(!devices.down(FIRST) && devices.is_present(SECOND), "the end of the one before comes late");
+        assert!(!up(&mut devices, "phone", THIRD, true) && devices.down(THIRD) && devices.is_present(SECOND));
+        assert!(devices.down(SECOND) && devices.is_empty());
+    }
+
+    #[test]
+    fn a_stream_of_an_earlier_process_goes_to_whoever_comes_first() {
+        let mut devices = Devices::default();
+        assert!(up(&mut devices, "glasses", FIRST, true) && !up(&mut devices, "phone", SECOND, true));
+        assert!(devices.is_present(FIRST));
+    }
+}
