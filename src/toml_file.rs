@@ -35,11 +35,22 @@ impl FileError {
     pub fn malformed(path: &Path, text: &str) -> impl Fn(toml::de::Error) -> Self {
         move |error| {
             let before = error.span().and_then(|span| text.get(..span.start));
-            let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
-            let place = format!("{}{}", path.display(), line.unwrap_or_default());
-            Self::Malformed { place, why: error.message().to_owned() }
+            let lines_before = before.map(|before| before.matches('\n').count());
+            let key = lines_before.and_then(|lines| text.lines().nth(lines)).and_then(key);
+            let line = lines_before.map_or_else(String::new, |lines| format!(", line {}", lines + 1));
+            let key = key.map_or_else(String::new, |key| format!(", {key}"));
+            Self::Malformed { place: format!("{}{line}{key}", path.display()), why: error.message().to_owned() }
         }
     }
+}
+
+/// The bare key of a line that is `KEY = VALUE`.
+fn key(line: &str) -> Option<&str> {
+    let (key, value) = line.split_once('=')?;
+    let is_bare = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
+    // A line of a string that goes over several may be a secret in base64, which ends by signs of equality.
+    let is_value = !value.trim().is_empty() && !value.starts_with('=');
+    Some(key.trim()).filter(|key| is_value && !key.is_empty() && is_bare(key))
 }
 
 /// Reads and parses `path`.
@@ -69,7 +80,12 @@ mod tests {
     fn an_error_names_the_line_and_does_not_repeat_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.toml");
-        for (text, line) in [("a = 1\n\ntokne = \"hush\"\n", 3), ("token = \"hush\n", 1)] {
+        for (text, place) in [
+            ("a = 1\n\ntokne = \"hush\"\n", "line 3, tokne: "),
+            ("token = \"hush\n", "line 1, token: "),
+            ("token = \"\"\"\nhush==\n\"\"\" hush\n", "line 3: "),
+            ("[token\n", "line 1: "),
+        ] {
             #[derive(Debug, serde::Deserialize)]
             #[serde(deny_unknown_fields)]
             #[allow(dead_code, reason = "only whether they can be read counts")]
@@ -80,7 +96,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             let error = anyhow::Error::from(read::<File>(&path).unwrap_err());
             let told = format!("{error:#} {error:?}");
-            assert!(told.contains(&format!("a.toml, line {line}: ")) && !told.contains("hush"), "{told}");
+            assert!(told.contains(&format!("a.toml, {place}")) && !told.contains("hush"), "{told}");
         }
     }
 }
