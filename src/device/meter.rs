@@ -41,7 +41,9 @@ impl Meter {
         let (bitrate, fps) = match self.last.replace((now, frames, bytes)) {
             Some((then, last_frames, last_bytes)) if now > then => {
                 let seconds = now.saturating_sub(then).as_secs_f64();
-                ((bytes - last_bytes) as f64 * 8.0 / seconds, (frames - last_frames) as f64 / seconds)
+                // A publisher that is slow to close is counted when it has closed, and its successor runs already.
+                let (bytes, frames) = (bytes.saturating_sub(last_bytes), frames.saturating_sub(last_frames));
+                (bytes as f64 * 8.0 / seconds, frames as f64 / seconds)
             }
             _ => (0.0, 0.0),
         };
@@ -75,5 +77,7 @@ mod tests {
         meter.publication_over(Counters { passed: 40, bytes: 126_000, dropped: 3, ..Counters::default() });
         let metrics = meter.measure(at(3), counters(15, 1_000));
         assert_eq!((metrics.sent_frames, metrics.dropped_frames, metrics.fps), (55, 3, 15.0));
+        let metrics = meter.measure(at(4), counters(1, 100));
+        assert_eq!((metrics.bitrate, metrics.fps), (0, 0.0), "the one before has not closed yet");
     }
 }

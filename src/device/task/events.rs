@@ -81,7 +81,11 @@ impl Task {
     /// Requests that only look at hardware are answered from here, on a thread that may block.
     pub(super) fn control_input(&mut self, event: ControlEvent) -> Option<Input> {
         match event {
-            ControlEvent::Closed { connection } => Some(Input::ConnectionClosed(connection)),
+            ControlEvent::Closed { connection } => {
+                // Nobody reads the answers that it waited for.
+                self.replies.retain(|_, reply| !reply.is_closed());
+                Some(Input::ConnectionClosed(connection))
+            }
             ControlEvent::Request { connection, peer, request: what, reply } => {
                 let owner = self.core.state(self.now()).owner;
                 let (config, encoders) = (self.config.clone(), self.encoders.clone());
