@@ -292,7 +292,7 @@ impl Core {
 
     fn shut_down(&mut self, now: Time) {
         self.ending = true;
-        self.withdraw_starts(Cause::Shutdown, |_| true);
+        self.withdraw_starts(Cause::Shutdown, |_| true, now);
         self.stop_stream(Cause::Shutdown, now);
         for photo in std::mem::take(&mut self.photos) {
             self.counts.photos_failed.count(Cause::Shutdown.name());

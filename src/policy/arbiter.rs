@@ -58,6 +58,11 @@ pub enum Event {
         /// What for.
         claim: Claim,
     },
+    /// Whoever asked no longer wants it, and is not answered. Ignored unless the request waits.
+    Withdraw {
+        /// Which.
+        request: RequestId,
+    },
     /// The holder of a lease has let go of the camera, revoked or not. Ignored for leases that are over.
     Release {
         /// The lease.
@@ -153,6 +158,7 @@ impl Arbiter {
                     self.ask(request, claim, now, &mut actions);
                 }
             }
+            Event::Withdraw { request } => self.waiting.retain(|waiting| waiting.request != request),
             Event::Release { lease } => {
                 if self.holder.as_ref().is_some_and(|holder| holder.lease == lease) {
                     self.holder = None;

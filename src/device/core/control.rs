@@ -63,7 +63,7 @@ impl Core {
     fn control_stop(&mut self, request: RequestId, stream_id: Option<&str>, now: Time) {
         let meant = |start: &StartStream| stream_id.is_none_or(|id| start.stream_id == id);
         // What waits first: the end of what runs would begin it.
-        let withdrawn = self.withdraw_starts(Cause::Requested, |waiting| meant(&waiting.start));
+        let withdrawn = self.withdraw_starts(Cause::Requested, |waiting| meant(&waiting.start), now);
         match &self.stream {
             Some(stream) if meant(&stream.start) => self.stop_stream_for(request, now),
             _ if withdrawn => self.reply(request, Ok(Answer::Done)),
@@ -88,11 +88,16 @@ impl Core {
 
     pub(super) fn connection_closed(&mut self, connection: u64, now: Time) {
         self.release_processes(now, |process| process.connection == connection);
-        self.waiting.retain(|_, waiting| match waiting {
-            Waiting::Photo { connection: theirs } => *theirs != Some(connection),
-            Waiting::Process { connection: theirs, .. } => *theirs != connection,
-            Waiting::Stream(_) => true,
-        });
+        let theirs = |waiting: &Waiting| match waiting {
+            Waiting::Photo { connection: of } => *of == Some(connection),
+            Waiting::Process { connection: of, .. } => *of == connection,
+            Waiting::Stream(_) => false,
+        };
+        let gone: Vec<RequestId> =
+            self.waiting.extract_if(|_, waiting| theirs(waiting)).map(|(request, _)| request).collect();
+        for request in gone {
+            self.arbitrate(Event::Withdraw { request }, now);
+        }
     }
 
     /// Whoever was granted something never heard of it.

@@ -173,7 +173,7 @@ impl Core {
             origin.link().is_some_and(|of| asked.map_or(of == link, |id| id == start.stream_id))
         };
         // What waits first: the end of what runs would begin it.
-        let withdrawn = self.withdraw_starts(Cause::Requested, |waiting| meant(waiting.origin, &waiting.start));
+        let withdrawn = self.withdraw_starts(Cause::Requested, |waiting| meant(waiting.origin, &waiting.start), now);
         if self.stream.as_ref().is_some_and(|stream| meant(stream.origin, &stream.start)) {
             self.stop_stream(Cause::Requested, now);
         } else if !withdrawn {

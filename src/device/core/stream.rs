@@ -197,15 +197,18 @@ impl Core {
 
     /// Refuses the starts that wait, be it for a look at the board, for the camera or for the end of another stream, where
     /// `which` says so. Whether there were any.
-    pub(super) fn withdraw_starts(&mut self, cause: Cause, which: impl Fn(&Asked) -> bool) -> bool {
+    pub(super) fn withdraw_starts(&mut self, cause: Cause, which: impl Fn(&Asked) -> bool, now: Time) -> bool {
         let mut withdrawn = self.board.withdraw(&which);
         let waits = |waiting: &Waiting| matches!(waiting, Waiting::Stream(asked) if which(asked));
         let mut queued: Vec<(RequestId, Waiting)> = self.waiting.extract_if(|_, waiting| waits(waiting)).collect();
         queued.sort_unstable_by_key(|(request, _)| *request);
-        withdrawn.extend(queued.into_iter().filter_map(|(_, waiting)| match waiting {
-            Waiting::Stream(asked) => Some(asked),
-            Waiting::Photo { .. } | Waiting::Process { .. } => None,
-        }));
+        for (request, waiting) in queued {
+            // Or others would be judged against it.
+            self.arbitrate(ArbiterEvent::Withdraw { request }, now);
+            if let Waiting::Stream(asked) = waiting {
+                withdrawn.push(asked);
+            }
+        }
         withdrawn.extend(self.after_end.take_if(|(_, asked)| which(asked)).map(|(_, asked)| asked));
         for asked in &withdrawn {
             self.refuse_stream(asked, cause.into());

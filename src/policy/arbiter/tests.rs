@@ -54,6 +54,16 @@ fn joined(request: u64, lease: u64) -> Action {
     Action::Answer { request: RequestId(request), answer: Answer::Joined { of: LeaseId(lease) } }
 }
 
+#[test]
+fn what_is_withdrawn_is_neither_answered_nor_judged_by() {
+    let mut bench = Bench::new(true);
+    bench.ask(photo("a"), s(0));
+    assert_eq!(bench.ask(unmanaged("a"), s(0)), []);
+    assert_eq!(bench.arbiter.on(Event::Withdraw { request: RequestId(2) }, s(0)), []);
+    assert_eq!(bench.ask(unmanaged("b"), s(1)), [], "it waits for the photo alone");
+    assert_eq!(bench.release(s(2)), [granted(3, 2)]);
+}
+
 fn revoke(lease: u64, cause: Cause) -> Action {
     Action::Revoke { lease: LeaseId(lease), cause }
 }

@@ -51,3 +51,21 @@ fn the_daemons_end_refuses_them_and_leaves_nothing_to_the_next_one() {
     assert!(daemon.core.state(daemon.now).stream.is_none());
     assert!(daemon.kept.is_none(), "{:?}", daemon.kept);
 }
+
+#[test]
+fn nothing_is_judged_against_them_any_more() {
+    let mut daemon = Daemon::new();
+    daemon.give(Input::LinkUp(LinkId::Cloud));
+    daemon.world = World::Silent;
+    let photo = daemon.photo("b");
+    daemon.cloud(&start_message("m1", "MANAGED_STREAM"));
+    daemon.cloud(&json!({"type": "stop_stream", "streamId": "m1"}));
+    daemon.cloud(&start_message("m2", "MANAGED_STREAM"));
+    daemon.world = World::Works;
+    let generation = daemon.captures[0];
+    daemon.give(Input::Capture(generation, capture::Event::Running));
+    daemon.pass(Duration::from_secs(1));
+    assert!(daemon.reply(photo).is_ok());
+    assert_eq!(daemon.statuses("m1"), ["stopped"]);
+    assert_eq!(daemon.statuses("m2").last(), Some(&"streaming"));
+}
