@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -46,13 +46,15 @@ pub struct Trial {
 #[derive(Debug)]
 pub struct Encoders {
     profiles: Vec<Profile>,
-    trials: Mutex<HashMap<TrialKey, Result<Trial, Failure>>>,
+    trials: Arc<Mutex<Trials>>,
     failed_in_use: Mutex<HashSet<TrialKey>>,
     /// The threads of trials that overran, by profile.
     overrun: Mutex<HashMap<String, JoinHandle<()>>>,
     /// Elements may be there now that GStreamer does not know of.
     hardware_changed: AtomicBool,
 }
+
+type Trials = HashMap<TrialKey, Result<Trial, Failure>>;
 
 /// Software does what it does at any size; hardware has limits.
 type TrialKey = (String, Option<(u32, u32)>);
@@ -62,7 +64,7 @@ impl Encoders {
     pub fn new(profiles: Vec<Profile>) -> Self {
         Self {
             profiles,
-            trials: Mutex::default(),
+            trials: Arc::default(),
             failed_in_use: Mutex::default(),
             overrun: Mutex::default(),
             hardware_changed: false.into(),
@@ -170,22 +172,26 @@ impl Encoders {
             Ok(trial) => tracing::info!(profile = profile.name, ?trial, "encoder works"),
             Err(failure) => tracing::info!(profile = profile.name, reason = failure.detail, "encoder does not work"),
         }
-        self.trials().insert(key, result.clone());
         result
     }
 
     /// Tries a profile out on a thread of its own, since a driver may never come back from opening or closing its
-    /// device. Then nobody can end that thread; its profile fails without another trial for as long as it hangs.
+    /// device. Then nobody can end that thread; its profile fails without another trial for as long as it hangs, and what
+    /// comes of it too late counts the next time.
     fn try_in_time(&self, profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure> {
         let failed = |why: String| Failure::new(Cause::EncoderFailed, why);
         if self.overrun().get(&profile.name).is_some_and(|thread| !thread.is_finished()) {
             return Err(failed("an earlier trial still hangs in its driver".into()));
         }
         let (outcome, waiting) = mpsc::sync_channel(1);
-        let (tried, settings) = (profile.clone(), *settings);
+        let (tried, settings, trials) = (profile.clone(), *settings, self.trials.clone());
         let thread = std::thread::Builder::new()
             .name("encoder-trial".into())
-            .spawn(move || drop(outcome.send(try_out(&tried, &settings)))) // nobody waits for one that overran
+            .spawn(move || {
+                let result = try_out(&tried, &settings);
+                trials.lock().unwrap_or_else(PoisonError::into_inner).insert(key(&tried, &settings), result.clone());
+                let _ = outcome.send(result); // nobody waits for one that overran
+            })
             .map_err(|error| failed(format!("no thread for its trial: {error}")))?;
         waiting.recv_timeout(TRIAL_LIMIT).unwrap_or_else(|error| {
             self.overrun().insert(profile.name.clone(), thread);
@@ -210,7 +216,7 @@ impl Encoders {
         self.overrun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn trials(&self) -> std::sync::MutexGuard<'_, HashMap<TrialKey, Result<Trial, Failure>>> {
+    fn trials(&self) -> std::sync::MutexGuard<'_, Trials> {
         self.trials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
