@@ -56,7 +56,7 @@ async fn carry(url: &str, video: VideoSettings, rule: &mut dyn Rule, interval: D
     }
     publisher.close();
     publisher.join().await;
-    capture.join().await;
+    capture.join(Duration::from_secs(3)).await;
 }
 
 fn plan(settings: VideoSettings, audio: AudioSettings) -> Plan {

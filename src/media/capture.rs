@@ -49,8 +49,6 @@ const AUDIO_OPENING_LIMIT: Duration = Duration::from_secs(5);
 const AUDIO_RETRY: Duration = Duration::from_secs(2);
 /// For the sound to end, which has a limit of its own for its pipeline.
 const AUDIO_END_LIMIT: Duration = Duration::from_secs(3);
-/// For the whole capture to end when the daemon does.
-const END_LIMIT: Duration = Duration::from_secs(3);
 
 /// What is to be opened.
 #[derive(Clone, Debug)]
@@ -160,10 +158,10 @@ impl Capture {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for the end; a driver that hangs is left to its thread.
-    pub async fn join(mut self) {
+    /// Waits for the end, for no longer than `limit`; a driver that hangs is left to its thread.
+    pub async fn join(mut self, limit: Duration) {
         self.close();
-        let _ = tokio::time::timeout(END_LIMIT, self.task).await;
+        let _ = tokio::time::timeout(limit, self.task).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the kernel says of this process, under the names that Prometheus's own libraries use.
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -57,10 +58,17 @@ impl Stat {
     }
 }
 
-/// By the clocks: `/proc/stat`, which has it too, is not seen by a service with `ProcSubset=pid`.
+/// By the clocks: `/proc/stat`, which has it too, is not seen by a service with `ProcSubset=pid`. The same each time, unless
+/// somebody sets the clock: by a change of it a restart is recognised.
 fn boot_time() -> Option<Duration> {
+    static KNOWN: Mutex<Duration> = Mutex::new(Duration::ZERO);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    now.checked_sub(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?.into())
+    let booted = now.checked_sub(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?.into())?;
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.abs_diff(booted) > Duration::from_secs(1) {
+        *known = booted;
+    }
+    Some(*known)
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {
@@ -96,5 +104,6 @@ mod tests {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         let age = now - value("process_start_time_seconds");
         assert!((-2.0..3600.0).contains(&age), "{age} s old");
+        assert_eq!(boot_time(), boot_time());
     }
 }

@@ -134,8 +134,9 @@ impl Task {
     }
 
     fn reply(&mut self, request: RequestId, reply: Reply) {
-        let Some(sender) = self.replies.remove(&request) else { return };
-        if sender.send(reply).is_err() {
+        // One that has left is nobody's by now.
+        let delivered = self.replies.remove(&request).is_some_and(|sender| sender.send(reply).is_ok());
+        if !delivered {
             let inputs = self.inputs.clone();
             tokio::spawn(async move { inputs.send(Input::Undeliverable(request)).await });
         }

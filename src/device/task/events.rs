@@ -1,6 +1,6 @@
 //! Events made into the core's inputs: with what it cannot look up itself, and counted on the way.
 
-use super::Task;
+use super::{FAREWELL_LIMIT, Task};
 use crate::device::core::Input;
 use crate::device::{doctor, plan};
 use crate::link::control::ControlEvent;
@@ -38,7 +38,7 @@ impl Task {
             capture::Event::Closed => {
                 if let Some(capture) = self.captures.remove(&generation) {
                     self.totals.capture_over(capture.shown().counters());
-                    capture.join().await;
+                    capture.join(FAREWELL_LIMIT).await;
                 }
                 capture::Event::Closed
             }

@@ -136,7 +136,8 @@ pub async fn run(config: Config, stop: impl Future<Output = Stop>) -> Result<(),
             break;
         }
     }
-    task.end(events).await;
+    let left = ending.map_or(FAREWELL_LIMIT, |ending| ending.saturating_duration_since(Instant::now()));
+    task.end(events, left).await;
     Ok(())
 }
 
@@ -313,10 +314,11 @@ impl Task {
         self.show();
     }
 
-    async fn end(mut self, events: Events) {
+    /// Ends what runs still; cameras have so long for it, and all else has limits of its own.
+    async fn end(mut self, events: Events, left: Duration) {
         drop(events); // who still has something to say is not kept waiting
         for (_, capture) in self.captures.drain() {
-            capture.join().await;
+            capture.join(left).await;
         }
         for (_, mut publisher) in self.publishers.drain() {
             publisher.close();
