@@ -32,7 +32,7 @@ use crate::ingest;
 use crate::policy::Time;
 use crate::policy::orchestration::{Action, Durable, Event, Fresh, Orchestration, Overview, Settings, Timing};
 use crate::protocol::app::{self, AppRequest, ManagedRequest, ManagedWord, checked};
-use crate::protocol::{Cause, Secret, glasses};
+use crate::protocol::{Cause, Dialect, Secret, glasses};
 
 /// The app as which `lenscastctl cloud start` takes part.
 const PERSON: &str = "lenscastctl";
@@ -70,6 +70,13 @@ struct User {
     devices: Devices,
     /// As watchers were told last.
     shown: Option<StreamInfo>,
+}
+
+impl User {
+    /// Whether the present glasses are needed for a stream: for one that is ending only if they can still tell its end.
+    fn is_busy(&self) -> bool {
+        self.machine.stream_id().is_some() || (self.machine.has_stream() && self.devices.present().is_some())
+    }
 }
 
 impl Core {
@@ -124,7 +131,8 @@ impl Core {
             };
             let (machine, actions) = Orchestration::restore(self.settings.clone(), durable, self.now());
             let has_person = machine.has_app(PERSON);
-            let user = User { machine, apps: BTreeMap::new(), devices: Devices::default(), shown: None };
+            let devices = Devices::with(machine.device().filter(|_| machine.has_stream()));
+            let user = User { machine, apps: BTreeMap::new(), devices, shown: None };
             self.users.insert(name.clone(), user);
             for action in actions {
                 self.carry_out(&name, action);
@@ -204,17 +212,22 @@ impl Core {
                 info!(user, device, "glasses connected");
                 self.note(format!("{device} of {user} connected"));
                 let known = self.user(&user);
-                let before = known.devices.present().is_some();
-                if known.devices.up(device, connection, outgoing, known.machine.has_stream()) {
-                    if before {
-                        self.event(&user, Event::DeviceDown);
+                let (before, busy) = (known.devices.present().is_some(), known.is_busy());
+                if known.devices.up(device.clone(), connection, outgoing.clone(), busy) {
+                    self.device_up(&user, device, before);
+                } else {
+                    for command in known.machine.owed_to(&device) {
+                        outgoing.send(command.json(Dialect::Stream).to_string());
                     }
-                    self.event(&user, Event::DeviceUp);
                 }
             }
             GatewayEvent::DeviceMessage { connection, user, message, .. } => {
-                if self.user(&user).devices.is_present(connection) {
+                let devices = &self.user(&user).devices;
+                if devices.is_present(connection) {
                     self.device_says(&user, message);
+                } else if devices.is_linked(connection) {
+                    // It may have been asked for a photo before another one took its place.
+                    self.photo_answered(&user, &message);
                 }
             }
             GatewayEvent::DeviceDown { connection, user, device } => {
@@ -245,16 +258,31 @@ impl Core {
         }
     }
 
+    /// `before`: another one was present.
+    fn device_up(&mut self, user: &str, device: String, before: bool) {
+        if before {
+            self.event(user, Event::DeviceDown);
+        }
+        self.event(user, Event::DeviceUp { device });
+    }
+
     fn device_says(&mut self, user: &str, message: DeviceMessage) {
+        if !self.photo_answered(user, &message)
+            && let DeviceMessage::Text(text) = message
+        {
+            let (message, dialect) = glasses::parse(&text);
+            self.event(user, Event::Device { message, dialect });
+        }
+    }
+
+    /// Whether the message was about a photo.
+    fn photo_answered(&mut self, user: &str, message: &DeviceMessage) -> bool {
         match message {
-            DeviceMessage::Text(text) => {
-                if self.photos.answered(user, &text, &mut self.errands) {
-                    return;
-                }
-                let (message, dialect) = glasses::parse(&text);
-                self.event(user, Event::Device { message, dialect });
+            DeviceMessage::Text(text) => self.photos.answered(user, text, &mut self.errands),
+            DeviceMessage::Binary(bytes) => {
+                self.photos.taken(user, bytes, &mut self.errands);
+                true
             }
-            DeviceMessage::Binary(bytes) => self.photos.taken(user, &bytes, &mut self.errands),
         }
     }
 
@@ -372,8 +400,9 @@ impl Core {
         }
         self.show(name);
         let user = self.user(name);
-        if !user.machine.has_stream() && user.devices.fall_back() {
-            self.event(name, Event::DeviceUp);
+        let (before, busy) = (user.devices.present().is_some(), user.is_busy());
+        if let Some(device) = user.devices.fall_back(busy) {
+            self.device_up(name, device, before);
         } else if user.machine.is_idle() && user.apps.is_empty() && user.devices.is_empty() {
             self.users.remove(name);
         }

@@ -20,6 +20,11 @@ struct Device {
 }
 
 impl Devices {
+    /// None yet; this one has a stream.
+    pub(super) fn with(chosen: Option<&str>) -> Self {
+        Self { linked: Vec::new(), chosen: chosen.map(str::to_owned) }
+    }
+
     /// A device has linked, in place of its own earlier connection if there is one; `busy` if the user has a stream.
     /// Whether it is the present one.
     pub(super) fn up(&mut self, name: String, connection: ConnectionId, outgoing: Outgoing, busy: bool) -> bool {
@@ -38,18 +43,24 @@ impl Devices {
         self.linked.len() < before
     }
 
-    /// There is no stream: if the chosen one is not linked, the newest that is takes its place. Whether one did.
-    pub(super) fn fall_back(&mut self) -> bool {
-        if self.chosen().is_some() {
-            return false;
+    /// Unless the user is `busy` with the chosen one, the newest that is linked takes its place: its name, if it was another.
+    pub(super) fn fall_back(&mut self, busy: bool) -> Option<String> {
+        let newest = self.linked.last().map(|device| &device.name)?;
+        if busy || Some(newest) == self.chosen.as_ref() {
+            return None;
         }
-        self.chosen = self.linked.last().map(|device| device.name.clone());
-        self.chosen.is_some()
+        self.chosen = Some(newest.clone());
+        self.chosen.clone()
     }
 
     /// Whether this is the connection of the present one.
     pub(super) fn is_present(&self, connection: ConnectionId) -> bool {
         self.chosen().is_some_and(|device| device.connection == connection)
+    }
+
+    /// Whether this is the connection of one of them.
+    pub(super) fn is_linked(&self, connection: ConnectionId) -> bool {
+        self.linked.iter().any(|device| device.connection == connection)
     }
 
     /// The way to the present one.
@@ -83,22 +94,26 @@ mod tests {
     fn the_one_that_came_last_is_asked_and_leaves_the_place_to_the_one_before() {
         let mut devices = Devices::default();
         assert!(up(&mut devices, "glasses", FIRST, false) && up(&mut devices, "phone", SECOND, false));
-        assert!(devices.is_present(SECOND) && !devices.is_present(FIRST));
+        assert!(devices.is_present(SECOND) && !devices.is_present(FIRST) && devices.is_linked(FIRST));
         assert!(devices.down(SECOND) && devices.present().is_none());
-        assert!(devices.fall_back() && devices.is_present(FIRST), "they were there all the time");
-        assert!(!devices.fall_back(), "they are asked already");
-        assert!(devices.down(FIRST) && !devices.fall_back() && devices.is_empty());
+        assert_eq!(devices.fall_back(false).as_deref(), Some("glasses"));
+        assert!(devices.is_present(FIRST), "they were there all the time");
+        assert_eq!(devices.fall_back(false), None, "they are asked already");
+        assert!(devices.down(FIRST) && devices.fall_back(false).is_none() && devices.is_empty());
         assert!(up(&mut devices, "phone", THIRD, false));
     }
 
     #[test]
-    fn a_stream_stays_with_its_glasses() {
+    fn a_stream_stays_with_its_glasses_and_the_next_goes_to_those_that_came_last() {
         let mut devices = Devices::default();
         up(&mut devices, "glasses", FIRST, false);
         assert!(!up(&mut devices, "phone", SECOND, true) && devices.is_present(FIRST));
         assert!(devices.down(FIRST) && devices.present().is_none(), "they may still publish");
+        assert_eq!(devices.fall_back(true), None);
         assert!(up(&mut devices, "glasses", THIRD, true) && devices.is_present(THIRD));
-        assert!(devices.down(THIRD) && devices.fall_back() && devices.is_present(SECOND), "the stream is over");
+        assert!(!up(&mut devices, "phone", SECOND, true));
+        assert_eq!(devices.fall_back(false).as_deref(), Some("phone"), "the stream is over");
+        assert!(devices.is_present(SECOND));
     }
 
     #[test]
@@ -112,9 +127,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_of_an_earlier_process_goes_to_whoever_comes_first() {
-        let mut devices = Devices::default();
-        assert!(up(&mut devices, "glasses", FIRST, true) && !up(&mut devices, "phone", SECOND, true));
-        assert!(devices.is_present(FIRST));
+    fn a_stream_of_an_earlier_process_stays_with_its_glasses() {
+        let mut devices = Devices::with(Some("glasses"));
+        assert!(!up(&mut devices, "phone", FIRST, true) && devices.present().is_none());
+        assert!(up(&mut devices, "glasses", SECOND, true) && devices.is_present(SECOND));
+        let mut devices = Devices::with(None);
+        assert!(up(&mut devices, "phone", FIRST, true), "it is not known which these are");
     }
 }

@@ -1,11 +1,13 @@
 //! What of a user's streams outlives the cloud's process: enough to take over streams that go on without it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::owed::Owed;
 use super::stream::{Kind, Participant, Stream};
-use super::{Action, Away, Orchestration, Settings, Time};
+use super::{Action, Away, Orchestration, Settings, Time, ToStop};
 use crate::protocol::app::{Destination, ManagedRequest, UnmanagedRequest};
 use crate::protocol::{Dialect, Secret, StreamUrl};
 
@@ -13,8 +15,13 @@ use crate::protocol::{Dialect, Secret, StreamUrl};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Durable {
     streams: Vec<DurableStream>,
-    /// Of streams that the glasses may still run and must not: id and app.
+    /// Of streams that glasses may still run and must not: id and app, and the glasses if these are known.
     to_stop: Vec<(String, String)>,
+    #[serde(default)]
+    stop_on: BTreeMap<String, String>,
+    /// The glasses that have the streams.
+    #[serde(default)]
+    device: Option<String>,
     /// Apps that have a session; whether they may use the camera.
     apps: Vec<(String, bool)>,
     /// Final statuses that these apps were not told.
@@ -66,7 +73,9 @@ impl Orchestration {
         let alive = self.streams.iter().filter(|stream| stream.ending.is_none());
         Durable {
             streams: alive.map(DurableStream::of).collect(),
-            to_stop: self.to_stop.clone().into_iter().collect(),
+            to_stop: self.to_stop.iter().map(|(id, stop)| (id.clone(), stop.app.clone())).collect(),
+            stop_on: self.to_stop.iter().filter_map(|(id, stop)| Some((id.clone(), stop.device.clone()?))).collect(),
+            device: self.device.name.clone(),
             apps: self.apps.iter().map(|(name, app)| (name.clone(), app.may_stream)).collect(),
             owed: self.owed(),
         }
@@ -84,7 +93,14 @@ impl Orchestration {
         for (name, status) in durable.owed.into_iter().map(Owed::addressed) {
             this.last_words(&name, status);
         }
-        this.to_stop = durable.to_stop.into_iter().collect();
+        let mut stop_on = durable.stop_on;
+        let stops = durable.to_stop.into_iter().map(|(id, app)| {
+            let device = stop_on.remove(&id);
+            (id, ToStop { app, device })
+        });
+        this.to_stop = stops.collect();
+        this.device.name = durable.device;
+        this.restored = true;
         this.streams = durable.streams.into_iter().filter_map(|stream| stream.revive(now)).collect();
         let open = this.streams.iter().filter_map(|stream| match &stream.kind {
             Kind::Managed { request, key, playback } => Some(Action::Open {

@@ -1,7 +1,7 @@
 //! How streams and apps come to an end: as asked, or because their time is over.
 
 use super::stream::{Ending, Final};
-use super::{Action, Away, MISSES, Orchestration, Time};
+use super::{Action, Away, MISSES, Orchestration, Time, ToStop};
 use crate::protocol::glasses::GlassesCommand;
 
 impl Orchestration {
@@ -19,12 +19,16 @@ impl Orchestration {
             Some(_) => now,
         };
         stream.ending = Some(Ending { until, end });
-        self.to_stop.insert(id.to_owned(), app.clone());
+        self.owe_stop(id, &app);
         self.command(GlassesCommand::Stop { stream_id: id.to_owned(), app });
         self.actions.push(Action::Save);
         if down.is_some() && !unmanaged {
             self.expire(now);
         }
+    }
+
+    fn owe_stop(&mut self, id: &str, app: &str) {
+        self.to_stop.insert(id.to_owned(), ToStop { app: app.to_owned(), device: self.device.name.clone() });
     }
 
     /// The stream is over: everybody who takes part is told, once.
@@ -55,7 +59,7 @@ impl Orchestration {
     pub(super) fn give_up(&mut self, id: &str, end: &Final) {
         let Some(stream) = self.stream(id) else { return };
         let app = stream.glasses_app().to_owned();
-        self.to_stop.insert(id.to_owned(), app.clone());
+        self.owe_stop(id, &app);
         self.command(GlassesCommand::Stop { stream_id: id.to_owned(), app });
         self.finish(id, end);
     }

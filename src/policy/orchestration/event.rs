@@ -53,7 +53,10 @@ pub enum Event {
         refused: Refused,
     },
     /// The glasses' link is there.
-    DeviceUp,
+    DeviceUp {
+        /// Which glasses: a user may have several, of which one is linked at a time as far as this machine is concerned.
+        device: String,
+    },
     /// It is gone.
     DeviceDown,
     /// The glasses, or their phone, say something.

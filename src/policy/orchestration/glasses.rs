@@ -1,7 +1,7 @@
 //! What the glasses say, and what they are told.
 
 use super::stream::{Final, LOST_BY_GLASSES};
-use super::{Action, Device, Orchestration, RESTARTS, Time};
+use super::{Action, Device, Orchestration, RESTARTS, Time, ToStop};
 use crate::protocol::glasses::{GlassesCommand, GlassesMessage, GlassesState, GlassesStatus};
 
 /// Whether the glasses ended a run that they can begin again, as it was only their link, or their process, that failed.
@@ -16,21 +16,29 @@ impl Orchestration {
         }
     }
 
-    pub(super) fn device_up(&mut self, now: Time) {
-        self.device = Device { down: None, present: true, wifi: None, ..self.device };
-        // What was told to a connection before this one may be lost, even if nobody saw its end.
+    pub(super) fn device_up(&mut self, name: String, now: Time) {
+        let commands = self.owed_to(&name);
+        let dialect = self.device.dialect;
+        self.device = Device { name: Some(name), down: None, present: true, wifi: None, dialect };
+        let restored = std::mem::take(&mut self.restored);
         for stream in &mut self.streams {
+            // What was told to a connection before this one may be lost, even if nobody saw its end.
             stream.asked = None;
-            if stream.is_unmanaged() && stream.glasses.is_none() {
-                // Of an earlier process: only from now on can they speak of it.
+            if restored && stream.is_unmanaged() {
+                // Only from now on can they speak of it.
                 stream.started = now;
             }
         }
-        for (stream_id, app) in self.to_stop.clone() {
-            self.command(GlassesCommand::Stop { stream_id, app });
+        for command in commands {
+            self.command(command);
         }
         // lenscastd tells its state by itself; a phone's glasses are asked.
         self.command(GlassesCommand::GetStatus);
+    }
+
+    /// Whether the present glasses are those that had it, as far as that is known.
+    fn may_have(&self, stop: &ToStop) -> bool {
+        stop.device.is_none() || stop.device == self.device.name
     }
 
     pub(super) fn device_says(&mut self, message: GlassesMessage, now: Time) {
@@ -55,7 +63,7 @@ impl Orchestration {
     }
 
     pub(super) fn status(&mut self, id: &str, status: GlassesStatus, now: Time) {
-        if status.state.is_terminal() {
+        if status.state.is_terminal() && self.to_stop.get(id).is_some_and(|stop| self.may_have(stop)) {
             self.to_stop.remove(id);
         }
         let Some(stream) = self.stream(id) else { return };
@@ -83,9 +91,12 @@ impl Orchestration {
     /// themselves and when asked, and what they told before a start reached them says nothing of that.
     pub(super) fn snapshot(&mut self, stream: Option<GlassesStatus>, last_end: Option<&GlassesStatus>, now: Time) {
         let running = stream.as_ref().and_then(|status| status.stream_id.clone());
-        self.to_stop.retain(|id, _| Some(id) == running.as_ref());
-        for (stream_id, app) in self.to_stop.clone() {
-            self.command(GlassesCommand::Stop { stream_id, app });
+        let mut to_stop = std::mem::take(&mut self.to_stop);
+        to_stop.retain(|id, stop| Some(id) == running.as_ref() || !self.may_have(stop));
+        self.to_stop = to_stop;
+        let owed = self.device().map(|device| self.owed_to(device)).unwrap_or_default();
+        for command in owed {
+            self.command(command);
         }
         let acknowledge = self.settings.timing.acknowledge;
         let lost: Vec<String> =

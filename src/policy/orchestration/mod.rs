@@ -24,6 +24,7 @@ use std::time::Duration;
 use super::Time;
 use crate::protocol::Dialect;
 use crate::protocol::app::{AppRequest, Refused};
+use crate::protocol::glasses::GlassesCommand;
 
 pub use durable::Durable;
 pub use event::{Action, Event, Fresh};
@@ -95,14 +96,26 @@ pub struct Orchestration {
     apps: BTreeMap<String, App>,
     streams: Vec<Stream>,
     waiting: Vec<(String, AppRequest, Fresh)>,
-    /// Streams that the glasses may still run and must not, with their apps.
-    to_stop: BTreeMap<String, String>,
+    /// Streams that glasses may still run and must not, by their ids.
+    to_stop: BTreeMap<String, ToStop>,
     keep_alives: u64,
+    /// The streams are an earlier process's, and no glasses have linked since.
+    restored: bool,
     actions: Vec<Action>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// A stop that is owed to glasses.
+#[derive(Clone, Debug)]
+struct ToStop {
+    app: String,
+    /// The name of those that had the stream; none if that is not known.
+    device: Option<String>,
+}
+
+#[derive(Clone, Debug)]
 struct Device {
+    /// Of those that are linked, or were last.
+    name: Option<String>,
     /// Since when it is down; `None` if it is up.
     down: Option<Time>,
     /// Behind a phone the glasses themselves may be away.
@@ -131,7 +144,8 @@ struct Away {
 impl Orchestration {
     /// A user without streams, apps or glasses.
     pub fn new(settings: Settings) -> Self {
-        let device = Device { down: Some(Time::ZERO), present: true, wifi: None, dialect: Dialect::Stream };
+        let down = Some(Time::ZERO);
+        let device = Device { name: None, down, present: true, wifi: None, dialect: Dialect::Stream };
         Self {
             settings,
             device,
@@ -140,6 +154,7 @@ impl Orchestration {
             waiting: Vec::new(),
             to_stop: BTreeMap::new(),
             keep_alives: 0,
+            restored: false,
             actions: Vec::new(),
         }
     }
@@ -166,9 +181,20 @@ impl Orchestration {
         self.streams.is_empty() && self.apps.is_empty() && self.to_stop.is_empty() && self.device.down.is_some()
     }
 
+    /// The glasses that are linked, or were last.
+    pub fn device(&self) -> Option<&str> {
+        self.device.name.as_deref()
+    }
+
     /// Whether a stream is alive or ending.
     pub fn has_stream(&self) -> bool {
         !self.streams.is_empty()
+    }
+
+    /// What these glasses are still to be told of streams that are over.
+    pub fn owed_to(&self, device: &str) -> Vec<GlassesCommand> {
+        let theirs = self.to_stop.iter().filter(|(_, stop)| stop.device.as_deref().is_none_or(|of| of == device));
+        theirs.map(|(id, stop)| GlassesCommand::Stop { stream_id: id.clone(), app: stop.app.clone() }).collect()
     }
 
     /// Whether the app takes part in the cloud's doings for this user, present or away.
@@ -209,7 +235,7 @@ impl Orchestration {
                 Refused::Unmanaged(dialect, why) => self.refuse_unmanaged(&app, dialect, None, why),
                 Refused::Message(_) => {}
             },
-            Event::DeviceUp => self.device_up(now),
+            Event::DeviceUp { device } => self.device_up(device, now),
             Event::DeviceDown => {
                 self.device.down.get_or_insert(now);
                 for stream in &mut self.streams {

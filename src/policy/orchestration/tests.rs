@@ -32,7 +32,7 @@ impl Cloud {
     fn new() -> Self {
         let machine = Orchestration::new(settings());
         let mut cloud = Self { machine, now: Time::from_secs(100), ids: 0, said: vec![], kept: Durable::default() };
-        cloud.event(Event::DeviceUp);
+        cloud.event(Event::DeviceUp { device: "glasses".into() });
         for app in ["a", "b"] {
             cloud.event(Event::AppUp { app: app.into(), may_stream: true });
         }
@@ -291,7 +291,7 @@ fn who_may_not_is_told_so() {
     cloud.event(Event::DeviceDown).managed("a").unmanaged("a");
     assert!(cloud.last_managed("a").message.unwrap().contains("not connected"));
     assert!(cloud.last_unmanaged("a").details.unwrap().contains("not connected"));
-    cloud.event(Event::DeviceUp);
+    cloud.event(Event::DeviceUp { device: "glasses".into() });
     cloud
         .glasses_say(&json!({"type": "glasses_connection_state", "status": "CONNECTED", "wifi": {"connected": false}}));
     cloud.managed("a");
@@ -412,13 +412,13 @@ fn a_lost_link_is_no_end_before_its_time() {
     cloud.unmanaged("a").glasses("s1", "streaming").event(Event::DeviceDown).wait(110);
     assert_eq!(cloud.told("a"), ["initializing", "active", "reconnecting"]);
     assert_eq!(cloud.last_unmanaged("a").details.as_deref(), Some("glasses link lost"));
-    cloud.clear().event(Event::DeviceUp);
+    cloud.clear().event(Event::DeviceUp { device: "glasses".into() });
     assert!(cloud.told("a").is_empty(), "the link is no word of theirs");
     cloud.glasses_say(&json!({"type": "stream_status", "kind": "snapshot", "status": "streaming", "streamId": "s1"}));
     assert_eq!(cloud.told("a").last().unwrap(), "active");
     cloud.event(Event::DeviceDown).wait(121);
     assert_eq!(cloud.told("a").last().unwrap(), "error");
-    cloud.clear().event(Event::DeviceUp);
+    cloud.clear().event(Event::DeviceUp { device: "glasses".into() });
     assert_eq!(cloud.commands(), ["stop s1"], "what was given up must not run on");
 }
 
@@ -427,11 +427,11 @@ fn a_stop_without_a_link_is_delivered_later() {
     let mut cloud = Cloud::new();
     cloud.unmanaged("a").glasses("s1", "streaming").event(Event::DeviceDown).clear().stop_unmanaged("a").wait(30);
     assert_eq!((cloud.told("a"), cloud.commands().len()), (vec!["stopping".to_owned()], 0));
-    cloud.event(Event::DeviceUp);
+    cloud.event(Event::DeviceUp { device: "glasses".into() });
     assert_eq!(cloud.commands(), ["stop s1"]);
     cloud.glasses("s1", "stopped");
     assert_eq!(cloud.told("a"), ["stopping", "stopped"]);
-    cloud.clear().event(Event::DeviceDown).event(Event::DeviceUp);
+    cloud.clear().event(Event::DeviceDown).event(Event::DeviceUp { device: "glasses".into() });
     assert!(cloud.commands().is_empty());
 }
 
@@ -448,7 +448,7 @@ fn managed_goes_on_without_a_link_while_media_arrives() {
 fn glasses_that_restarted_are_started_again() {
     let mut cloud = Cloud::live();
     cloud.event(Event::PublisherLost { stream_id: "m1".into(), why: "closed".into() });
-    cloud.event(Event::DeviceDown).event(Event::DeviceUp).clear();
+    cloud.event(Event::DeviceDown).event(Event::DeviceUp { device: "glasses".into() }).clear();
     let empty = json!({"type": "stream_status", "kind": "snapshot", "status": "stopped"});
     cloud.glasses_say(&empty);
     assert_eq!((cloud.commands(), cloud.told("a").len()), (vec!["start m1".to_owned()], 0));
@@ -464,7 +464,7 @@ fn glasses_that_restarted_are_started_again() {
 fn what_glasses_told_before_they_heard_of_a_start_is_no_loss() {
     let empty = json!({"type": "stream_status", "kind": "snapshot", "status": "stopped"});
     let mut cloud = Cloud::live();
-    cloud.event(Event::DeviceDown).event(Event::DeviceUp).clear();
+    cloud.event(Event::DeviceDown).event(Event::DeviceUp { device: "glasses".into() }).clear();
     for _ in 0..5 {
         cloud.glasses_say(&empty);
     }
@@ -488,7 +488,12 @@ fn the_end_of_the_run_before_a_restart_ends_nothing() {
         ("keep_alive_timeout", "timeout"),
     ] {
         let mut cloud = Cloud::new();
-        cloud.unmanaged("a").glasses("s1", "streaming").event(Event::DeviceDown).event(Event::DeviceUp).clear();
+        cloud
+            .unmanaged("a")
+            .glasses("s1", "streaming")
+            .event(Event::DeviceDown)
+            .event(Event::DeviceUp { device: "glasses".into() })
+            .clear();
         let end = json!({"type": "stream_status", "streamId": "s1", "status": word, "cause": cause});
         let mut snapshot = json!({"type": "stream_status", "kind": "snapshot", "status": "stopped"});
         snapshot["lastEnd"] = end.clone();
@@ -506,7 +511,7 @@ fn a_start_without_glasses_is_refused_at_once_even_while_another_stream_ends() {
     cloud.unmanaged("a").glasses("s1", "streaming").event(Event::DeviceDown).stop_unmanaged("a").clear().managed("b");
     assert_eq!(cloud.told("b"), ["error"]);
     assert!(cloud.last_managed("b").message.unwrap().contains("not connected"));
-    cloud.event(Event::DeviceUp).glasses("s1", "stopped").wait(1);
+    cloud.event(Event::DeviceUp { device: "glasses".into() }).glasses("s1", "stopped").wait(1);
     assert_eq!((cloud.told("b").len(), cloud.commands()), (1, vec!["stop s1".to_owned()]), "nobody waits for it");
 }
 
@@ -641,7 +646,11 @@ fn a_restarted_cloud_takes_live_streams_over() {
     assert_eq!((stream_id.as_str(), key.expose(), playback.as_str(), *webrtc), ("m1", "k1", "p1", true));
     cloud.app_up("b").publishing("m1");
     assert_eq!(cloud.told("b"), ["preparing"]);
-    cloud.event(Event::DeviceUp).glasses("m1", "streaming").playable("m1").wait_with_media("m1", 9);
+    cloud
+        .event(Event::DeviceUp { device: "glasses".into() })
+        .glasses("m1", "streaming")
+        .playable("m1")
+        .wait_with_media("m1", 9);
     cloud.app_up("a");
     assert_eq!(
         (cloud.told("a"), cloud.told("b")),
@@ -664,9 +673,31 @@ fn a_restarted_cloud_gives_what_played_the_time_to_recover() {
 fn glasses_that_take_their_time_to_come_back_to_a_restarted_cloud_keep_their_stream() {
     let mut cloud = Cloud::new();
     cloud.unmanaged("a").glasses("s1", "streaming").restart();
-    cloud.app_up("a").wait(60).event(Event::DeviceUp).wait(1).glasses("s1", "streaming").wait(1);
+    cloud
+        .app_up("a")
+        .wait(60)
+        .event(Event::DeviceUp { device: "glasses".into() })
+        .wait(1)
+        .glasses("s1", "streaming")
+        .wait(1);
     let told = cloud.told("a");
     assert!(told.last().unwrap() == "active" && !told.contains(&"error".to_owned()), "{told:?}");
+}
+
+#[test]
+fn a_stop_is_owed_to_the_glasses_that_had_the_stream() {
+    let up = |device: &str| Event::DeviceUp { device: device.into() };
+    let mut cloud = Cloud::new();
+    cloud.unmanaged("a").glasses("s1", "streaming").stop_unmanaged("a").wait(6).event(Event::DeviceDown).clear();
+    cloud.event(up("others")).glasses("s1", "error");
+    cloud.glasses_say(&json!({"type": "stream_status", "kind": "snapshot", "status": "stopped"}));
+    assert_eq!(cloud.commands(), [""; 0], "it is none of theirs");
+    assert_eq!(cloud.machine.owed_to("others"), []);
+    cloud.event(Event::DeviceDown).restart();
+    cloud.event(up("glasses"));
+    assert_eq!(cloud.commands(), ["stop s1"]);
+    cloud.glasses("s1", "stopped");
+    assert_eq!(cloud.machine.owed_to("glasses"), []);
 }
 
 #[test]
@@ -731,7 +762,7 @@ proptest! {
                 2 if there && !free(true) => { cloud.stop_managed(app); }
                 3 if there && !free(false) => { cloud.stop_unmanaged(app); }
                 4 => { cloud.event(Event::DeviceDown); }
-                5 => { cloud.event(Event::DeviceUp); }
+                5 => { cloud.event(Event::DeviceUp { device: "glasses".into() }); }
                 6 => { cloud.event(Event::AppDown { app: app.into(), deliberate: false }); }
                 7 => { cloud.event(Event::AppUp { app: app.into(), may_stream: true }); }
                 8 | 9 => { cloud.glasses(&stream, "streaming"); }
