@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Board, CloudStandIn, Control, Nginx, Recordings, board};
+use crate::support::{Board, CloudStandIn, Control, Nginx, Recordings, board, monotonic};
 
 pub const SERVICE: &str = "lenscastd.service";
 /// A slow board looks at all of GStreamer's plugins before its first start.
@@ -111,6 +111,19 @@ impl Servers {
     /// Waits for frames in a publication that was not there when `before` were.
     pub fn wait_publication(&self, before: usize, within: Duration) {
         self.recordings.wait_frames(before, 5, within);
+    }
+
+    /// Frames that arrive in the last one in a while, of those that should.
+    pub fn share_of_frames(&self) -> f64 {
+        const SPAN: Duration = Duration::from_secs(10);
+        let index = self.recordings.count() - 1;
+        let begun = monotonic();
+        let arrived = self.recordings.wait("ten seconds of frames", 3 * SPAN, |all| {
+            let frames = all[index].frames();
+            let last = frames.last()?.at;
+            (last >= begun + SPAN).then(|| frames.iter().filter(|f| f.at >= begun && f.at < begun + SPAN).count())
+        });
+        arrived as f64 / (f64::from(FRAME_RATE) * SPAN.as_secs_f64())
     }
 
     /// Waits for more frames in the last one.

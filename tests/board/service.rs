@@ -3,10 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::scene::{
-    BACK, FRAME_RATE, LIVE, SERVICE, Servers, UP, WATCHDOG, WEBCAM, brightness, configure, control, disk,
-};
-use crate::support::{Board, board, monotonic};
+use crate::scene::{BACK, LIVE, SERVICE, Servers, UP, WATCHDOG, WEBCAM, brightness, configure, control, disk};
+use crate::support::{Board, board};
 
 /// Three times what is promised, 3 s.
 const STOPPED: Duration = Duration::from_secs(9);
@@ -34,19 +32,6 @@ fn sandboxed(board: &Board, pid: &str) {
     let group = format!("/sys/fs/cgroup{}/cgroup.procs", board.property(SERVICE, "ControlGroup"));
     let read = format!("(echo $BASHPID > {group}; head -c 1 /dev/kmsg 2>&1 || true)");
     assert!(board.shell(&read).contains("Operation not permitted"), "DevicePolicy= holds");
-}
-
-/// Frames that arrive in a while, of those that should.
-fn share_of_frames(servers: &Servers) -> f64 {
-    const SPAN: Duration = Duration::from_secs(10);
-    let index = servers.recordings.count() - 1;
-    let begun = monotonic();
-    let arrived = servers.recordings.wait("ten seconds of frames", 3 * SPAN, |all| {
-        let frames = all[index].frames();
-        let last = frames.last()?.at;
-        (last >= begun + SPAN).then(|| frames.iter().filter(|f| f.at >= begun && f.at < begun + SPAN).count())
-    });
-    arrived as f64 / (f64::from(FRAME_RATE) * SPAN.as_secs_f64())
 }
 
 /// Does something to the service, and waits for frames in a new publication; gives how long that took.
@@ -90,7 +75,7 @@ fn the_service_goes_live_and_comes_back() {
     assert_eq!(control(&board).status()["camera"]["encoder"], "v4l2");
     assert_ne!(brightness(&board), 0, "the light shines");
 
-    let share = share_of_frames(&servers);
+    let share = servers.share_of_frames();
     println!("{:.0} % of the frames arrived", share * 100.0);
     assert!(share >= 0.8, "{share}");
     servers.recordings.wait("sound", SOON, |all| (all.last()?.sound_ms().len() > 100).then_some(()));
