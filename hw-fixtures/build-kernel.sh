@@ -3,11 +3,14 @@
 # in: ${LENSCAST_RIG:-~/.cache/lenscast-rig}/HASH, by a hash of everything that goes in, so versions stand side by side. What is
 # there already is not built again; of several callers at once one builds and the others wait. Progress goes to stderr.
 #
+# The kernel is Debian's linux-source with patches/, each of which says what it is for. With modules/ and linux lies register-set, the
+# bytes that a processor's register set may have on this kernel.
+#
 # FRAGMENT is a file of kernel options to add, such as kernel-systemd.config. --where as the only argument prints the folder
 # without building. Takes about 4 minutes on two idle cores and 2 GB in $TMPDIR; needs no root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-cache=${LENSCAST_RIG:-$HOME/.cache/lenscast-rig}
+cache=${LENSCAST_RIG:-~/.cache/lenscast-rig}
 source_package=linux-source-6.1
 
 where=
@@ -18,7 +21,7 @@ version=$(dpkg-query -W -f='${Version}' $source_package 2> /dev/null) || {
   echo "$source_package is not installed: run scripts/install-dependencies.sh test" >&2
   exit 1
 }
-hash=$( (echo "$version"; gcc --version | head -n 1; cat "$0" "${fragments[@]}" "$here"/vh264enc/{Makefile,vh264enc.c}) |
+hash=$( (echo "$version"; gcc --version | head -n 1; cat "$0" "${fragments[@]}" "$here"/patches/*.patch "$here"/vh264enc/{Makefile,vh264enc.c}) |
   sha256sum | cut -c1-16)
 rig=$cache/$hash
 [ -n "$where" ] && { echo "$rig"; exit 0; }
@@ -53,8 +56,7 @@ run() { # says nothing unless it fails; in the background, because bash acts on 
 say "building $version in $work, about 4 minutes on two idle cores"
 tar -C "$work" -xf /usr/src/$source_package.tar.xz
 src=$work/$source_package out=$work/out new=$work/rig
-# ALSA's test drivers are left out of UML for want of hardware, which is what they do without.
-sed -i 's/^if !UML$/if y/' "$src/sound/Kconfig"
+for patch in "$here"/patches/*.patch; do run patch -d "$src" -p1 -i "$patch"; done
 um() { run make -s -C "$src" ARCH=um O="$out" "$@"; }
 um allnoconfig
 (cd "$src" && ARCH=um run scripts/kconfig/merge_config.sh -O "$out" "$out/.config" "${fragments[@]}")
@@ -72,6 +74,8 @@ module() { run make -s -C "$out" ARCH=um M="$work/vh264enc" "$@"; }
 module modules
 module modules_install INSTALL_MOD_PATH="$new/modules" INSTALL_MOD_STRIP=1
 strip -o "$new/linux" "$out/linux"
+words=$(sed -n 's/^#define HOST_FP_SIZE \([0-9]*\) .*/\1/p' "$out/include/generated/user_constants.h")
+echo $((words * 8)) > "$new/register-set"
 # These lead back to the build.
 find "$new/modules" -type l -delete
 depmod -b "$new/modules" "$(make -s -C "$out" ARCH=um kernelrelease)"

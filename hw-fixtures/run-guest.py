@@ -10,10 +10,12 @@ $host. Exits with 124 when the time limit is over, with 77 where the rig cannot 
 """
 import argparse
 import atexit
+import ctypes
 import json
 import os
 import selectors
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +26,34 @@ from runner import AGENT_PORT, NOT_HERE, TIME_OVER, Machine, Tap, end_by_signals
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BOOT_LIMIT = 60
+PTRACE_TRACEME, PTRACE_GETREGSET, NT_X86_XSTATE = 0, 0x4204, 0x202
+
+
+def register_set():
+    """Bytes of this processor's register set as this machine's kernel gives and takes it by ptrace (XSAVE's standard format, CPUID
+    leaf 0xD). 0 where there is no ptrace, which the guest's own words are clear about."""
+    libc = ctypes.CDLL(None)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    child = os.fork()
+    if child == 0:
+        libc.ptrace(PTRACE_TRACEME, 0, None, None)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    os.waitpid(child, os.WUNTRACED)
+    room = ctypes.create_string_buffer(1 << 16)
+    vector = (ctypes.c_size_t * 2)(ctypes.addressof(room), len(room))
+    answer = libc.ptrace(PTRACE_GETREGSET, child, NT_X86_XSTATE, ctypes.addressof(vector))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return vector[1] if answer == 0 else 0
+
+
+def check_register_set(rig):
+    with open(os.path.join(rig, "register-set")) as file:
+        largest = int(file.read())
+    if (size := register_set()) > largest:
+        fail(NOT_HERE, f"this processor's register set (CPUID leaf 0xD) has {size} bytes, and the guest's kernel has room for {largest}: "
+             f"raise HOST_FP_SIZE in {HERE}/patches/register-set.patch")
 
 
 def gstreamer_registry(cache, shared):
@@ -52,13 +82,15 @@ class Guest:
         gstreamer_registry(os.path.dirname(rig), self.shared)
         self.network = network = Tap()
         ready = socket.create_server((str(network.host), 0))
+        # In quotes, as the kernel reads all of it as one line. Its uml_dir is read before, as it is.
         command = [f"{rig}/linux", f"mem={options.memory}M", f"uml_dir={self.shared}/.uml", "rootfstype=hostfs", "rootflags=/", "ro",
-                   "root=/dev/root", f"init={HERE}/guest/init.sh", "con=null", "con0=fd:0,fd:1", "panic=-1", "console=tty0", "quiet",
+                   "root=/dev/root", f'init="{HERE}/guest/init.sh"', "con=null", "con0=fd:0,fd:1", "panic=-1", "console=tty0", "quiet",
                    f"vec0:transport=fd,fd={network.tap},vec=0",
-                   f"rig={rig}", f"fixtures={HERE}", f"shared={self.shared}",
+                   f'rig="{rig}"', f'fixtures="{HERE}"', f'shared="{self.shared}"',
                    f"address={network.guest}/30", f"host={network.host}", f"ready={ready.getsockname()[1]}"]
-        # In a PID namespace of its own: when its first process goes, the kernel takes all others with it.
-        command = ["unshare", "--pid", "--fork", "--kill-child=KILL", *command]
+        # In a PID namespace of its own: when its first process goes, the kernel takes all others with it. That is a shell, as a
+        # first process outlives the SIGABRT that a kernel in panic sends itself.
+        command = ["unshare", "--pid", "--fork", "--kill-child=KILL", "sh", "-c", '"$@"; exit', "guest", *command]
         self.machine = Machine(command, os.path.join(self.shared, "console.log"), pass_fds=[network.tap],
                                env=os.environ | {"TMPDIR": memory_folder(options.memory)})
         atexit.register(self.machine.end)
@@ -98,7 +130,9 @@ def main():
     built = subprocess.run([f"{HERE}/build-kernel.sh", *fragments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     if built.returncode:
         fail(NOT_HERE, "its kernel cannot be built")
-    guest = Guest(options, built.stdout.strip())
+    rig = built.stdout.strip()
+    check_register_set(rig)
+    guest = Guest(options, rig)
     deadline = time.monotonic() + options.limit
     if options.serve:
         return serve(guest, deadline)

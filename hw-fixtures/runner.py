@@ -65,8 +65,12 @@ class Tap:
 
 
 def last_words(console):
+    """The end of what a machine's console said, and its beginning, which has the reason if what follows are its consequences."""
     with open(console, errors="replace") as file:
-        return "".join(file.readlines()[-40:])
+        lines = file.readlines()
+    if not lines:
+        return "(nothing)"
+    return "".join(lines if len(lines) <= 50 else [*lines[:10], "...\n", *lines[-40:]])
 
 
 class Machine:

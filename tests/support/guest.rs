@@ -91,8 +91,13 @@ impl Guest {
         // It has deadlines of its own, and its output ends when it fails.
         self.told.read_line(&mut line).expect("the runner's words are UTF-8");
         serde_json::from_str(&line).unwrap_or_else(|_| {
-            let complaints = fs::read_to_string(self.shared.path().join("runner.log"));
-            panic!("the rig cannot be had: {}", complaints.unwrap_or_default())
+            let log = |name: &str| fs::read_to_string(self.shared.path().join(name)).unwrap_or_default();
+            // The runner repeats the end of the console, unless it was ended itself.
+            let complaints = match log("runner.log") {
+                silence if silence.is_empty() => format!("its runner ended without a word; {}", log("console.log")),
+                complaints => complaints,
+            };
+            panic!("the rig cannot be had: {complaints}")
         })
     }
 
