@@ -36,6 +36,14 @@ module_param(max_width, uint, 0444);
 module_param(max_height, uint, 0444);
 static unsigned int max_instances = 1000;
 module_param(max_instances, uint, 0644);
+static atomic_t opened = ATOMIC_INIT(0);
+static int opened_get(char *buffer, const struct kernel_param *kp)
+{
+	return sysfs_emit(buffer, "%d\n", atomic_read(&opened));
+}
+static const struct kernel_param_ops opened_ops = { .get = opened_get };
+module_param_cb(opened, &opened_ops, NULL, 0444);
+MODULE_PARM_DESC(opened, "how often it is open now");
 static unsigned int no_import;
 module_param(no_import, uint, 0644);
 MODULE_PARM_DESC(no_import, "1: buffers of other devices (dmabuf) are not taken; 2: nor then, but it says that they would be");
@@ -46,7 +54,6 @@ struct venc_dev {
 	struct mutex lock;
 	struct v4l2_m2m_dev *m2m;
 	struct media_device mdev;
-	atomic_t inst;
 };
 
 struct venc_ctx {
@@ -654,9 +661,9 @@ static int venc_open(struct file *f)
 	struct v4l2_ctrl_handler *h;
 	int r;
 
-	if (atomic_inc_return(&d->inst) > max_instances) { atomic_dec(&d->inst); return -EBUSY; }
+	if (atomic_inc_return(&opened) > max_instances) { atomic_dec(&opened); return -EBUSY; }
 	c = kzalloc(sizeof(*c), GFP_KERNEL);
-	if (!c) { atomic_dec(&d->inst); return -ENOMEM; }
+	if (!c) { atomic_dec(&opened); return -ENOMEM; }
 	c->dev = d; mutex_init(&c->lock); INIT_WORK(&c->work, venc_work);
 	c->fourcc = raw[0]; c->width = 640; c->height = 480; c->colorspace = V4L2_COLORSPACE_REC709;
 	c->tpf = (struct v4l2_fract){ 1, 30 };
@@ -688,7 +695,7 @@ static int venc_open(struct file *f)
 	v4l2_fh_add(&c->fh);
 	return 0;
 err:
-	v4l2_ctrl_handler_free(h); v4l2_fh_exit(&c->fh); kfree(c); atomic_dec(&d->inst);
+	v4l2_ctrl_handler_free(h); v4l2_fh_exit(&c->fh); kfree(c); atomic_dec(&opened);
 	return r;
 }
 static int venc_release(struct file *f)
@@ -702,7 +709,7 @@ static int venc_release(struct file *f)
 	v4l2_m2m_ctx_release(c->fh.m2m_ctx);
 	mutex_unlock(&d->lock);
 	vfree(c->src); vfree(c->rec); vfree(c->pcm);
-	kfree(c); atomic_dec(&d->inst);
+	kfree(c); atomic_dec(&opened);
 	return 0;
 }
 static const struct v4l2_file_operations fops = {

@@ -87,10 +87,12 @@ fn an_encoder_can_be_busy_fail_and_hang() {
 
     guest.set_encoder("hang", "1");
     let hanging = encode(10);
-    poll_until("the encoder to be in use", SOON, || {
-        let busy = guest.start(&["v4l2-ctl", "-d", &node, "--info"], &[]);
-        (busy.wait(SOON) != 0 && busy.output().contains("busy")).then_some(())
-    });
+    // Whoever opens it to ask may take its only place before it is taken.
+    let opened = "/sys/module/vh264enc/parameters/opened";
+    poll_until("the encoder to be in use", SOON, || (guest.read(opened) == "1\n").then_some(()));
+    let busy = guest.start(&["v4l2-ctl", "-d", &node, "--info"], &[]);
+    assert_ne!(busy.wait(SOON), 0, "it has one place");
+    assert!(busy.output().contains("busy"), "{}", busy.output());
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(hanging.exited(), None);
     hanging.signal(nix::sys::signal::Signal::SIGTERM);
