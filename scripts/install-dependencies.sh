@@ -12,7 +12,7 @@ run="gstreamer1.0-libav gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.
 # iproute2, nftables, util-linux: a network to cut. openssl and the stream module: RTMPS. chromium: the watch page and the
 # players. The lines after: the camera rig; packages; the emulated board, and what flashes it.
 test="libnginx-mod-stream ffmpeg curl openssl iproute2 nftables util-linux python3
-  chromium linux-source-6.1 flex bison bc libelf-dev xz-utils kmod busybox-static v4l-utils python3-minimal
+  chromium linux-source-6.1 patch flex bison bc libelf-dev xz-utils kmod busybox-static v4l-utils python3-minimal
   mmdebstrap arch-test qemu-user-static gcc-aarch64-linux-gnu lintian mandoc groff
   qemu-system-arm qemu-utils u-boot-qemu e2fsprogs fdisk cpio libc6-dev-arm64-cross openssh-client"
 
@@ -52,11 +52,19 @@ case $what in
   *) echo "usage: $0 [run|test|deny|fuzz|cross|deb]" >&2; exit 2 ;;
 esac
 
-missing=()
-for package in $wanted; do
-  [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
-done
+# Sets missing, the wanted Debian packages that are not installed.
+look() {
+  local package
+  missing=()
+  for package in $wanted; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
+  done
+}
+
+look
 command -v cargo >/dev/null || { echo "cargo is missing: install the Rust toolchain (https://rustup.rs)" >&2; exit 1; }
+# Rustup's cargo may be there without a toolchain, for a user or a HOME that is new.
+reason=$(cargo --version 2>&1 >/dev/null) || { echo "cargo does not run: ${reason%%$'\n'*}" >&2; exit 1; }
 finish() {
   npm_packages "$npm"
   case $what in
@@ -77,16 +85,38 @@ fi
 
 # Debian starts a web server on port 80 when nginx is installed. Nobody asked for that one.
 policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
+if [[ " ${missing[*]} " == *" nginx-light "* && ! -e $policy ]]; then
   printf '#!/bin/sh\nexit 101\n' > $policy
   chmod +x $policy
   trap 'rm -f $policy' EXIT
 fi
 echo "installing: ${missing[*]}"
-export DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# Apt sees the whole list, lest it take away what is there to make room for what is not, and removes nothing.
+install=(apt-get install -y -qq --no-install-recommends --no-remove --no-upgrade)
+versions=()
+if ! "${install[@]}" --simulate $wanted >/dev/null 2>&1; then
+  # Packages from elsewhere (backports) may be too new for those that this machine's sources have: qemu-utils 10 breaks
+  # qemu-system-arm 7.2. Those of the list go back to the sources' version.
+  for package in $wanted; do
+    there=$(dpkg-query -W -f='${Version}' "$package" 2>/dev/null || true)
+    offered=$(apt-cache madison "$package" | awk '{ print $3; exit }')
+    if [ -n "$there" ] && [ -n "$offered" ] && dpkg --compare-versions "$there" gt "$offered"; then
+      echo "going back from $package $there to $offered, which fits the others"
+      versions+=("$package=$offered")
+    fi
+  done
+  if ! reason=$("${install[@]}" --allow-downgrades --simulate $wanted "${versions[@]}" 2>&1 >/dev/null); then
+    echo "$reason" >&2
+    echo "nothing was installed, as it would take something away: see \`apt-get install --simulate ${missing[*]}\`" >&2
+    exit 1
+  fi
+fi
+"${install[@]}" --allow-downgrades $wanted "${versions[@]}" >/dev/null
 if [[ " ${missing[*]} " == *" nginx-light "* ]] && [ -d /run/systemd/system ]; then
   systemctl disable --quiet nginx
 fi
+look
+[ ${#missing[@]} -eq 0 ] || { echo "still missing after apt-get install: ${missing[*]}" >&2; exit 1; }
 finish
