@@ -38,6 +38,7 @@ export PKG_CONFIG_SYSROOT_DIR=$sysroot
 export PKG_CONFIG_LIBDIR=$sysroot/usr/lib/$gnu/pkgconfig:$sysroot/usr/share/pkgconfig
 export "CARGO_TARGET_${upper}_LINKER=$gnu-gcc"
 # The libraries that a library needs are not the program's own: only looked up, where -rpath-link says.
-export "CARGO_TARGET_${upper}_RUSTFLAGS=-C link-arg=--sysroot=$sysroot -C link-arg=-Wl,-rpath-link,$sysroot/usr/lib/$gnu:$sysroot/lib/$gnu"
-export "CC_$lower=$gnu-gcc" "CFLAGS_$lower=--sysroot=$sysroot"
+# Both in the form that bears spaces in paths.
+export CARGO_ENCODED_RUSTFLAGS=-Clink-arg=--sysroot=$sysroot$'\x1f'-Clink-arg=-Wl,-rpath-link,$sysroot/usr/lib/$gnu:$sysroot/lib/$gnu
+export "CC_$lower=$gnu-gcc" CC_SHELL_ESCAPED_FLAGS=1 "CFLAGS_$lower='--sysroot=$sysroot'"
 exec "$@"

@@ -6,8 +6,8 @@
 # rust-web is what Debian builds its browsers with: in the security updates of Debian 12, and as new as they need it.
 set -euo pipefail
 architecture=${1:?architecture, such as arm64} target=${2:?target, such as aarch64-unknown-linux-gnu}
-cache=${LENSCAST_SYSROOT:-$HOME/.cache/lenscast-sysroot}
-version=$(apt-cache policy rustc-web | sed -n 's/^ *Candidate: //p')
+cache=${LENSCAST_SYSROOT:-~/.cache/lenscast-sysroot}
+version=$(LC_ALL=C apt-cache policy rustc-web | sed -n 's/^ *Candidate: //p')
 [ -n "$version" ] && [ "$version" != "(none)" ] || {
   echo "Debian's packages hold no rustc-web (apt-get update?), and rustup cannot bring $target" >&2
   exit 1

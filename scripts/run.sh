@@ -10,7 +10,7 @@ echo "building ..."
 cargo build --locked --features cloud --bins
 bin=$CARGO_TARGET_DIR/debug
 
-work=$(mktemp -d /tmp/lenscast.XXXXXX)
+work=$(mktemp -d -t lenscast.XXXXXX)
 pids=()
 finish() {
   trap - EXIT INT TERM

@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 architecture=${1:?architecture, such as arm64}
-cache=${LENSCAST_SYSROOT:-$HOME/.cache/lenscast-sysroot}
+cache=${LENSCAST_SYSROOT:-~/.cache/lenscast-sysroot}
 packages=libc6-dev,libgcc-12-dev,libgstreamer1.0-dev,libgstreamer-plugins-base1.0-dev
 
 hash=$( (cat scripts/sysroot.sh; echo "$architecture") | sha256sum | cut -c1-16)

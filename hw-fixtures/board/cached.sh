@@ -7,7 +7,9 @@
 #   run COMMAND...        says nothing unless it fails
 #   say TEXT...
 #   complete              gives the folder its name
-cache=${LENSCAST_BOARD:-$HOME/.cache/lenscast-board}
+cache=${LENSCAST_BOARD:-~/.cache/lenscast-board}
+# What programs say is read.
+export LC_ALL=C.UTF-8
 
 begin() {
   name=$1

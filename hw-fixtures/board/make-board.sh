@@ -9,8 +9,8 @@ fixtures=$(dirname "$here")
 . "$here/cached.sh"
 where=
 [ "${1:-}" = --where ] && where=1
-inputs=$(find "$here/overlay" "$fixtures/guest" "$fixtures/uvcsim" "$fixtures/vh264enc" -type f ! -name '*.pyc' | sort)
-begin board "$0" "$here"/{cached.sh,make-root.sh,init.c} $inputs
+mapfile -t inputs < <(find "$here/overlay" "$fixtures/guest" "$fixtures/uvcsim" "$fixtures/vh264enc" -type f ! -name '*.pyc' | sort)
+begin board "$0" "$here"/{cached.sh,make-root.sh,init.c} "${inputs[@]}"
 
 # Sizes in MiB; what is left free is for what is flashed.
 boot_size=64 root_size=1300

@@ -5,7 +5,7 @@
 # the others wait. Progress goes to stderr. About 40 seconds and 750 MB; needs root.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-cache=${LENSCAST_ROOTS:-$HOME/.cache/lenscast-roots}
+cache=${LENSCAST_ROOTS:-~/.cache/lenscast-roots}
 depends=$(python3 -c '
 import re, tomllib
 deb = tomllib.load(open("Cargo.toml", "rb"))["package"]["metadata"]["deb"]
