@@ -46,7 +46,7 @@ class Tap:
         try:
             self.tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         except OSError as error:
-            fail(NOT_HERE, f"no TAP device can be had: {error}")
+            fail(NOT_HERE, f"no TAP device can be had: {error} (modprobe tun; or give a container --device /dev/net/tun)")
         slots = NETWORKS.num_addresses // 4
         for attempt in range(64):
             number = (os.getpid() + attempt) % slots

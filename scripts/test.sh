@@ -10,6 +10,8 @@ mkdir -p "$(dirname "$log")"
 # The rest of it is `make test-board`.
 board_tests=(service:: a_boot_without whoever_cannot)
 
+[ "$(id -u)" -eq 0 ] || echo "not root: tests that need a network namespace, the rig, the board or a root file system will fail" >&2
+
 making=()
 make_beside() { # NAME COMMAND...: in the background; the tests say themselves what is wrong with it when they come to it
   nice "${@:2}" > /dev/null 2> "$(dirname "$log")/$1.log" &
