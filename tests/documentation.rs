@@ -4,9 +4,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use lenscast::device::config::Config;
+use lenscast::device::core::Core;
 use lenscast::protocol::command::{self, Command};
-use lenscast::protocol::control::{AudioWish, Event, Request, Start, VideoWish};
+use lenscast::protocol::control::{AudioWish, Event, PROTOCOL_VERSION, Request, Start, VideoWish};
 use lenscast::protocol::{Cause, DaemonState, StreamKind, StreamState};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -25,7 +28,7 @@ fn sources() -> Vec<(PathBuf, String)> {
         for entry in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
             if entry.is_dir() && !entry.ends_with("tests") {
                 folders.push(entry);
-            } else if entry.extension().is_some_and(|kind| kind == "rs") && !entry.ends_with("tests.rs") {
+            } else if has_extension(&entry, "rs") && !entry.ends_with("tests.rs") {
                 let text = read(&entry);
                 let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
                 sources.push((entry, text));
@@ -119,10 +122,14 @@ fn texts(folders: &[&str]) -> Vec<(PathBuf, String)> {
     texts
 }
 
+fn has_extension(path: impl AsRef<Path>, extension: &str) -> bool {
+    path.as_ref().extension().is_some_and(|is| is == extension)
+}
+
 /// The papers that people read on their own.
 fn pages() -> Vec<(PathBuf, String)> {
     let mut pages = texts(&["docs"]);
-    pages.retain(|(path, _)| path.extension().is_some_and(|kind| kind == "md"));
+    pages.retain(|(path, _)| has_extension(path, "md"));
     for name in ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"] {
         pages.push((Path::new(ROOT).join(name), read(name)));
     }
@@ -209,7 +216,7 @@ fn named_documents(text: &str) -> Vec<(&str, Option<&str>)> {
     let of_a_path = |c: char| c.is_ascii_alphanumeric() || "._-/#".contains(c);
     let words = text.split(|c| !of_a_path(c)).map(|word| word.trim_end_matches('.'));
     let parted = words.map(|word| word.split_once('#').map_or((word, None), |(path, anchor)| (path, Some(anchor))));
-    parted.filter(|(path, _)| path.ends_with(".md") && path.len() > 3 && !path.starts_with("//")).collect()
+    parted.filter(|(path, _)| has_extension(path, "md") && !path.starts_with("//")).collect()
 }
 
 /// The file that a text in `folder` means: seen from that folder, or from one above it.
@@ -273,7 +280,7 @@ fn every_link_of_a_page_leads_somewhere() {
         // `[file.rs]` alone is a link only where it is defined.
         for rest in lines.iter().flat_map(|line| line.split('[').skip(1)) {
             if let Some((name, behind)) = rest.split_once(']')
-                && name.ends_with(".rs")
+                && has_extension(name, "rs")
                 && !behind.starts_with('(')
                 && !defined.iter().any(|(defined, _)| *defined == name)
             {
@@ -374,6 +381,14 @@ fn every_field_of_the_state_is_named() {
     for field in state.as_object().expect("the state is an object").keys() {
         assert!(named.contains(field), "{field}");
     }
+}
+
+#[test]
+fn the_state_says_which_version_of_the_protocol_the_page_describes() {
+    let state = Core::new(Config::default()).state(Duration::ZERO);
+    assert_eq!(state.protocol, PROTOCOL_VERSION);
+    let described = format!("`state.protocol` is {PROTOCOL_VERSION}");
+    assert!(read(PROTOCOL).contains(&described), "{described}");
 }
 
 #[test]

@@ -240,6 +240,7 @@ mod tests {
     fn live() -> DaemonState {
         DaemonState {
             version: "0.1.0".into(),
+            protocol: 1,
             uptime_s: 11_520,
             stream: Some(StreamSnapshot {
                 stream_id: "s1".into(),
