@@ -1,5 +1,5 @@
-//! What the documentation says of log lines, causes, commands and files is what the code says, and the code cites no document
-//! that is not there.
+//! What the documentation says of log lines, causes, commands, files and layers is what the code says, and the code cites no
+//! document that is not there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -414,4 +414,29 @@ fn every_status_is_documented_and_none_that_is_not_there() {
     let mut known: BTreeSet<String> = StreamState::ALL.iter().map(|state| state.name().to_owned()).collect();
     known.insert("reconnected".into()); // a word of one dialect for `streaming` after an outage
     assert_eq!(documented("Statuses"), known);
+}
+
+#[test]
+fn imports_run_only_downwards() {
+    // The modules of each row of the table in lib.rs, highest first.
+    let library = read("src/lib.rs");
+    let rows = library.lines().filter_map(|line| line.strip_prefix("//! | ")?.split(" | ").next());
+    let rows: Vec<BTreeSet<String>> = rows.map(in_backticks).filter(|modules| !modules.is_empty()).collect();
+    let rank = |module: &str| rows.iter().position(|modules| modules.contains(module));
+    let (mut upwards, mut seen) = (Vec::new(), 0);
+    for (path, text) in sources() {
+        let inside = path.strip_prefix(Path::new(ROOT).join("src")).expect("a source").with_extension("");
+        let module = inside.iter().next().and_then(|name| name.to_str()).expect("a module");
+        // The programs stand above all; what is fuzzed is not in them.
+        let Some(own) = rank(module).filter(|_| !inside.ends_with("fuzz")) else { continue };
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for used in code.flat_map(|line| line.split("crate::").skip(1)) {
+            let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+            let below = rank(used).is_some_and(|other| other > own);
+            upwards.extend((used != module && !below).then(|| format!("{} uses {used}", path.display())));
+            seen += 1;
+        }
+    }
+    assert!(upwards.is_empty(), "{upwards:#?}");
+    assert!(seen > 200, "the search finds what there is, not {seen} imports");
 }
