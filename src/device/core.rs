@@ -34,7 +34,7 @@ use crate::policy::Time;
 use crate::policy::arbiter::{self, Arbiter, LeaseId, RequestId};
 use crate::policy::bitrate;
 use crate::policy::camera as camera_policy;
-use crate::protocol::control::{PROTOCOL_VERSION, Refusal, Reply, ReportLine, Request};
+use crate::protocol::control::{Refusal, Reply, ReportLine, Request};
 use crate::protocol::{AudioSettings, Cause, DaemonState, Metrics, StreamEnd, VideoSettings};
 
 /// What happens to the daemon.
@@ -274,7 +274,7 @@ impl Core {
     pub fn state(&self, now: Time) -> DaemonState {
         DaemonState {
             version: env!("CARGO_PKG_VERSION").into(),
-            protocol: PROTOCOL_VERSION,
+            protocol: crate::protocol::control::PROTOCOL_VERSION,
             uptime_s: now.as_secs(),
             stream: self.stream.as_ref().map(|stream| stream.snapshot(&self.metrics)),
             last_end: self.last_end.clone(),
