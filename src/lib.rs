@@ -7,11 +7,11 @@
 //! | `cloud` | the application `lenscast-cloud` (feature `cloud`): gateway of apps and glasses, and everything a viewer gets |
 //! | `device` | the application `lenscastd`: wires what follows together; its one task owns all state |
 //! | [`board`] | heat, battery, network and privacy light, as the kernel tells them |
-//! | [`camera`] | V4L2 devices, the modes they offer, who holds them |
 //! | `media` | GStreamer: capture, encode, publish; the only module that names it |
 //! | `link` | sockets to the phone, the cloud and `lenscastctl` |
 //! | `ingest`, `playback`, `whep` | RTMP in; HLS, DASH and WebRTC out (feature `cloud`) |
 //! | `broadcast` | one stream's frames between those (feature `cloud`) |
+//! | [`camera`] | V4L2 devices, the modes they offer, who holds them |
 //! | [`policy`] | every decision, as pure state machines: `(event, now) -> actions` |
 //! | [`configuration`], [`logging`], [`metrics`] | how both applications read their files, write their logs, show their numbers |
 //! | [`protocol`] | serde types of every hop, statuses, causes; no I/O |

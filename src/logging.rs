@@ -1,7 +1,7 @@
 //! Where both programs' logs go: under systemd to its journal, with fields to search by; else as text to stderr.
 //!
 //! `journalctl -u lenscastd` shows the same line as stderr would, and `journalctl STREAM_ID=… CAUSE=…` finds it. Only the
-//! fields in [`FIELDS`] are passed on by name: what the code calls its variables is nobody's interface, and none of them
+//! fields in `FIELDS` are passed on by name: what the code calls its variables is nobody's interface, and none of them
 //! holds a secret. tracing-journald would give the bare message, without what makes it worth reading, and every field.
 //!
 //! A line is one datagram and never waits: what the journal does not take at once is lost, and their number is told.

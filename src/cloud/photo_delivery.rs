@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::http_client::explain;
 use crate::protocol::Secret;
 
-/// The SDK's server takes no more (protocol facts F1), bytes.
+/// The SDK's server takes no more (docs/photo.md), bytes.
 pub const MAX_PHOTO: usize = 10 * 1024 * 1024;
 /// For one attempt.
 const ATTEMPT: Duration = Duration::from_secs(10);

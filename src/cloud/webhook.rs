@@ -1,4 +1,4 @@
-//! Starts and stops an app's session by its webhook (protocol facts F1).
+//! Starts and stops an app's session by its webhook (docs/protocol.md#an-apps-session).
 //!
 //! Success is the app's socket, not the answer to the POST: an app that waits for its stream inside `onSession` answers
 //! only after half a minute. So a POST goes on behind a start that has succeeded, and none is sent while the socket is up

@@ -274,6 +274,7 @@ impl Core {
     pub fn state(&self, now: Time) -> DaemonState {
         DaemonState {
             version: env!("CARGO_PKG_VERSION").into(),
+            protocol: crate::protocol::control::PROTOCOL_VERSION,
             uptime_s: now.as_secs(),
             stream: self.stream.as_ref().map(|stream| stream.snapshot(&self.metrics)),
             last_end: self.last_end.clone(),

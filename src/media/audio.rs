@@ -105,7 +105,7 @@ impl AudioPipeline {
         pipeline::play(&self.pipeline).await
     }
 
-    /// Ends it; see [`pipeline::shut_down_from`].
+    /// Ends it; see `pipeline::shut_down_from`.
     pub async fn stop(self) -> Result<(), JoinHandle<()>> {
         pipeline::shut_down_from(None, self.pipeline, "audio capture").await
     }

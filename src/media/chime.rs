@@ -1,4 +1,4 @@
-//! Short tones for the wearer, who does not see a screen: a stream begins, ends, or the battery forbids it (protocol-facts C5).
+//! Short tones for the wearer, who does not see a screen: a stream begins, ends, or the battery forbids it.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Who may use the camera: one holder at a time, one table (DESIGN, section 4), typed answers.
+//! Who may use the camera: one holder at a time, one table
+//! (docs/architecture.md#who-may-use-the-camera), typed answers.
 //!
 //! A request is judged against what will have the camera once everybody who waits was served: the waiting stream if
 //! there is one, else the holder. So nobody waits for what would be refused to them anyway, and a newer request of the

@@ -2,7 +2,7 @@
 //!
 //! A stream is refused below the floor, and ends when the level falls below it: a person wants to see the way home, and a
 //! power cut leaves nobody time to say why the picture stopped. Ten per cent is what `MentraOS` and its phones expect
-//! (protocol-facts C3). On a charger that reason is gone and the level rises, so streams go on down to a lower floor; one
+//! (docs/protocol.md#refusals). On a charger that reason is gone and the level rises, so streams go on to a lower floor; one
 //! that still falls to it is fed by a charger too weak for it, and ends before the board browns out.
 //!
 //! Fuel gauges jump: a stream ends only after two readings below in a row.

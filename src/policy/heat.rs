@@ -20,7 +20,7 @@ pub const SPAN: f64 = 10.0;
 /// A step is taken back so many degrees below where it was taken.
 pub const HYSTERESIS: f64 = 3.0;
 /// Where a zone without a passive trip point is taken to throttle, degrees Celsius. `MentraOS` begins to reduce at 86 and
-/// has its hard limit at 90 (protocol-facts C4); the first step here comes at 75, the last at 83.
+/// has its hard limit at 90; the first step here comes at 75, the last at 83.
 pub const THROTTLE: f64 = 85.0;
 /// Where a stream ends, if neither a hot nor a critical trip point says so, degrees Celsius.
 pub const END: f64 = 95.0;

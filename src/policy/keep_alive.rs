@@ -1,7 +1,7 @@
 //! The clock that ends a stream whose cloud no longer asks for it.
 //!
 //! It starts at each publish success and stands still while the stream is not streaming: 2026 clouds send keep-alives
-//! only while it is (protocol-facts B2), and a reconnect of more than a minute must not kill it.
+//! only while it is (docs/protocol.md#keep-alives), and a reconnect of more than a minute must not kill it.
 //!
 //! It also stands still while the link is down, since nothing can arrive then and the link-loss policy decides; unless
 //! keep-alives had stopped before, for more than half of the timeout. Then the link failed one way long before it was
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::Time;
 
-/// How long a stream lives without keep-alive, where nothing else is configured (protocol-facts B1).
+/// How long a stream lives without keep-alive, where nothing else is configured: what glasses with `MentraOS` wait.
 pub const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The keep-alive clock of one stream.

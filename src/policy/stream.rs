@@ -1,4 +1,4 @@
-//! The life of one stream (DESIGN, section 5): when to connect, what to report, when to give up.
+//! The life of one stream (docs/architecture.md#a-streams-life): when to connect, what to report, when to give up.
 //!
 //! The camera is opened and the server connected at the same time. `streaming` is said only while the camera runs and
 //! the current publisher flows, and after each camera outage only once that publisher said anew that it flows.

@@ -16,6 +16,10 @@ use serde_json::{Map, Value};
 
 use super::{Cause, DaemonState, Metrics, Owner, StreamKind, StreamReport, StreamState};
 
+/// Rises with each command or field that requests gain, since older daemons refuse it, and with each change that breaks a
+/// client (docs/protocol.md#what-clients-may-rely-on).
+pub const PROTOCOL_VERSION: u32 = 1;
+
 /// The longest request line, bytes, without its newline.
 pub const MAX_REQUEST_LINE: usize = 64 * 1024;
 

@@ -1,5 +1,5 @@
-//! What the cloud and glasses say to each other, seen from the cloud (protocol-facts A3, A4, A6). The glasses' own side is
-//! [`super::command`] and [`super::report`].
+//! What the cloud and glasses say to each other, seen from the cloud (docs/protocol.md#statuses). The glasses' own
+//! side is [`super::command`] and [`super::report`].
 //!
 //! A status is read into what it *means*: phones and glasses of three generations have a dozen words for six states, and a
 //! word that nobody knows must not be taken for a live stream.
@@ -145,7 +145,7 @@ fn words(json: &Value, key: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Apps get all of the numbers or none (protocol-facts A6).
+/// Apps get all of the numbers or none, as from clouds of `MentraOS` (docs/protocol.md#measurements).
 fn stats(json: &Value) -> Option<Value> {
     const FIELDS: [(&str, &str, bool); 7] = [
         ("bitrate", "b", true),
@@ -175,7 +175,7 @@ pub enum GlassesCommand {
     Start {
         /// The cloud's id for it.
         stream_id: String,
-        /// For whom; `MANAGED_STREAM` if for several (protocol-facts A3).
+        /// For whom; `MANAGED_STREAM` if for several (docs/protocol.md#link-messages).
         app: String,
         /// Where to, with its key.
         url: super::StreamUrl,

@@ -138,6 +138,9 @@ impl std::fmt::Display for Owner {
 pub struct DaemonState {
     /// The daemon's version.
     pub version: String,
+    /// [`super::control::PROTOCOL_VERSION`] of the daemon; 0 from one that does not say.
+    #[serde(default)]
+    pub protocol: u32,
     /// Seconds since the daemon started.
     pub uptime_s: u64,
     /// The stream, if one lives.

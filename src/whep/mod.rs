@@ -5,7 +5,7 @@
 //! timestamps pressed together. What WebRTC lacks: B-frames, so streams with them are refused, and AAC, so sound comes
 //! from an [`OpusSource`], which runs only while somebody watches.
 //!
-//! One task owns all sessions and the socket ([`task`]); one more per watched stream cuts packets ([`stream`]). The server
+//! One task owns all sessions and the socket (`task`); one more per watched stream cuts packets (`stream`). The server
 //! is ICE-lite: it has a known address and answers, so viewers behind any NAT reach it and trickled candidates say nothing.
 
 mod answer;

@@ -84,7 +84,7 @@ fn publications(count: u32) -> String {
     format!("{count} publication{}", if count == 1 { "" } else { "s" })
 }
 
-/// The queue's bound is a second (design, section 8); half of it is worth a look.
+/// The gate lets a second of media wait before it drops pictures; half of that is worth a look.
 fn queue_tone(queue_ms: u64) -> Tone {
     match queue_ms {
         0..500 => Tone::Plain,
@@ -240,6 +240,7 @@ mod tests {
     fn live() -> DaemonState {
         DaemonState {
             version: "0.1.0".into(),
+            protocol: 1,
             uptime_s: 11_520,
             stream: Some(StreamSnapshot {
                 stream_id: "s1".into(),

@@ -1,4 +1,5 @@
-//! `/app-ws`: an app of the SDK dials in without any header and names itself in its first message (protocol facts F2, F3).
+//! `/app-ws`: an app of the SDK dials in without any header and names itself in its first message
+//! (docs/protocol.md#an-apps-session).
 
 use std::net::SocketAddr;
 
@@ -133,7 +134,7 @@ async fn serve(ticket: Ticket, mut socket: WebSocket) {
         };
         let revoked = |accounts: &Accounts| match accounts.apps.get(&app) {
             Some(now) if now.key == key && accounts.session_of(&session, &app).is_some() => None,
-            // The SDK looks for these words (protocol facts F6).
+            // The SDK looks for these words (docs/protocol.md#close-codes).
             Some(now) if now.key == key => Some(Farewell::new(code::NORMAL, "App stopped")),
             _ => Some(Farewell::new(code::POLICY, "the API key was revoked")),
         };

@@ -30,7 +30,8 @@ pub(super) struct Connection<'a> {
 impl Connection<'_> {
     /// Runs until either side ends it. `event` makes an event of a message, or passes it over; `revoked` says whether
     /// the accounts no longer have this one. True if the connection was closed on purpose, by a close frame that says so
-    /// (protocol facts F6: 1000, 1001 or none) or by a farewell after which the SDK does not come back; else it was lost.
+    /// (1000, 1001 or none) or by a farewell after which the SDK does not come back (docs/protocol.md#close-codes); else it
+    /// was lost.
     pub async fn run(
         mut self,
         event: impl Fn(DeviceMessage) -> Option<GatewayEvent>,

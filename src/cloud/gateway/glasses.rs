@@ -1,5 +1,6 @@
 //! `/glasses-ws`: glasses with a token of their own, or a phone with the token of its `MentraOS` account, in the
-//! `Authorization` header (protocol facts F9). Who has neither is told before the upgrade, by 401 and JSON.
+//! `Authorization` header (docs/protocol.md#phones-and-glasses-at-the-cloud). Who has neither is told before the upgrade, by
+//! 401 and JSON.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;

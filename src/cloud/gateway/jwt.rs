@@ -1,5 +1,5 @@
-//! The token of a phone with the `MentraOS` app: a JWT (RFC 7519), HS256, whose claim `email` is the user (protocol facts
-//! F9). Nothing else of JWT is understood.
+//! The token of a phone with the `MentraOS` app: a JWT (RFC 7519), HS256, whose claim `email` is the user
+//! (docs/protocol.md#phones-and-glasses-at-the-cloud). Nothing else of JWT is understood.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -132,7 +132,7 @@ pub enum DeviceMessage {
 struct Timing {
     /// For an app's first message.
     init: Duration,
-    /// Between pings (protocol facts F5).
+    /// Between pings: the SDK sends nothing by itself, so the cloud has to.
     ping: Duration,
     /// Without anything received.
     silence: Duration,

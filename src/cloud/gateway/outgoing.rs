@@ -6,7 +6,8 @@ use tokio::sync::{mpsc, watch};
 /// Messages that wait for one connection at most.
 pub const QUEUE: usize = 256;
 
-/// Close codes (RFC 6455, 7.4.1). After 1000, 1001 and 1008 the SDK does not come back (protocol facts F6).
+/// Close codes (RFC 6455, 7.4.1). After 1000, 1001 and 1008 the SDK does not come back
+/// (docs/protocol.md#close-codes).
 pub mod code {
     /// It is over, as wanted.
     pub const NORMAL: u16 = 1000;

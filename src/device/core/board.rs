@@ -53,7 +53,7 @@ impl Board {
         self.reading.as_ref()?.hottest.as_ref().map(|(_, celsius)| *celsius)
     }
 
-    /// Why no stream may start, in the order in which `MentraOS` looks (protocol-facts C3).
+    /// Why no stream may start, in the order in which `MentraOS` looks (docs/protocol.md#refusals).
     fn refusal(&self, url: &StreamUrl) -> Option<Refusal> {
         if let Some((percent, floor)) = self.battery.too_low() {
             // MentraOS's own sentence: programs compare with it.

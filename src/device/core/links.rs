@@ -20,7 +20,7 @@ use crate::protocol::{Cause, Metrics, StreamReport, StreamState, photo, report};
 const SEEN_MESSAGES: usize = 64;
 /// Photos that the link may have asked for at a time.
 const MOST_PHOTOS: usize = 8;
-/// Measurements come every second; links are told every second one (protocol facts B1: 2 s).
+/// Measurements come every second; links are told every second one: `MentraOS` expects them every 2 s.
 const METRICS_EVERY: u64 = 2;
 /// Ends that wait for a link at most; more than a day of failures is of no use to anybody.
 const UNTOLD_ENDS: usize = 16;

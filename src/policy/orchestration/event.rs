@@ -200,6 +200,6 @@ pub enum Action {
         /// Which.
         app: String,
     },
-    /// Keep [`Orchestration::durable`] for the next start.
+    /// Keep [`super::Orchestration::durable`] for the next start.
     Save,
 }

@@ -72,7 +72,7 @@ impl Default for Timing {
 const MISSES: u32 = 3;
 /// How often a stream is started again on glasses that lost it.
 const RESTARTS: u32 = 3;
-/// The app that managed streams are started as (protocol-facts A3).
+/// The app that managed streams are started as (docs/protocol.md#link-messages).
 const MANAGED_APP: &str = "MANAGED_STREAM";
 
 /// What does not change while the cloud runs.

@@ -1,4 +1,4 @@
-//! Long messages in pieces (D4). Pieces may come in any order, twice, or not at all.
+//! Long messages in pieces (docs/protocol.md#chunks). Pieces may come in any order, twice, or not at all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is in a frame: `{"C":"<inner JSON>", …}` (D3).
+//! What is in a frame: `{"C":"<inner JSON>", …}` (docs/protocol.md#envelopes).
 
 use serde::Serialize;
 use serde_json::Value;

@@ -1,6 +1,6 @@
 //! `##`, a type, a length of 16 bits, the payload, `$$`.
 //!
-//! Which byte of the length comes first differs by direction and age (D2). A payload has at most 512 bytes, so the high byte
+//! Which byte of the length comes first differs by direction and age. A payload has at most 512 bytes, so the high byte
 //! is 0, 1 or 2, and nothing of fewer than 3 bytes is a message: then the two orders never fit both, and there is nothing
 //! to guess.
 //!
@@ -18,7 +18,7 @@ const START: [u8; 2] = *b"##";
 const END: [u8; 2] = *b"$$";
 /// The type of a frame of text.
 const TEXT: u8 = 0x30;
-/// The types of files, and of binary messages, which are only spoken after a handshake that we do not answer (D5).
+/// The types of files, and of binary messages, which are only spoken after a handshake that we do not answer.
 const OTHERS: [u8; 6] = [0x31, 0x32, 0x33, 0x34, 0x35, 0x40];
 
 /// Which byte of the length is written first.

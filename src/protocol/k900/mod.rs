@@ -1,4 +1,5 @@
-//! K900: how glasses and phone speak over the serial line to the Bluetooth chip (protocol facts D2 to D5).
+//! K900: how glasses and phone speak over the serial line to the Bluetooth chip
+//! (docs/protocol.md#the-serial-line-k900).
 //!
 //! ```text
 //! bytes ─► frame ─► envelope ─┬─► message          Receiver
