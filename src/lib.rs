@@ -17,7 +17,8 @@
 //! | [`protocol`] | serde types of every hop, statuses, causes; no I/O |
 //! | [`toml_file`] | reads what people write |
 //!
-//! `fuzz` (only in tests and fuzzers) stands above all of them, and what is fuzzed of a module is in its own `fuzz`.
+//! `fuzz` (only in tests and fuzzers) stands above all of them, and what is fuzzed of a module is in its own `fuzz`,
+//! which takes what all of these need from `fuzz_input` at the bottom.
 
 pub mod board;
 #[cfg(feature = "cloud")]
@@ -29,6 +30,8 @@ pub mod configuration;
 pub mod device;
 #[cfg(all(feature = "cloud", any(test, fuzzing)))]
 pub mod fuzz;
+#[cfg(all(feature = "cloud", any(test, fuzzing)))]
+mod fuzz_input;
 #[cfg(feature = "cloud")]
 pub mod ingest;
 pub mod link;

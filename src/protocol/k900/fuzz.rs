@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{LengthOrder, MAX_MESSAGE, Received, Receiver, Toward, frame, pack};
-use crate::fuzz::Input;
+use crate::fuzz_input::Input;
 
 /// The bytes are a line's, with a second between them where the first byte says so. A message is one of the protocol and can
 /// be sent on; after all of it, a good frame and a message in pieces are heard.
