@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::accounts::{Permission, valid_name, valid_user};
 use super::credential::KeyHash;
-use super::registry::{Permission, valid_name, valid_user};
 use crate::configuration;
 pub use crate::configuration::ConfigError;
 use crate::protocol::Secret;

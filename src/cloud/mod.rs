@@ -1,5 +1,6 @@
 //! The application `lenscast-cloud`: the gateway of apps and glasses, what outlives a restart, and the one task that owns all state.
 
+pub mod accounts;
 pub mod config;
 pub mod control;
 mod core;

@@ -14,10 +14,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::accounts::session_id;
 use super::config::Config;
 use super::gateway::Gateway;
 use super::http_client::explain;
-use super::registry::{Registry, RegistryError, session_id};
+use super::registry::{Registry, RegistryError};
 use crate::metrics::Tally;
 
 /// How long. Tests shorten it.

@@ -14,8 +14,8 @@ use tracing::{debug, info};
 use super::connection::{Connection, ordered, say_goodbye};
 use super::outgoing::{Farewell, Outgoing, code};
 use super::{DeviceMessage, Gateway, GatewayEvent, LinkKey, MAX_TEXT, Ticket, timestamp};
+use crate::cloud::accounts::Accounts;
 use crate::cloud::credential::KeyHash;
-use crate::cloud::registry::Accounts;
 use crate::protocol::Secret;
 
 #[derive(Deserialize)]

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::outgoing::{Farewell, Next, Queue, code};
 use super::{DeviceMessage, GatewayEvent, MAX_TEXT, Timing};
-use crate::cloud::registry::Accounts;
+use crate::cloud::accounts::Accounts;
 
 /// Messages of one connection: so many per second on average, and a burst of two seconds. A faster peer is read more
 /// slowly, so that it cannot crowd the others out of the common queue.

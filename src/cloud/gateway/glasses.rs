@@ -15,8 +15,8 @@ use tracing::info;
 use super::connection::Connection;
 use super::outgoing::{Farewell, Outgoing, code};
 use super::{Gateway, GatewayEvent, LinkKey, MAX_BINARY, Ticket, jwt, timestamp};
+use crate::cloud::accounts::Accounts;
 use crate::cloud::credential::KeyHash;
-use crate::cloud::registry::Accounts;
 
 /// Glasses, or a phone, that were let in.
 struct Known {
