@@ -8,7 +8,7 @@ mod devices;
 mod numbers;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,6 +25,7 @@ use super::documents::Documents;
 use super::gateway::{ConnectionId, DeviceMessage, GatewayEvent, Outgoing};
 use super::live::{Live, News, Services};
 use super::photos::{Asker, Photos};
+use super::timestamp;
 use super::view;
 use super::watch_page::{LiveState, WatchState};
 use super::webhook::Launcher;
@@ -500,7 +501,7 @@ impl Core {
     fn tell(&mut self, user: &str, app: &str, message: &serde_json::Value) {
         if let Some((_, outgoing)) = self.user(user).apps.get(app) {
             let mut message = message.clone();
-            message["timestamp"] = json!(timestamp());
+            message["timestamp"] = json!(timestamp::now());
             outgoing.send(message.to_string());
         }
     }
@@ -576,11 +577,7 @@ impl Core {
 }
 
 fn fresh() -> Fresh {
-    Fresh { id: random(6), key: Secret::new(random(24)), playback: random(16), created_at: timestamp() }
-}
-
-fn timestamp() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+    Fresh { id: random(6), key: Secret::new(random(24)), playback: random(16), created_at: timestamp::now() }
 }
 
 /// How often [`Core::poll`] is wanted while there is anything to look at.

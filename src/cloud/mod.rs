@@ -19,6 +19,7 @@ pub mod restream;
 pub mod store;
 pub mod task;
 pub mod thumbnails;
+mod timestamp;
 pub mod tls;
 mod view;
 pub mod watch_page;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -19,6 +19,7 @@ use super::config::Config;
 use super::gateway::Gateway;
 use super::http_client::explain;
 use super::registry::{Registry, RegistryError};
+use super::timestamp;
 use crate::metrics::Tally;
 
 /// How long. Tests shorten it.
@@ -210,7 +211,7 @@ impl Launcher {
             "type": "session_request",
             "sessionId": session,
             "userId": user,
-            "timestamp": timestamp(),
+            "timestamp": timestamp::now(),
             "mentraOSWebsocketUrl": shared.websocket_url,
             // What clouds call it that are older than the SDK.
             "augmentOSWebsocketUrl": shared.websocket_url,
@@ -259,7 +260,7 @@ impl Launcher {
                 "type": "stop_request",
                 "sessionId": session,
                 "userId": user,
-                "timestamp": timestamp(),
+                "timestamp": timestamp::now(),
                 "reason": reason.name(),
             });
             let told = post(shared.client.clone(), url, message, shared.timing.stop_answer).await;
@@ -296,8 +297,4 @@ async fn post(client: reqwest::Client, url: String, message: Value, limit: Durat
     let answer = client.post(url).json(&message).timeout(limit).send().await;
     let status = answer.map_err(|error| LaunchError::Unreachable(explain(error)))?.status();
     if status.is_success() { Ok(()) } else { Err(LaunchError::Refused(status.as_u16())) }
-}
-
-fn timestamp() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }

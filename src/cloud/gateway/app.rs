@@ -13,9 +13,10 @@ use tracing::{debug, info};
 
 use super::connection::{Connection, ordered, say_goodbye};
 use super::outgoing::{Farewell, Outgoing, code};
-use super::{DeviceMessage, Gateway, GatewayEvent, LinkKey, MAX_TEXT, Ticket, timestamp};
+use super::{DeviceMessage, Gateway, GatewayEvent, LinkKey, MAX_TEXT, Ticket};
 use crate::cloud::accounts::Accounts;
 use crate::cloud::credential::KeyHash;
+use crate::cloud::timestamp;
 use crate::protocol::Secret;
 
 #[derive(Deserialize)]
@@ -188,7 +189,8 @@ async fn reject(ticket: &Ticket, mut socket: WebSocket, rejection: &Rejection) {
     if guess {
         ticket.refused();
     }
-    let error = json!({"type": "tpa_connection_error", "code": code, "message": message, "timestamp": timestamp()});
+    let error =
+        json!({"type": "tpa_connection_error", "code": code, "message": message, "timestamp": timestamp::now()});
     let words = async {
         if socket.send(Message::text(error.to_string())).await.is_ok() {
             say_goodbye(&mut socket, close, message).await;
@@ -235,7 +237,7 @@ fn acknowledgement(session: &str) -> String {
             "power": {"hasExternalBattery": false},
             "hasWifi": true,
         },
-        "timestamp": timestamp(),
+        "timestamp": timestamp::now(),
     })
     .to_string()
 }
