@@ -40,7 +40,6 @@ pub struct Sample {
 #[derive(Debug)]
 pub struct StallDetector {
     window_is_end_to_end: bool,
-    first_acked: Option<u64>,
     last: Option<(Time, Sample)>,
     /// Last ACK of new bytes.
     acked_at: Time,
@@ -64,7 +63,6 @@ impl StallDetector {
     pub fn new(now: Time, window_is_end_to_end: bool) -> Self {
         Self {
             window_is_end_to_end,
-            first_acked: None,
             last: None,
             acked_at: now,
             nothing_owed_at: now,
@@ -79,7 +77,6 @@ impl StallDetector {
     /// The verdict on the connection with one more sample; repeated while it holds. `NetworkStalled`: bytes are owed
     /// and none was acked for 2.5 s. `ServerFrozen`: for 2 s the process did not read what arrived.
     pub fn sample(&mut self, now: Time, sample: Sample) -> Option<Cause> {
-        self.first_acked.get_or_insert(sample.acked);
         let previous = self.last.replace((now, sample));
         match previous {
             Some((then, before)) if now.saturating_sub(then) < LULL && sample.acked >= before.acked => {
@@ -95,14 +92,6 @@ impl StallDetector {
                 self.remember(now, sample);
                 None
             }
-        }
-    }
-
-    /// Bytes that the peer acked since the first sample.
-    pub fn bytes_acked_since_start(&self) -> u64 {
-        match (self.first_acked, self.last) {
-            (Some(first), Some((_, last))) => last.acked.saturating_sub(first),
-            _ => 0,
         }
     }
 

@@ -292,16 +292,6 @@ fn a_sampler_that_slept_saw_nothing() {
     assert_eq!(detector.sample(ms(60_100), sample), None);
 }
 
-#[test]
-fn bytes_are_counted_from_the_first_sample() {
-    let mut detector = StallDetector::new(Time::ZERO, true);
-    assert_eq!(detector.bytes_acked_since_start(), 0);
-    detector.sample(ms(0), Sample { acked: 3400, outstanding: 0, window: 1 });
-    assert_eq!(detector.bytes_acked_since_start(), 0);
-    detector.sample(ms(100), Sample { acked: 5000, outstanding: 0, window: 1 });
-    assert_eq!(detector.bytes_acked_since_start(), 1600);
-}
-
 proptest! {
     /// Whatever the rates: a process that reads all that arrives is never called frozen, a link that carries anything
     /// never cut.
