@@ -13,7 +13,7 @@ use tracing::{debug, info};
 
 use super::connection::{Connection, ordered, say_goodbye};
 use super::outgoing::{Farewell, Outgoing, code};
-use super::{DeviceMessage, Gateway, GatewayEvent, LinkKey, MAX_TEXT, Ticket};
+use super::{DeviceMessage, Gateway, GatewayEvent, LinkKey, MAX_TEXT_FRAME, Ticket};
 use crate::cloud::accounts::Accounts;
 use crate::cloud::credential::KeyHash;
 use crate::cloud::timestamp;
@@ -84,8 +84,8 @@ pub(super) async fn connect(
         Err(response) => return *response,
     };
     upgrade
-        .max_message_size(MAX_TEXT)
-        .max_frame_size(MAX_TEXT)
+        .max_message_size(MAX_TEXT_FRAME)
+        .max_frame_size(MAX_TEXT_FRAME)
         .read_buffer_size(8 * 1024)
         .write_buffer_size(0)
         .on_upgrade(move |socket| serve(ticket, socket))

@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::connection::Connection;
 use super::outgoing::{Farewell, Outgoing, code};
-use super::{Gateway, GatewayEvent, LinkKey, MAX_BINARY, Ticket, jwt};
+use super::{Gateway, GatewayEvent, LinkKey, MAX_BINARY_FRAME, Ticket, jwt};
 use crate::cloud::accounts::Accounts;
 use crate::cloud::credential::KeyHash;
 use crate::cloud::timestamp;
@@ -48,8 +48,8 @@ pub(super) async fn connect(
         }
     };
     upgrade
-        .max_message_size(MAX_BINARY)
-        .max_frame_size(MAX_BINARY)
+        .max_message_size(MAX_BINARY_FRAME)
+        .max_frame_size(MAX_BINARY_FRAME)
         .read_buffer_size(16 * 1024)
         .write_buffer_size(0)
         .on_upgrade(move |socket| serve(ticket, known, socket))

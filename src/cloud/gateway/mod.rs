@@ -152,9 +152,9 @@ const TIMING: Timing = Timing {
 };
 
 /// The longest text of an app or glasses, bytes.
-const MAX_TEXT: usize = 64 * 1024;
+const MAX_TEXT_FRAME: usize = 64 * 1024;
 /// The longest photo of glasses, bytes.
-const MAX_BINARY: usize = 16 * 1024 * 1024;
+const MAX_BINARY_FRAME: usize = 16 * 1024 * 1024;
 /// Connections altogether, those without a proven name included.
 const MAX_CONNECTIONS: usize = 8192;
 
@@ -170,7 +170,7 @@ struct Shared {
     phone_secret: Option<Secret>,
     behind_proxy: bool,
     timing: Timing,
-    links: watch::Sender<BTreeMap<LinkKey, Link>>,
+    links: watch::Sender<BTreeMap<LinkKey, OpenLink>>,
     admission: Mutex<Admission>,
     epoch: Instant,
     last_connection: AtomicU64,
@@ -187,7 +187,7 @@ enum LinkKey {
     Device(String),
 }
 
-struct Link {
+struct OpenLink {
     connection: ConnectionId,
     outgoing: Outgoing,
 }
@@ -304,7 +304,7 @@ impl Ticket {
 
     /// Takes the place of the connection that was there under that name.
     fn enter(&self, key: &LinkKey, outgoing: &Outgoing) {
-        let link = Link { connection: self.id, outgoing: outgoing.clone() };
+        let link = OpenLink { connection: self.id, outgoing: outgoing.clone() };
         let mut before = None;
         self.gateway.shared.links.send_modify(|links| before = links.insert(key.clone(), link));
         if let Some(before) = before {

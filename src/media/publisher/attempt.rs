@@ -16,7 +16,7 @@ use crate::media::socket::{self, Progress, TcpInfo};
 use crate::media::transit::Transit;
 use crate::media::{log, pipeline};
 use crate::policy::bitrate;
-use crate::policy::stall::{Sample, StallDetector, UnreadDetector};
+use crate::policy::stall::{StallDetector, TcpSample, UnreadDetector};
 use crate::protocol::{Cause, StreamUrl};
 
 /// For the server's address.
@@ -31,9 +31,9 @@ const SAMPLING: Duration = Duration::from_millis(100);
 /// See [`socket::Connection::quick_ack`].
 const QUICK_ACK_EVERY: Duration = Duration::from_millis(2);
 /// How long a polite end may take: the last frames out, `deleteStream`, everything acknowledged.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+const UNPUBLISH_LIMIT: Duration = Duration::from_secs(1);
 /// Nothing on its way for so long means that all has arrived.
-const FAREWELL_QUIET: Duration = Duration::from_millis(20);
+const UNPUBLISH_QUIET: Duration = Duration::from_millis(20);
 /// Behind the metadata; its arrival at the sink means that the metadata was taken.
 const ACCEPTED_EVENT: &str = "lenscast-publish-accepted";
 
@@ -263,7 +263,7 @@ impl Life<'_> {
                 let mut state = self.intake.state();
                 (state.connection, state.oldest) = (info, oldest);
             }
-            let sample = Sample { acked: info.acked, outstanding: info.outstanding, window: info.window };
+            let sample = TcpSample { acked: info.acked, outstanding: info.outstanding, window: info.window };
             let now = start.elapsed();
             let verdict = detector.sample(now, sample).or_else(|| unread.sample(now, info.acked, self.acknowledged()));
             if let Some(cause) = verdict {
@@ -308,13 +308,13 @@ impl Life<'_> {
             while let Some(info) = self.tcp_info() {
                 if info.outstanding > 0 || info.acked != acked {
                     (acked, quiet_since) = (info.acked, Instant::now());
-                } else if quiet_since.elapsed() >= FAREWELL_QUIET {
+                } else if quiet_since.elapsed() >= UNPUBLISH_QUIET {
                     break;
                 }
                 sampling.tick().await;
             }
         };
-        let _ = tokio::time::timeout(FAREWELL_LIMIT, all_out).await;
+        let _ = tokio::time::timeout(UNPUBLISH_LIMIT, all_out).await;
     }
 
     async fn say(&self, event: Event) {
