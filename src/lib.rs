@@ -15,20 +15,26 @@
 //! | [`policy`] | every decision, as pure state machines: `(event, now) -> actions` |
 //! | [`configuration`], [`logging`], [`metrics`] | how both applications read their files, write their logs, show their numbers |
 //! | [`protocol`] | serde types of every hop, statuses, causes; no I/O |
+//! | `client_address` | whose an address is (feature `cloud`) |
 //! | [`toml_file`] | reads what people write |
 //!
-//! `fuzz` (only in tests and fuzzers) stands above all of them, and what is fuzzed of a module is in its own `fuzz`.
+//! `fuzz` (only in tests and fuzzers) stands above all of them, and what is fuzzed of a module is in its own `fuzz`,
+//! which takes what all of these need from `fuzz_input` at the bottom.
 
 pub mod board;
 #[cfg(feature = "cloud")]
 pub mod broadcast;
 pub mod camera;
 #[cfg(feature = "cloud")]
+mod client_address;
+#[cfg(feature = "cloud")]
 pub mod cloud;
 pub mod configuration;
 pub mod device;
 #[cfg(all(feature = "cloud", any(test, fuzzing)))]
 pub mod fuzz;
+#[cfg(all(feature = "cloud", any(test, fuzzing)))]
+mod fuzz_input;
 #[cfg(feature = "cloud")]
 pub mod ingest;
 pub mod link;

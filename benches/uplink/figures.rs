@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::real::{HIGH, LOW, SETTLED, Times};
+use crate::phases::{HIGH, LOW, SETTLED, Times};
 use crate::support::Viewing;
 use crate::support::recordings::Recording;
 

@@ -9,6 +9,7 @@ mod support;
 
 mod figures;
 mod path;
+mod phases;
 mod plot;
 mod publish;
 mod real;

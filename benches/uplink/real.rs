@@ -10,17 +10,12 @@ use lenscast::protocol::VideoSettings;
 
 use crate::CONTESTANTS;
 use crate::figures::{Figures, TABLE};
+use crate::phases::{HIGH, LOW, Times};
 use crate::publish::publish;
 use crate::support::control::start;
 use crate::support::{Daemon, Namespace, Nginx, Process, monotonic};
 
 const SOON: Duration = Duration::from_secs(20);
-/// kbit/s: what the link carries at first and at last, and between.
-pub const HIGH: u32 = 2000;
-/// See [`HIGH`].
-pub const LOW: u32 = 600;
-/// How long after a change the link counts as used or not.
-pub const SETTLED: Duration = Duration::from_secs(6);
 /// More than the link carries, of noise, which fills any bitrate.
 pub const VIDEO: VideoSettings = VideoSettings { width: 640, height: 360, frame_rate: 30, bitrate: 2_500_000 };
 
@@ -41,18 +36,6 @@ pub const ALL: [(&str, Who); 5] = [
     ("lenscast, adaptive = false", Who::Daemon("[stream]\nadaptive = false\n")),
     ("gst-launch-1.0", Who::GstLaunch),
 ];
-
-/// When what happened, on the monotonic clock.
-pub struct Times {
-    /// The first picture was there.
-    pub begun: Duration,
-    /// The rate fell.
-    pub fell: Duration,
-    /// It rose again.
-    pub rose: Duration,
-    /// That was all.
-    pub end: Duration,
-}
 
 /// The table for each congestion control; `phase` is how long each rate lasts.
 pub fn section(phase: Duration) -> String {

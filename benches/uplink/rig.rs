@@ -10,7 +10,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::figures::{Figures, TABLE};
-use crate::real::{self, HIGH, LOW, Times, VIDEO};
+use crate::phases::{HIGH, LOW, SETTLED, Times};
+use crate::real::{self, VIDEO};
 use crate::support::control::start;
 use crate::support::{Guest, GuestDaemon, Nginx, monotonic};
 
@@ -112,9 +113,9 @@ fn settled_rate(guest: &Guest, phase: Duration) -> f64 {
         let bytes: f64 = sent.and_then(|bytes| bytes.parse().ok()).expect("tc says what was sent");
         (bytes, monotonic())
     };
-    sleep(real::SETTLED);
+    sleep(SETTLED);
     let (bytes, since) = left();
-    sleep(phase.saturating_sub(real::SETTLED));
+    sleep(phase.saturating_sub(SETTLED));
     let (all, now) = left();
     (all - bytes) * 8.0 / 1000.0 / now.saturating_sub(since).as_secs_f64()
 }

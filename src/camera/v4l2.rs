@@ -24,10 +24,6 @@ pub use sharing::try_sharing;
 
 /// `V4L2_CID_MPEG_VIDEO_BITRATE`: an encoder's target bitrate, in bit/s.
 pub const CID_VIDEO_BITRATE: u32 = 0x0099_09cf;
-/// `V4L2_CID_MPEG_VIDEO_GOP_SIZE`: frames from one key frame to the next.
-pub const CID_VIDEO_GOP_SIZE: u32 = 0x0099_09cb;
-/// `V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME`: a button; whatever value is set, the next frame becomes a key frame.
-pub const CID_VIDEO_FORCE_KEY_FRAME: u32 = 0x0099_09e5;
 
 /// Bits of [`Capability::device_caps`] (`V4L2_CAP_*`).
 pub mod cap {
@@ -160,20 +156,6 @@ struct RawControl {
     value: i32,
 }
 
-#[repr(C)]
-#[derive(Default)]
-struct RawQueryControl {
-    id: u32,
-    kind: u32,
-    name: [u8; 32],
-    minimum: i32,
-    maximum: i32,
-    step: i32,
-    default_value: i32,
-    flags: u32,
-    reserved: [u32; 2],
-}
-
 const _: () = {
     assert!(size_of::<RawCapability>() == 104);
     assert!(size_of::<RawFormatDescription>() == 64);
@@ -183,23 +165,17 @@ const _: () = {
     // 32-bit x86 alone aligns u64 to 4 bytes.
     assert!(size_of::<RawInput>() == 72 + align_of::<u64>());
     assert!(size_of::<RawControl>() == 8);
-    assert!(size_of::<RawQueryControl>() == 68);
 };
 
 mod raw {
-    use super::{
-        RawCapability, RawControl, RawFormat, RawFormatDescription, RawFrameInterval, RawFrameSize, RawInput,
-        RawQueryControl,
-    };
+    use super::{RawCapability, RawControl, RawFormat, RawFormatDescription, RawFrameInterval, RawFrameSize, RawInput};
     use nix::libc::c_int;
 
     nix::ioctl_read!(querycap, b'V', 0, RawCapability);
     nix::ioctl_readwrite!(enum_fmt, b'V', 2, RawFormatDescription);
     nix::ioctl_readwrite!(g_fmt, b'V', 4, RawFormat);
     nix::ioctl_readwrite!(enuminput, b'V', 26, RawInput);
-    nix::ioctl_readwrite!(g_ctrl, b'V', 27, RawControl);
     nix::ioctl_readwrite!(s_ctrl, b'V', 28, RawControl);
-    nix::ioctl_readwrite!(queryctrl, b'V', 36, RawQueryControl);
     nix::ioctl_read!(g_input, b'V', 38, c_int);
     nix::ioctl_readwrite!(try_fmt, b'V', 64, RawFormat);
     nix::ioctl_readwrite!(enum_framesizes, b'V', 74, RawFrameSize);
@@ -384,37 +360,6 @@ pub fn input(fd: BorrowedFd<'_>) -> Input {
         Ok(()) if raw.capabilities & INPUT_RECEIVES != 0 => Input::Ready,
         Ok(()) => Input::Sensor,
     }
-}
-
-/// What values a control takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ControlRange {
-    /// The least value.
-    pub minimum: i32,
-    /// The greatest value.
-    pub maximum: i32,
-    /// Values are `minimum` plus a multiple of this.
-    pub step: i32,
-    /// What the driver starts with.
-    pub default: i32,
-}
-
-/// Asks what values a control takes. `EINVAL` or `ENOTTY` when the device does not have it.
-pub fn query_control(fd: BorrowedFd<'_>, id: u32) -> nix::Result<ControlRange> {
-    const DISABLED: u32 = 1;
-    let mut raw = RawQueryControl { id, ..Default::default() };
-    call(fd, raw::queryctrl, &mut raw)?;
-    if raw.flags & DISABLED != 0 {
-        return Err(Errno::EINVAL);
-    }
-    Ok(ControlRange { minimum: raw.minimum, maximum: raw.maximum, step: raw.step, default: raw.default_value })
-}
-
-/// Reads a control. Controls of a codec belong to the open file: read through the descriptor that set them.
-pub fn control(fd: BorrowedFd<'_>, id: u32) -> nix::Result<i32> {
-    let mut raw = RawControl { id, value: 0 };
-    call(fd, raw::g_ctrl, &mut raw)?;
-    Ok(raw.value)
 }
 
 /// Sets a control, a codec's too, also while it streams; the kernel clamps the value to the control's range.

@@ -1,6 +1,8 @@
 //! The cloud's configuration: `/etc/lenscast/lenscast-cloud.toml`, then `lenscast-cloud.d/*.toml` beside it; the rules are
 //! those of [`crate::configuration`]. Everything listens on loopback unless told otherwise.
 
+mod check;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -8,8 +10,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::accounts::Permission;
 use super::credential::KeyHash;
-use super::registry::{Permission, valid_name, valid_user};
 use crate::configuration;
 pub use crate::configuration::ConfigError;
 use crate::protocol::Secret;
@@ -276,76 +278,6 @@ impl Config {
         config.settle()?;
         Ok(config)
     }
-
-    /// Checks what serde cannot, and reads the files that are named.
-    fn settle(&mut self) -> Result<(), ConfigError> {
-        let schemes = [
-            ("http.public_url", &self.http.public_url, ["http://", "https://"]),
-            ("rtmp.public_url", &self.rtmp.public_url, ["rtmp://", "rtmps://"]),
-        ];
-        for (name, url, schemes) in schemes {
-            check_url(name, url.as_deref(), schemes)?;
-        }
-        check_pair("http", self.http.cert.as_deref(), self.http.key.as_deref())?;
-        check_pair("rtmp", self.rtmp.cert.as_deref(), self.rtmp.key.as_deref())?;
-        if self.rtmp.tls_listen.is_some() != self.rtmp.cert.is_some() {
-            return contradiction("rtmp.tls_listen needs rtmp.cert and rtmp.key, and they need it");
-        }
-        if self.http.max_connections == 0 || self.http.max_connections_per_address == 0 {
-            return contradiction("http.max_connections and http.max_connections_per_address are 1 or more");
-        }
-        if !(10..=3600).contains(&self.hls.dvr_window_s) {
-            return contradiction("hls.dvr_window_s is from 10 to 3600");
-        }
-        if let Some(file) = &self.tls.ca_file {
-            configuration::must_exist(file)?;
-        }
-        if let Some(file) = &self.phone.jwt_secret_file {
-            let secret = configuration::read_secret(file)?;
-            if secret.expose().len() < 32 {
-                return contradiction("the secret in phone.jwt_secret_file is shorter than 32 bytes");
-            }
-            self.phone.jwt_secret = Some(secret);
-        }
-        if let Some(file) = &self.metrics.token_file {
-            let token = configuration::read_secret(file)?;
-            if token.expose().len() < 16 {
-                return contradiction("the token in metrics.token_file is shorter than 16 bytes");
-            }
-            self.metrics.token = Some(token);
-        }
-        self.check_accounts()
-    }
-
-    fn check_accounts(&self) -> Result<(), ConfigError> {
-        let mut packages = BTreeSet::new();
-        for app in &self.app {
-            if !valid_name(&app.package) {
-                return contradiction("app.package has letters, digits, '.', '_' and '-' only, 128 at most");
-            }
-            if !packages.insert(&app.package) {
-                return contradiction(&format!("two [[app]] have the package {}", app.package));
-            }
-            check_url("app.webhook_url", app.webhook_url.as_deref(), ["http://", "https://"])?;
-        }
-        let mut names = BTreeSet::new();
-        let mut tokens = BTreeSet::new();
-        for device in &self.device {
-            if !valid_name(&device.name) {
-                return contradiction("device.name has letters, digits, '.', '_' and '-' only, 128 at most");
-            }
-            if !valid_user(&device.user) {
-                return contradiction(&format!("[[device]] {}: user is 1 to 256 printable characters", device.name));
-            }
-            if !names.insert(&device.name) {
-                return contradiction(&format!("two [[device]] have the name {}", device.name));
-            }
-            if !tokens.insert(device.token_sha256.to_hex()) {
-                return contradiction(&format!("[[device]] {} has the token of another", device.name));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Http {
@@ -414,112 +346,5 @@ pub fn check(path: &Path) -> Result<(), ConfigError> {
     Config::load(Some(path)).map(|_| ())
 }
 
-fn contradiction<T>(text: &str) -> Result<T, ConfigError> {
-    Err(ConfigError::Contradiction(text.into()))
-}
-
-fn check_url(name: &str, url: Option<&str>, schemes: [&str; 2]) -> Result<(), ConfigError> {
-    let Some(url) = url else { return Ok(()) };
-    let has_host =
-        |scheme: &&str| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
-    if schemes.iter().any(has_host) && !url.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Ok(());
-    }
-    contradiction(&format!("{name} must begin with {} or {} and a host", schemes[0], schemes[1]))
-}
-
-fn check_pair(section: &str, cert: Option<&Path>, key: Option<&Path>) -> Result<(), ConfigError> {
-    match (cert, key) {
-        (None, None) => Ok(()),
-        (Some(cert), Some(key)) => configuration::must_exist(cert).and_then(|()| configuration::must_exist(key)),
-        _ => contradiction(&format!("{section}.cert and {section}.key belong together")),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-
-    fn load(text: &str) -> Result<Config, ConfigError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lenscast-cloud.toml");
-        std::fs::write(&path, text).unwrap();
-        Config::load(Some(&path))
-    }
-
-    #[test]
-    fn an_empty_file_listens_on_loopback_and_tells_urls_that_work_there() {
-        let config = load("").unwrap();
-        for address in [config.http.listen, config.rtmp.listen, config.webrtc.listen] {
-            assert!(address.ip().is_loopback(), "{address}");
-        }
-        assert_eq!(config.http.public_url(), "http://127.0.0.1:8080");
-        assert_eq!(config.http.app_websocket_url(), "ws://127.0.0.1:8080/app-ws");
-        assert_eq!(config.rtmp.public_url(), "rtmp://127.0.0.1:1935/live");
-        assert!(config.webrtc.candidates().is_empty(), "viewers are told where it listens");
-    }
-
-    #[test]
-    fn what_others_are_told_is_configured() {
-        let config = load(
-            "[http]\npublic_url = \"https://c.example.org/\"\n[rtmp]\npublic_url = \"rtmps://c.example.org/live\"\n\
-             [webrtc]\nlisten = \"0.0.0.0:9000\"\nadvertise = [\"203.0.113.7\", \"[2001:db8::1]:9001\"]\n",
-        )
-        .unwrap();
-        assert_eq!(config.http.app_websocket_url(), "wss://c.example.org/app-ws");
-        let told: Vec<_> = config.webrtc.candidates().iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["203.0.113.7:9000", "[2001:db8::1]:9001"]);
-    }
-
-    #[test]
-    fn an_unknown_key_is_named_with_file_and_line() {
-        let error = load("[http]\nlisten = \"127.0.0.1:0\"\npubic_url = \"x\"\n").unwrap_err().to_string();
-        for part in ["lenscast-cloud.toml", "line 3", "pubic_url"] {
-            assert!(error.contains(part), "{error}");
-        }
-    }
-
-    #[test]
-    fn apps_and_devices_add_up_over_the_drop_ins() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lenscast-cloud.toml");
-        let app = |name: &str| {
-            format!("[[app]]\npackage = \"{name}\"\napi_key_sha256 = \"{HASH}\"\npermissions = [\"CAMERA\"]\n")
-        };
-        std::fs::write(&path, app("org.one")).unwrap();
-        std::fs::create_dir(folder.path().join("lenscast-cloud.d")).unwrap();
-        std::fs::write(folder.path().join("lenscast-cloud.d/two.toml"), app("org.two")).unwrap();
-        let config = Config::load(Some(&path)).unwrap();
-        let packages: Vec<_> = config.app.iter().map(|app| app.package.as_str()).collect();
-        assert_eq!(packages, ["org.one", "org.two"]);
-    }
-
-    #[test]
-    fn what_cannot_work_is_refused_and_no_secret_is_repeated() {
-        let app = format!("[[app]]\npackage = \"org.one\"\napi_key_sha256 = \"{HASH}\"\n");
-        let device = format!("[[device]]\nname = \"live\"\nuser = \"u@e.com\"\ntoken_sha256 = \"{HASH}\"\n");
-        assert!(load(&format!("{app}{device}")).is_ok());
-        for wrong in [
-            "[http]\npublic_url = \"ftp://h\"\n".to_owned(),
-            "[http]\npublic_url = \"https://\"\n".to_owned(),
-            "[http]\ncert = \"/x\"\n".to_owned(),
-            "[http]\nmax_connections = 0\n".to_owned(),
-            "[rtmp]\ntls_listen = \"127.0.0.1:1936\"\n".to_owned(),
-            "[hls]\ndvr_window_s = 5\n".to_owned(),
-            "[phone]\njwt_secret_file = \"/nonexistent\"\n".to_owned(),
-            format!("{app}{app}"),
-            format!("{app}webhook_url = \"app:7010\"\n"),
-            format!("{app}permissions = [\"CAMREA\"]\n"),
-            app.replace("org.one", "org one"),
-            format!("{device}{}", device.replace("live", "other")),
-            device.replace("u@e.com", ""),
-        ] {
-            assert!(load(&wrong).is_err(), "{wrong}");
-        }
-        let plain = load("[[app]]\npackage = \"p\"\napi_key_sha256 = \"hush-hush\"\n").unwrap_err();
-        let text = plain.to_string();
-        assert!(text.contains("sha256sum") && !text.contains("hush"), "{text}");
-    }
-}
+mod tests;

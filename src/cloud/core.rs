@@ -6,12 +6,13 @@
 
 mod devices;
 mod numbers;
+mod people;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -19,26 +20,23 @@ use devices::Devices;
 use numbers::{Counts, kind_name};
 
 use super::config::Config;
-use super::control::{self, ControlEvent, Refusal, StreamInfo, Streams};
+use super::control::{self, StreamInfo};
 use super::credential::random;
 use super::documents::Documents;
 use super::gateway::{ConnectionId, DeviceMessage, GatewayEvent, Outgoing};
 use super::live::{Live, News, Services};
 use super::photos::{Asker, Photos};
-use super::view;
-use super::watch_page::{LiveState, WatchState};
+use super::timestamp;
+use super::watch_page::WatchState;
 use super::webhook::Launcher;
 use crate::ingest;
 use crate::policy::Time;
-use crate::policy::orchestration::{Action, Durable, Event, Fresh, Orchestration, Overview, Settings, Timing};
-use crate::protocol::app::{self, AppRequest, ManagedRequest, ManagedWord, checked};
-use crate::protocol::{Cause, Dialect, Secret, glasses};
+use crate::policy::orchestration::{Action, Durable, Event, Fresh, Orchestration, Settings, Timing};
+use crate::protocol::app::{self, AppRequest, ManagedWord, checked};
+use crate::protocol::{Dialect, Secret, glasses};
 
 /// The app as which `lenscastctl cloud start` takes part.
 const PERSON: &str = "lenscastctl";
-
-/// Streams that ended whose pages say so.
-const ENDED_PAGES: usize = 1000;
 
 /// What viewers' pages may know, by playback id.
 pub(super) type Pages = BTreeMap<String, WatchState>;
@@ -319,59 +317,6 @@ impl Core {
         self.event(&user, event);
     }
 
-    pub(super) fn control(&mut self, event: ControlEvent) {
-        match event {
-            ControlEvent::Streams { reply } => {
-                let _ = reply.send(self.streams()); // who asked may be gone
-            }
-            ControlEvent::Start { start, reply } => self.start(&start, reply),
-            ControlEvent::Stop { stream_id, reply } => {
-                let is_it = |user: &User| user.machine.stream_id() == Some(stream_id.as_str());
-                let name = self.users.iter().find(|(_, user)| is_it(user)).map(|(name, _)| name.clone());
-                let answer = match name {
-                    Some(name) => {
-                        self.event(&name, Event::Stop { stream_id, why: "stopped by lenscastctl".into() });
-                        Ok(())
-                    }
-                    None => Err(view::refusal(Cause::UnknownStream, "no such stream")),
-                };
-                let _ = reply.send(answer); // who asked may be gone
-            }
-            ControlEvent::Watch { events } => {
-                if events.try_send(control::Event::State(self.streams())).is_ok() {
-                    self.watchers.push(events);
-                }
-            }
-        }
-    }
-
-    fn start(&mut self, start: &control::Start, reply: oneshot::Sender<Result<StreamInfo, Refusal>>) {
-        let user = start.user.clone();
-        let request = match view::request(start) {
-            Ok(request) => AppRequest::StartManaged(ManagedRequest { webrtc: true, ..request }),
-            Err(refusal) => {
-                let _ = reply.send(Err(refusal)); // who asked may be gone
-                return;
-            }
-        };
-        self.event(&user, Event::AppUp { app: PERSON.into(), may_stream: true });
-        let event = Event::Request { app: PERSON.into(), request, fresh: fresh(), watching: 0 };
-        let refused = self.event(&user, event);
-        let watching = self.watching(&user);
-        let overview = self.user(&user).machine.overview(watching);
-        let answer = match (refused, overview) {
-            (Some(why), _) => Err(view::refusal(Cause::InvalidRequest, why)),
-            (None, Some(overview)) => Ok(view::stream(&user, overview, watching)),
-            (None, None) => {
-                // The request would wait for that; a person who is told that it failed asks again.
-                let request = AppRequest::StopManaged;
-                self.event(&user, Event::Request { app: PERSON.into(), request, fresh: fresh(), watching: 0 });
-                Err(view::refusal(Cause::StreamExists, "another stream is just ending; try again"))
-            }
-        };
-        let _ = reply.send(answer); // who asked may be gone
-    }
-
     // What goes out.
 
     fn user(&mut self, name: &str) -> &mut User {
@@ -500,87 +445,14 @@ impl Core {
     fn tell(&mut self, user: &str, app: &str, message: &serde_json::Value) {
         if let Some((_, outgoing)) = self.user(user).apps.get(app) {
             let mut message = message.clone();
-            message["timestamp"] = json!(timestamp());
+            message["timestamp"] = json!(timestamp::now());
             outgoing.send(message.to_string());
         }
-    }
-
-    // What people see.
-
-    fn watching(&self, user: &str) -> u64 {
-        let stream_id = self.users.get(user).and_then(|user| user.machine.stream_id());
-        stream_id.and_then(|id| self.live.get(id)).map_or(0, |live| live.viewers(&self.services))
-    }
-
-    fn overview(&self, name: &str) -> Option<(Overview, u64)> {
-        let watching = self.watching(name);
-        Some((self.users.get(name)?.machine.overview(watching)?, watching))
-    }
-
-    fn streams(&self) -> Streams {
-        let of = |name: &String| self.overview(name).map(|(overview, watching)| view::stream(name, overview, watching));
-        Streams { streams: self.users.keys().filter_map(of).collect() }
-    }
-
-    /// Tells watchers and viewers' pages what has changed of a user's stream.
-    fn show(&mut self, name: &str) {
-        let overview = self.overview(name);
-        let page = overview.as_ref().and_then(|(overview, _)| Some((overview.playback.clone()?, view::page(overview))));
-        if let Some((playback, page)) = page {
-            self.pages.send_if_modified(|pages| pages.insert(playback, page.clone()).as_ref() != Some(&page));
-        }
-        let info = overview.map(|(overview, watching)| view::stream(name, overview, watching));
-        let user = self.user(name);
-        if info.is_some() && info != user.shown {
-            user.shown.clone_from(&info);
-            if let Some(stream) = info {
-                self.tell_watchers(&control::Event::Stream { stream });
-            }
-        }
-    }
-
-    /// Who comes late sees that it is over, for as long as there are not too many that are.
-    fn end_page(&mut self, playback: String) {
-        let ended = WatchState { state: LiveState::Ended, hls: None, dash: None, whep: None };
-        self.ended_pages.push_back(playback.clone());
-        let forgotten = (self.ended_pages.len() > ENDED_PAGES).then(|| self.ended_pages.pop_front()).flatten();
-        self.pages.send_modify(|pages| {
-            pages.insert(playback, ended);
-            if let Some(oldest) = forgotten {
-                pages.remove(&oldest);
-            }
-        });
-    }
-
-    /// A stream's end, for those who watch; once, however many apps are told.
-    fn ended(&mut self, name: &str, stream_id: Option<&str>, word: &str, message: Option<&str>) {
-        let user = self.user(name);
-        let runs = user.machine.stream_id() == stream_id;
-        if runs || user.shown.as_ref().map(|shown| shown.stream_id.as_str()) != stream_id {
-            return;
-        }
-        if let Some(shown) = user.shown.take() {
-            let (status, message) = (word.to_owned(), message.map(str::to_owned));
-            self.tell_watchers(&control::Event::Ended { stream_id: shown.stream_id, status, message });
-        }
-    }
-
-    fn note(&mut self, text: String) {
-        self.tell_watchers(&control::Event::Note { text });
-    }
-
-    /// One that does not read is dropped: its connection ends, and it can ask again.
-    fn tell_watchers(&mut self, event: &control::Event) {
-        self.watchers.retain(|watcher| watcher.try_send(event.clone()).is_ok());
     }
 }
 
 fn fresh() -> Fresh {
-    Fresh { id: random(6), key: Secret::new(random(24)), playback: random(16), created_at: timestamp() }
-}
-
-fn timestamp() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+    Fresh { id: random(6), key: Secret::new(random(24)), playback: random(16), created_at: timestamp::now() }
 }
 
 /// How often [`Core::poll`] is wanted while there is anything to look at.

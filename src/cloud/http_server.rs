@@ -33,6 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::config::Http;
+use crate::client_address::neighbourhood;
 use crate::metrics::Counter;
 
 /// Bytes of a request's head; browsers send 2 kB.
@@ -325,14 +326,6 @@ impl Drop for Seat {
         taken.newcomers.remove(&self.number);
         taken.leave(self.number);
         self.seats.traffic.open.store(taken.seats.len(), Ordering::Relaxed);
-    }
-}
-
-/// What one customer has of an address space.
-fn neighbourhood(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

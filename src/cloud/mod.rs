@@ -1,5 +1,6 @@
 //! The application `lenscast-cloud`: the gateway of apps and glasses, what outlives a restart, and the one task that owns all state.
 
+pub mod accounts;
 pub mod config;
 pub mod control;
 mod core;
@@ -18,6 +19,7 @@ pub mod restream;
 pub mod store;
 pub mod task;
 pub mod thumbnails;
+mod timestamp;
 pub mod tls;
 mod view;
 pub mod watch_page;

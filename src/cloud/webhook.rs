@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -14,10 +14,12 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::accounts::session_id;
 use super::config::Config;
 use super::gateway::Gateway;
 use super::http_client::explain;
-use super::registry::{Registry, RegistryError, session_id};
+use super::registry::{Registry, RegistryError};
+use super::timestamp;
 use crate::metrics::Tally;
 
 /// How long. Tests shorten it.
@@ -209,7 +211,7 @@ impl Launcher {
             "type": "session_request",
             "sessionId": session,
             "userId": user,
-            "timestamp": timestamp(),
+            "timestamp": timestamp::now(),
             "mentraOSWebsocketUrl": shared.websocket_url,
             // What clouds call it that are older than the SDK.
             "augmentOSWebsocketUrl": shared.websocket_url,
@@ -258,7 +260,7 @@ impl Launcher {
                 "type": "stop_request",
                 "sessionId": session,
                 "userId": user,
-                "timestamp": timestamp(),
+                "timestamp": timestamp::now(),
                 "reason": reason.name(),
             });
             let told = post(shared.client.clone(), url, message, shared.timing.stop_answer).await;
@@ -295,8 +297,4 @@ async fn post(client: reqwest::Client, url: String, message: Value, limit: Durat
     let answer = client.post(url).json(&message).timeout(limit).send().await;
     let status = answer.map_err(|error| LaunchError::Unreachable(explain(error)))?.status();
     if status.is_success() { Ok(()) } else { Err(LaunchError::Refused(status.as_u16())) }
-}
-
-fn timestamp() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }

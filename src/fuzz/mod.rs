@@ -3,7 +3,7 @@
 //!
 //! `fuzz/` drives these by libFuzzer (`make fuzz`); the test below replays its corpora, and with them every input that was
 //! ever found to fail. A target for what is private lies beside it (`ingest::fuzz`), so nothing is made public for it;
-//! such a target imports only [`Input`] from here.
+//! it takes what it needs from [`crate::fuzz_input`], and nothing from here.
 
 mod files;
 mod urls;
@@ -46,47 +46,6 @@ pub const TARGETS: [(&str, Target); 20] = [
 pub fn run(name: &str, data: &[u8]) {
     let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).expect("a target of this name");
     target(data);
-}
-
-/// Stands for a stream key or token in inputs: what is printed for people must not hold it.
-pub(crate) const SECRET: &str = "s3cr3t-k3y";
-
-/// Panics if the secret is in what is printed.
-pub(crate) fn assert_hidden(printed: &str) {
-    assert!(!printed.contains(SECRET), "{printed}");
-}
-
-/// Bytes taken one after another, so that a small change of the input is a small change of what is done. Zeros follow the end.
-pub(crate) struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    pub fn new(data: &'a [u8]) -> Self {
-        Self(data)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub fn byte(&mut self) -> u8 {
-        self.take(1).first().copied().unwrap_or_default()
-    }
-
-    /// Big endian.
-    pub fn number(&mut self, bytes: usize) -> u32 {
-        self.take(bytes).iter().fold(0, |number, &byte| number << 8 | u32::from(byte))
-    }
-
-    /// So many bytes, or what is left.
-    pub fn take(&mut self, count: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
-
-    pub fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.0)
-    }
 }
 
 #[cfg(test)]

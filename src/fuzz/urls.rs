@@ -1,6 +1,6 @@
 //! URLs, and that their secrets are never shown.
 
-use super::{SECRET, assert_hidden};
+use crate::fuzz_input::{SECRET, assert_hidden};
 use crate::protocol::{StreamUrl, redact_urls};
 
 /// An address to stream to.

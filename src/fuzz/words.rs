@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{SECRET, assert_hidden};
+use crate::fuzz_input::{SECRET, assert_hidden};
 use crate::protocol::app::{self, AppRequest};
 use crate::protocol::control::{
     Cameras, Checkup, Event, Holder, Lease, PhotoHeader, Request, Start, Started, Status, parse_reply,

@@ -12,7 +12,7 @@ use super::handle::Ingest;
 use super::publication::Publication;
 use super::session::{Request, Session, SessionError};
 use crate::broadcast::{Bounds, Broadcast, Frame, Media};
-use crate::fuzz::Input;
+use crate::fuzz_input::Input;
 use crate::protocol::Secret;
 
 /// A message's longest length here.

@@ -5,7 +5,7 @@
 //! oldest gives way, so neither a flood nor a proxy in front, whose address all share, keeps a publisher out for long.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::handle::{Happening, Ingest, Stop};
 use super::publication::{Publication, Unsupported};
 use super::session::{Request, Session, SessionError};
+use crate::client_address::neighbourhood;
 use crate::protocol::Secret;
 
 /// For a last word to the peer.
@@ -151,14 +152,6 @@ impl Pending {
 impl Drop for Place {
     fn drop(&mut self) {
         self.pending.places.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&self.number);
-    }
-}
-
-/// What one customer has of an address space.
-fn neighbourhood(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -91,12 +91,12 @@ pub async fn run(
     outgoing: mpsc::Receiver<Outgoing>,
     shutdown: watch::Receiver<bool>,
 ) {
-    Link { config, timing: TIMING, events, outgoing, shutdown, connector: None }.run().await;
+    CloudLink { config, timing: TIMING, events, outgoing, shutdown, connector: None }.run().await;
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-struct Link {
+struct CloudLink {
     config: CloudConfig,
     timing: Timing,
     events: mpsc::Sender<LinkEvent>,
@@ -108,13 +108,13 @@ struct Link {
 
 /// Why there is no link.
 #[derive(Debug)]
-struct Failure {
+struct LinkFailure {
     reason: String,
     /// To try again soon is no use.
     refused: bool,
 }
 
-impl Failure {
+impl LinkFailure {
     fn passing(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), refused: false }
     }
@@ -124,7 +124,7 @@ impl Failure {
     }
 }
 
-impl Link {
+impl CloudLink {
     async fn run(mut self) {
         let place = place(&self.config.url);
         if self.config.token.is_some() && self.config.url.starts_with("ws://") {
@@ -150,11 +150,11 @@ impl Link {
                     if !self.tell(LinkEvent::Down).await {
                         return;
                     }
-                    Failure::passing(reason)
+                    LinkFailure::passing(reason)
                 }
             };
             let delay = backoff.next(failure.refused, fastrand::f64());
-            let Failure { reason, refused } = failure;
+            let LinkFailure { reason, refused } = failure;
             if reason == last_reason {
                 debug!(%place, reason, retry_in = ?delay, "cloud link: still down");
             } else if refused {
@@ -170,7 +170,7 @@ impl Link {
     }
 
     /// `None` at shutdown.
-    async fn connect(&mut self) -> Option<Result<Socket, Failure>> {
+    async fn connect(&mut self) -> Option<Result<Socket, LinkFailure>> {
         // Boxed: the handshakes' state is large, and would stay a part of the whole link's for its lifetime.
         let attempt = timeout(self.timing.connect, Box::pin(attempt(&self.config, &mut self.connector)));
         let attempted = down(&mut self.outgoing, &mut self.shutdown, attempt).await?;
@@ -181,7 +181,7 @@ impl Link {
                 Ok(socket)
             }
             Ok(Err(failure)) => Err(failure),
-            Err(_) => Err(Failure::passing(format!("no connection within {limit:?}"))),
+            Err(_) => Err(LinkFailure::passing(format!("no connection within {limit:?}"))),
         })
     }
 
@@ -193,17 +193,17 @@ impl Link {
     }
 }
 
-async fn attempt(config: &CloudConfig, connector: &mut Option<Connector>) -> Result<Socket, Failure> {
+async fn attempt(config: &CloudConfig, connector: &mut Option<Connector>) -> Result<Socket, LinkFailure> {
     const UNUSABLE: &str = "the URL is not ws://host/path or wss://host/path";
-    let mut request = config.url.as_str().into_client_request().map_err(|_| Failure::refused(UNUSABLE))?;
+    let mut request = config.url.as_str().into_client_request().map_err(|_| LinkFailure::refused(UNUSABLE))?;
     if let Some(token) = &config.token {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose().trim()))
-            .map_err(|_| Failure::refused("the token has characters that no HTTP header may have"))?;
+            .map_err(|_| LinkFailure::refused("the token has characters that no HTTP header may have"))?;
         value.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, value);
     }
     if connector.is_none() && request.uri().scheme_str() == Some("wss") {
-        *connector = Some(tls::connector(config.ca_file.clone()).await.map_err(Failure::passing)?);
+        *connector = Some(tls::connector(config.ca_file.clone()).await.map_err(LinkFailure::passing)?);
     }
     // The default buffers of 128 KiB are for servers; the protocol's messages are small.
     let sizes = WebSocketConfig::default()
@@ -216,15 +216,15 @@ async fn attempt(config: &CloudConfig, connector: &mut Option<Connector>) -> Res
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(response)) => Err(match response.status() {
             StatusCode::UNAUTHORIZED => {
-                Failure::refused("401: the cloud does not know the token; is it set and valid?")
+                LinkFailure::refused("401: the cloud does not know the token; is it set and valid?")
             }
             StatusCode::FORBIDDEN => {
-                Failure::refused("403: the cloud knows the token but does not let these glasses in")
+                LinkFailure::refused("403: the cloud knows the token but does not let these glasses in")
             }
-            status => Failure::passing(format!("the cloud answers {status}")),
+            status => LinkFailure::passing(format!("the cloud answers {status}")),
         }),
-        Err(Error::Url(_)) => Err(Failure::refused(UNUSABLE)),
-        Err(error) => Err(Failure::passing(error.to_string())),
+        Err(Error::Url(_)) => Err(LinkFailure::refused(UNUSABLE)),
+        Err(error) => Err(LinkFailure::passing(error.to_string())),
     }
 }
 

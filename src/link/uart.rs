@@ -72,10 +72,10 @@ pub async fn run(
     outgoing: mpsc::Receiver<Outgoing>,
     shutdown: watch::Receiver<bool>,
 ) {
-    Link { config, timing: TIMING, events, outgoing, shutdown, sequence: 0 }.run().await;
+    SerialLink { config, timing: TIMING, events, outgoing, shutdown, sequence: 0 }.run().await;
 }
 
-struct Link {
+struct SerialLink {
     config: UartConfig,
     timing: Timing,
     events: mpsc::Sender<LinkEvent>,
@@ -91,7 +91,7 @@ enum Ended {
     Lost(String),
 }
 
-impl Link {
+impl SerialLink {
     async fn run(mut self) {
         let device = self.config.device.display().to_string();
         let mut backoff = Backoff::new(self.timing.retry_first, self.timing.retry_most);

@@ -14,7 +14,7 @@ use super::rules::Rules;
 use super::track::Track;
 use super::{dash, hls};
 use crate::broadcast::{AudioFormat, Frame, Media, VideoFormat};
-use crate::fuzz::Input;
+use crate::fuzz_input::Input;
 
 const HIGH: &[u8] =
     b"\x01\x64\0\x1f\xff\xe1\0\x1c\x67\x64\0\x1f\xac\xd9\x40\x50\x05\xbb\x01\x6a\x02\x02\x02\x80\0\0\x03\0\x80\0\0\

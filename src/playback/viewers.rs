@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use axum::extract::ConnectInfo;
 use axum::http::{Extensions, HeaderMap, header};
+
+use crate::client_address::forwarded_for;
 
 /// More are not told apart.
 const MOST: usize = 100_000;
@@ -55,11 +57,6 @@ pub fn client(headers: &HeaderMap, extensions: &Extensions, behind_proxy: bool) 
     told.or(peer).hash(&mut hasher);
     headers.get(header::USER_AGENT).map(header::HeaderValue::as_bytes).hash(&mut hasher);
     hasher.finish()
-}
-
-fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
-    let value = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
-    value.rsplit(',').next()?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ const HISTORY: usize = 256;
 
 /// One look at the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct TcpSample {
     /// Bytes that the peer acked since the connection began (`tcpi_bytes_acked`).
     pub acked: u64,
     /// Bytes given to the kernel and not acked, sent or not (`SIOCOUTQ`).
@@ -40,8 +40,7 @@ pub struct Sample {
 #[derive(Debug)]
 pub struct StallDetector {
     window_is_end_to_end: bool,
-    first_acked: Option<u64>,
-    last: Option<(Time, Sample)>,
+    last: Option<(Time, TcpSample)>,
     /// Last ACK of new bytes.
     acked_at: Time,
     /// Last ACK of new bytes, or the last time that none were owed.
@@ -64,7 +63,6 @@ impl StallDetector {
     pub fn new(now: Time, window_is_end_to_end: bool) -> Self {
         Self {
             window_is_end_to_end,
-            first_acked: None,
             last: None,
             acked_at: now,
             nothing_owed_at: now,
@@ -78,8 +76,7 @@ impl StallDetector {
 
     /// The verdict on the connection with one more sample; repeated while it holds. `NetworkStalled`: bytes are owed
     /// and none was acked for 2.5 s. `ServerFrozen`: for 2 s the process did not read what arrived.
-    pub fn sample(&mut self, now: Time, sample: Sample) -> Option<Cause> {
-        self.first_acked.get_or_insert(sample.acked);
+    pub fn sample(&mut self, now: Time, sample: TcpSample) -> Option<Cause> {
         let previous = self.last.replace((now, sample));
         match previous {
             Some((then, before)) if now.saturating_sub(then) < LULL && sample.acked >= before.acked => {
@@ -98,15 +95,7 @@ impl StallDetector {
         }
     }
 
-    /// Bytes that the peer acked since the first sample.
-    pub fn bytes_acked_since_start(&self) -> u64 {
-        match (self.first_acked, self.last) {
-            (Some(first), Some((_, last))) => last.acked.saturating_sub(first),
-            _ => 0,
-        }
-    }
-
-    fn observe(&mut self, now: Time, before: Sample, sample: Sample) {
+    fn observe(&mut self, now: Time, before: TcpSample, sample: TcpSample) {
         let acked = sample.acked - before.acked;
         if acked > 0 {
             self.acked_at = now;
@@ -126,7 +115,7 @@ impl StallDetector {
         }
     }
 
-    fn remember(&mut self, now: Time, sample: Sample) {
+    fn remember(&mut self, now: Time, sample: TcpSample) {
         self.window_bits |= sample.window;
         while self.maxima.back().is_some_and(|&(_, window)| window <= sample.window) {
             self.maxima.pop_back();
@@ -148,7 +137,7 @@ impl StallDetector {
         self.maxima.front().map_or(0, |&(_, window)| window)
     }
 
-    fn verdict(&self, now: Time, sample: Sample) -> Option<Cause> {
+    fn verdict(&self, now: Time, sample: TcpSample) -> Option<Cause> {
         let owed = sample.outstanding > 0;
         // Far below what it was: little more than nothing fits any more.
         let shut = self.window_is_end_to_end && sample.window <= self.maximum() / 8;

@@ -15,6 +15,7 @@ mod secret;
 mod settings;
 mod state;
 mod stream_url;
+mod url_parts;
 
 pub use cause::Cause;
 pub use command::{Command, CommandError, Dialect, Incoming, StartStream};
@@ -22,4 +23,5 @@ pub use redact::redact_urls;
 pub use secret::Secret;
 pub use settings::{AudioSettings, SettingsError, VideoSettings};
 pub use state::*;
-pub use stream_url::{StreamUrl, UrlError};
+pub use stream_url::StreamUrl;
+pub use url_parts::UrlError;

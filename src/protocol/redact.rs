@@ -2,10 +2,8 @@
 
 use std::ops::Range;
 
-use super::stream_url::{StreamUrl, scheme, split_port};
-
-/// What stands in place of a secret.
-pub(super) const HIDDEN: &str = "***";
+use super::stream_url::StreamUrl;
+use super::url_parts::{HIDDEN, percent_decode, scheme, split_port};
 
 /// A text with the secrets of every `rtmp://` and `rtmps://` URL in it hidden.
 ///
@@ -23,6 +21,14 @@ pub fn redact_urls(text: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+impl StreamUrl {
+    /// A text from elsewhere (`GStreamer` prints locations) without this URL's secrets, also where they are
+    /// percent-encoded or decoded, and without any other RTMP URL's.
+    pub fn redact(&self, text: &str) -> String {
+        blot(&redact_urls(&text.replace(self.expose(), &self.to_string())), &self.secrets())
+    }
 }
 
 fn find_url(text: &str) -> Option<usize> {
@@ -61,7 +67,7 @@ fn show(word: &str) -> String {
 }
 
 /// The text with every secret replaced, until none is left: what remains around a replacement may spell another.
-pub(super) fn blot(text: &str, secrets: &[&str]) -> String {
+fn blot(text: &str, secrets: &[&str]) -> String {
     // A secret of asterisks alone cannot be told from its replacement. Every other one takes something that is not an
     // asterisk away with it, and so the loop ends.
     let blank = |secret: &[u8]| secret.iter().all(|&b| b == b'*');
@@ -99,33 +105,15 @@ pub(super) fn blot(text: &str, secrets: &[&str]) -> String {
     }
 }
 
-/// The bytes of a text with `%XX` resolved, and for each the offset in the text where it began, and the text's length.
-pub(super) fn percent_decode(text: &str) -> (Vec<u8>, Vec<usize>) {
-    let hex = |byte: u8| char::from(byte).to_digit(16);
-    let source = text.as_bytes();
-    let (mut bytes, mut offsets) = (Vec::with_capacity(source.len()), Vec::with_capacity(source.len() + 1));
-    let mut at = 0;
-    while at < source.len() {
-        offsets.push(at);
-        match source[at..] {
-            [b'%', high, low, ..] if hex(high).is_some() && hex(low).is_some() => {
-                bytes.push((hex(high).unwrap_or(0) * 16 + hex(low).unwrap_or(0)) as u8);
-                at += 3;
-            }
-            [byte, ..] => {
-                bytes.push(byte);
-                at += 1;
-            }
-            [] => break,
-        }
-    }
-    offsets.push(source.len());
-    (bytes, offsets)
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn url(text: &str) -> StreamUrl {
+        StreamUrl::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
 
     #[test]
     fn urls_in_text_lose_their_secrets() {
@@ -164,5 +152,71 @@ mod tests {
         }
         assert_eq!(blot("a ** b", &["*", "%2a"]), "a ** b");
         assert_eq!(blot("one two three", &["two", "o thr"]), "one ***ee");
+    }
+
+    #[test]
+    fn redacts_what_gstreamer_prints() {
+        let url = url("rtmp://bob:pa%24s@h/app/s3cr%65t?token=tok%2Fen1&a=b");
+        for (said, shown) in [
+            (
+                "Failed to open 'rtmp://bob:pa%24s@h/app/s3cr%65t?token=tok%2Fen1&a=b'.",
+                "Failed to open 'rtmp://h/app/***'.",
+            ),
+            ("publish of s3cret rejected", "publish of *** rejected"),
+            ("publish of s3cr%65t?token=tok/en1&a=b rejected", "publish of ***?*** rejected"),
+            ("token tok%2fen1, pa$s, pa%24s", "token ***, ***, ***"),
+            ("relay to rtmp://other:1936/x/y failed", "relay to rtmp://other:1936/x/*** failed"),
+            ("Connection refused by h", "Connection refused by h"),
+        ] {
+            assert_eq!(url.redact(said), shown);
+        }
+    }
+
+    /// A URL's part: what can stand in it unencoded, and some that must not end it.
+    fn part() -> impl Strategy<Value = String> {
+        "[a-zA-Z0-9%@&=+*.~é|'\"<>,;!$()-]{5,40}"
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".*", word in "[rtmps:/@?#\\[\\]a0é%*.]{0,40}") {
+            for text in [text, format!("rtmp://{word}"), word] {
+                if let Ok(url) = StreamUrl::parse(&text) {
+                    url.redact(&text);
+                    let _ = (url.expose_user(), url.host(), url.expose_app(), url.expose_stream());
+                }
+                redact_urls(&text);
+            }
+        }
+
+        #[test]
+        fn nothing_printed_holds_a_secret(
+            (user, password, key, query) in (part(), part(), part(), part()),
+            (before, after) in (".{0,20}", ".{0,20}"),
+        ) {
+            let text = format!("rtmp://{user}:{password}@ho.st:9/ap/{key}?{query}");
+            let url = url(&text);
+            prop_assert_eq!(url.expose(), &text);
+            prop_assert_eq!(url.host(), "ho.st");
+            prop_assert_eq!(url.expose_stream(), format!("{key}?{query}"));
+            let printed = [
+                url.to_string(),
+                format!("{url:?}"),
+                serde_json::to_string(&url).unwrap(),
+                redact_urls(&format!("{before} {text} {after}")),
+                url.redact(&format!("{before}{text}{after}")),
+                url.redact(&format!("{before}{password}{user}{key}{after}{query}")),
+            ];
+            for secret in [&user, &password, &key, &query] {
+                let asterisks = secret.bytes().all(|b| b == b'*');
+                prop_assume!(!asterisks && ![&before, &after].iter().any(|t| t.contains(secret.as_str())));
+                for printed in &printed {
+                    prop_assert!(!printed.contains(secret.as_str()), "{secret} in {printed}");
+                }
+                let encoded = secret.bytes().fold(String::new(), |text, b| format!("{text}%{b:02x}"));
+                let shown = url.redact(&format!("{before}{encoded}{after}"));
+                prop_assert!(secret.contains('%') || !shown.contains(&encoded), "{secret} as {shown}");
+            }
+        }
     }
 }

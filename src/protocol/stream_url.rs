@@ -6,57 +6,18 @@
 //! last slash of all, even of the query, and its host at the first `@` (measured, 1.22): give it the parts.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Cause;
-use super::redact::{HIDDEN, blot, percent_decode, redact_urls};
+use super::url_parts::{HIDDEN, MAX_BYTES, UrlError, percent_decode, scheme, split_port};
 
-/// The longest URL taken, in bytes.
-const MAX_BYTES: usize = 2048;
 /// What a URL publishes to that names an application only (`MentraOS` appends the same). Known to all, so no secret where it
 /// is spelled out either: a URL that was completed is passed on.
 const DEFAULT_STREAM: &str = "/stream";
 /// A part of a query or a user name shorter than this is not blotted out on its own: it would hit ordinary words.
 const MIN_PART: usize = 4;
-
-/// Why a text is not a URL that can be streamed to. No message contains any of the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
-    /// Not `rtmp://` or `rtmps://`.
-    #[error("the URL must begin with rtmp:// or rtmps://")]
-    Scheme,
-    /// No host.
-    #[error("the URL names no host")]
-    EmptyHost,
-    /// A host that can be neither a name nor an address.
-    #[error("the URL's host is neither a name nor an address")]
-    BadHost,
-    /// Not a port from 1 to 65535.
-    #[error("the URL's port is not a number from 1 to 65535")]
-    BadPort,
-    /// Nothing after the host.
-    #[error("the URL names no application or stream")]
-    EmptyPath,
-    /// An `@` before the last path segment: most likely a password with a `/` in it, which would be shown.
-    #[error("the URL has an @ in its path; write a / in the password as %2F")]
-    AtInPath,
-    /// White space or control characters.
-    #[error("the URL contains white space or control characters")]
-    Characters,
-    /// Over 2048 bytes.
-    #[error("the URL is longer than {MAX_BYTES} bytes")]
-    TooLong,
-}
-
-impl UrlError {
-    /// What a phone can act on.
-    pub fn cause(self) -> Cause {
-        Cause::InvalidUrl
-    }
-}
 
 /// Where to publish: `rtmp[s]://[user:password@]host[:port]/app[/…]/key[?query]`.
 ///
@@ -170,12 +131,6 @@ impl StreamUrl {
         (!user.is_empty()).then(|| (decode(name), decode(password)))
     }
 
-    /// A text from elsewhere (`GStreamer` prints locations) without this URL's secrets, also where they are
-    /// percent-encoded or decoded, and without any other RTMP URL's.
-    pub fn redact(&self, text: &str) -> String {
-        blot(&redact_urls(&text.replace(&self.text, &self.to_string())), &self.secrets())
-    }
-
     /// The URL names a key; otherwise it was completed with a public one.
     pub(super) fn has_key(&self) -> bool {
         self.keyed
@@ -188,7 +143,7 @@ impl StreamUrl {
     }
 
     /// What must not be shown; no item is empty.
-    fn secrets(&self) -> Vec<&str> {
+    pub(super) fn secrets(&self) -> Vec<&str> {
         let user = &self.text[self.user.clone()];
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
         let stream = self.expose_stream();
@@ -240,51 +195,10 @@ impl<'de> Deserialize<'de> for StreamUrl {
     }
 }
 
-/// Whether a text begins like an RTMPS (or else an RTMP) URL, and how long that beginning is.
-pub(super) fn scheme(text: &str) -> Option<(bool, usize)> {
-    [("rtmp://", false), ("rtmps://", true)].into_iter().find_map(|(prefix, tls)| {
-        let begins = text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-        begins.then_some((tls, prefix.len()))
-    })
-}
-
-/// Where in `host[:port]` the host is, and the port if there is one.
-pub(super) fn split_port(text: &str) -> Result<(Range<usize>, Option<u16>), UrlError> {
-    let (host, after) = if text.starts_with('[') {
-        let end = text.find(']').ok_or(UrlError::BadHost)?;
-        let (address, zone) = text[1..end].split_once('%').unwrap_or((&text[1..end], ""));
-        if address.parse::<Ipv6Addr>().is_err() || !zone.chars().all(|c| c.is_ascii_alphanumeric()) {
-            return Err(UrlError::BadHost);
-        }
-        (1..end, end + 1)
-    } else {
-        let end = text.find(':').unwrap_or(text.len());
-        if end == 0 {
-            return Err(UrlError::EmptyHost);
-        }
-        if !text[..end].chars().all(|c| c.is_alphanumeric() || "-._".contains(c)) {
-            return Err(UrlError::BadHost);
-        }
-        (0..end, end)
-    };
-    let port = match &text[after..] {
-        "" => None,
-        port => Some(port.strip_prefix(':').and_then(parse_port).ok_or(UrlError::BadPort)?),
-    };
-    Ok((host, port))
-}
-
-fn parse_port(text: &str) -> Option<u16> {
-    // `u16::from_str` would also take a sign.
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|&port| digits && port != 0)
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+    use crate::protocol::Cause;
 
     fn url(text: &str) -> StreamUrl {
         StreamUrl::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
@@ -398,71 +312,5 @@ mod tests {
         assert_eq!(serde_json::to_value(&url).unwrap(), "rtmp://h/app/***");
         let error = serde_json::from_str::<StreamUrl>(r#""rtmp://h:x/app/s3cret""#).unwrap_err();
         assert!(!error.to_string().contains("s3cret"), "{error}");
-    }
-
-    #[test]
-    fn redacts_what_gstreamer_prints() {
-        let url = url("rtmp://bob:pa%24s@h/app/s3cr%65t?token=tok%2Fen1&a=b");
-        for (said, shown) in [
-            (
-                "Failed to open 'rtmp://bob:pa%24s@h/app/s3cr%65t?token=tok%2Fen1&a=b'.",
-                "Failed to open 'rtmp://h/app/***'.",
-            ),
-            ("publish of s3cret rejected", "publish of *** rejected"),
-            ("publish of s3cr%65t?token=tok/en1&a=b rejected", "publish of ***?*** rejected"),
-            ("token tok%2fen1, pa$s, pa%24s", "token ***, ***, ***"),
-            ("relay to rtmp://other:1936/x/y failed", "relay to rtmp://other:1936/x/*** failed"),
-            ("Connection refused by h", "Connection refused by h"),
-        ] {
-            assert_eq!(url.redact(said), shown);
-        }
-    }
-
-    /// A URL's part: what can stand in it unencoded, and some that must not end it.
-    fn part() -> impl Strategy<Value = String> {
-        "[a-zA-Z0-9%@&=+*.~é|'\"<>,;!$()-]{5,40}"
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_panics(text in ".*", word in "[rtmps:/@?#\\[\\]a0é%*.]{0,40}") {
-            for text in [text, format!("rtmp://{word}"), word] {
-                if let Ok(url) = StreamUrl::parse(&text) {
-                    url.redact(&text);
-                    let _ = (url.expose_user(), url.host(), url.expose_app(), url.expose_stream());
-                }
-                redact_urls(&text);
-            }
-        }
-
-        #[test]
-        fn nothing_printed_holds_a_secret(
-            (user, password, key, query) in (part(), part(), part(), part()),
-            (before, after) in (".{0,20}", ".{0,20}"),
-        ) {
-            let text = format!("rtmp://{user}:{password}@ho.st:9/ap/{key}?{query}");
-            let url = url(&text);
-            prop_assert_eq!(url.expose(), &text);
-            prop_assert_eq!(url.host(), "ho.st");
-            prop_assert_eq!(url.expose_stream(), format!("{key}?{query}"));
-            let printed = [
-                url.to_string(),
-                format!("{url:?}"),
-                serde_json::to_string(&url).unwrap(),
-                redact_urls(&format!("{before} {text} {after}")),
-                url.redact(&format!("{before}{text}{after}")),
-                url.redact(&format!("{before}{password}{user}{key}{after}{query}")),
-            ];
-            for secret in [&user, &password, &key, &query] {
-                let asterisks = secret.bytes().all(|b| b == b'*');
-                prop_assume!(!asterisks && ![&before, &after].iter().any(|t| t.contains(secret.as_str())));
-                for printed in &printed {
-                    prop_assert!(!printed.contains(secret.as_str()), "{secret} in {printed}");
-                }
-                let encoded = secret.bytes().fold(String::new(), |text, b| format!("{text}%{b:02x}"));
-                let shown = url.redact(&format!("{before}{encoded}{after}"));
-                prop_assert!(secret.contains('%') || !shown.contains(&encoded), "{secret} as {shown}");
-            }
-        }
     }
 }

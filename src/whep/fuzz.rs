@@ -9,7 +9,7 @@ use super::answer::{Agreed, Refused, Template};
 use super::outbox::Outbox;
 use super::session::Session;
 use super::stun;
-use crate::fuzz::Input;
+use crate::fuzz_input::Input;
 
 fn template() -> &'static Template {
     static TEMPLATE: LazyLock<Template> =

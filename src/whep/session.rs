@@ -28,7 +28,7 @@ const BURST: usize = 20;
 const PACE: Duration = Duration::from_millis(4);
 
 /// More than that waiting means that the stream outruns the pace; go on at a key frame.
-const QUEUE_LIMIT: usize = 8000;
+const MAX_QUEUED_PACKETS: usize = 8000;
 
 /// Between pictures that are sent only so that later ones can be decoded.
 const PRESSED: Duration = Duration::from_millis(1);
@@ -157,7 +157,7 @@ impl Session {
         if !self.is_connected() || (self.waits_for_key && !picture.key) {
             return;
         }
-        if self.queued_packets > QUEUE_LIMIT {
+        if self.queued_packets > MAX_QUEUED_PACKETS {
             self.skip_to_key();
             return;
         }

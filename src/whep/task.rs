@@ -34,7 +34,7 @@ const REPLAY_TIME: Duration = Duration::from_secs(10);
 const ADDRESSES: usize = 8;
 
 /// For all goodbyes at the end.
-const FAREWELL_LIMIT: Duration = Duration::from_millis(500);
+const GOODBYES_LIMIT: Duration = Duration::from_millis(500);
 
 /// Larger than any UDP datagram over Ethernet; what is longer is cut, and then not understood.
 const DATAGRAM: usize = 2048;
@@ -117,7 +117,7 @@ pub async fn run(inputs: Inputs, limit: usize) {
         out.flush(&socket).await;
     }
     task.part(&mut out);
-    let _ = tokio::time::timeout(FAREWELL_LIMIT, out.flush(&socket)).await; // who missed it times out
+    let _ = tokio::time::timeout(GOODBYES_LIMIT, out.flush(&socket)).await; // who missed it times out
     task.tasks.shutdown().await;
 }
 

@@ -618,7 +618,7 @@ async fn a_person_lets_apps_and_glasses_in_and_takes_that_back() {
     let (status, key, _) = ctl("app add org.mine --webhook-url http://127.0.0.1:9/webhook").await;
     assert_eq!((status, key.trim().len()), (0, 64));
     let accounts = scene.registry.accounts();
-    assert!(accounts.app_with_key("org.mine", key.trim()).is_some_and(lenscast::cloud::registry::App::may_stream));
+    assert!(accounts.app_with_key("org.mine", key.trim()).is_some_and(lenscast::cloud::accounts::App::may_stream));
     let (_, json, _) = ctl("app list --json").await;
     let apps: Value = serde_json::from_str(&json).unwrap();
     assert!(

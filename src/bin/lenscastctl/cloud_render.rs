@@ -1,7 +1,7 @@
 //! The cloud's answers in words. Pure.
 
+use lenscast::cloud::accounts::Origin;
 use lenscast::cloud::control::{AppInfo, DeviceInfo, Event, StreamInfo};
-use lenscast::cloud::registry::Origin;
 use lenscast::protocol::StreamKind;
 
 use crate::text::{Row, Tone, clean};
@@ -128,8 +128,8 @@ fn origin(origin: Origin) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use lenscast::cloud::accounts::Permission;
     use lenscast::cloud::control::{OutputInfo, SessionInfo, Streams};
-    use lenscast::cloud::registry::Permission;
 
     use super::*;
 

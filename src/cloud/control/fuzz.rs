@@ -1,7 +1,7 @@
 //! Fuzz target (see [`crate::fuzz`]): a line of the cloud's control socket.
 
 use super::words::Request;
-use crate::fuzz::{SECRET, assert_hidden};
+use crate::fuzz_input::{SECRET, assert_hidden};
 
 /// What is read is read again as it was written, and nothing shown holds a key.
 pub fn request(data: &[u8]) {

@@ -268,7 +268,7 @@ fn apps(registry: &Registry, gateway: &Gateway) -> Vec<AppInfo> {
             .map(|(id, session)| SessionInfo { user: session.user.clone(), connected: gateway.has_session(id) })
             .collect()
     };
-    let info = |app: &super::registry::App| AppInfo {
+    let info = |app: &super::accounts::App| AppInfo {
         package: app.package.clone(),
         permissions: app.permissions.clone(),
         webhook_url: app.webhook_url.clone(),
@@ -279,7 +279,7 @@ fn apps(registry: &Registry, gateway: &Gateway) -> Vec<AppInfo> {
 }
 
 fn devices(registry: &Registry, gateway: &Gateway) -> Vec<DeviceInfo> {
-    let info = |device: &super::registry::Device| DeviceInfo {
+    let info = |device: &super::accounts::Device| DeviceInfo {
         name: device.name.clone(),
         user: device.user.clone(),
         origin: device.origin,

@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cloud::registry::{Origin, Permission};
+use crate::cloud::accounts::{Origin, Permission};
 use crate::protocol::StreamKind;
 
 /// What a client may ask.

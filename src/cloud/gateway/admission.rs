@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::client_address::neighbourhood;
+
 /// What an address that was quiet may spend at once.
 const FULL: f64 = 600.0;
 /// What it gets back per second.
@@ -58,7 +60,7 @@ impl Admission {
     }
 
     fn bucket(&mut self, from: IpAddr, now: Duration) -> &mut Bucket {
-        let from = prefix(from);
+        let from = neighbourhood(from);
         if self.buckets.len() >= ADDRESSES && !self.buckets.contains_key(&from) {
             // Not for each of a flood of addresses: it looks at all.
             if now >= self.next_sweep {
@@ -74,17 +76,6 @@ impl Admission {
         let bucket = self.buckets.entry(from).or_insert(Bucket { filled: FULL, at: now });
         *bucket = bucket.now(now);
         bucket
-    }
-}
-
-/// With IPv6 one subscriber has at least a /64, so that is what counts.
-fn prefix(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let bits = u128::from(address) >> 64 << 64;
-            IpAddr::V6(bits.into())
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -126,7 +117,6 @@ mod tests {
         let mut admission = Admission::default();
         let admitted = (0..5000u32).filter(|n| admission.connect(address(&format!("2001:db8::{n:x}")), START)).count();
         assert_eq!(admitted, 600);
-        assert_eq!(prefix(address("::ffff:192.0.2.1")), address("192.0.2.1"));
         for n in 0..100_000u32 {
             let _ = admission.connect(IpAddr::V4(n.into()), START);
         }

@@ -14,9 +14,10 @@ use tracing::{debug, info};
 
 use super::connection::{Connection, ordered, say_goodbye};
 use super::outgoing::{Farewell, Outgoing, code};
-use super::{DeviceMessage, Gateway, GatewayEvent, LinkKey, MAX_TEXT, Ticket, timestamp};
+use super::{DeviceMessage, Gateway, GatewayEvent, LinkKey, MAX_TEXT_FRAME, Ticket};
+use crate::cloud::accounts::Accounts;
 use crate::cloud::credential::KeyHash;
-use crate::cloud::registry::Accounts;
+use crate::cloud::timestamp;
 use crate::protocol::Secret;
 
 #[derive(Deserialize)]
@@ -84,8 +85,8 @@ pub(super) async fn connect(
         Err(response) => return *response,
     };
     upgrade
-        .max_message_size(MAX_TEXT)
-        .max_frame_size(MAX_TEXT)
+        .max_message_size(MAX_TEXT_FRAME)
+        .max_frame_size(MAX_TEXT_FRAME)
         .read_buffer_size(8 * 1024)
         .write_buffer_size(0)
         .on_upgrade(move |socket| serve(ticket, socket))
@@ -189,7 +190,8 @@ async fn reject(ticket: &Ticket, mut socket: WebSocket, rejection: &Rejection) {
     if guess {
         ticket.refused();
     }
-    let error = json!({"type": "tpa_connection_error", "code": code, "message": message, "timestamp": timestamp()});
+    let error =
+        json!({"type": "tpa_connection_error", "code": code, "message": message, "timestamp": timestamp::now()});
     let words = async {
         if socket.send(Message::text(error.to_string())).await.is_ok() {
             say_goodbye(&mut socket, close, message).await;
@@ -236,7 +238,7 @@ fn acknowledgement(session: &str) -> String {
             "power": {"hasExternalBattery": false},
             "hasWifi": true,
         },
-        "timestamp": timestamp(),
+        "timestamp": timestamp::now(),
     })
     .to_string()
 }

@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::outgoing::{Farewell, Next, Queue, code};
-use super::{DeviceMessage, GatewayEvent, MAX_TEXT, Timing};
-use crate::cloud::registry::Accounts;
+use super::{DeviceMessage, GatewayEvent, MAX_TEXT_FRAME, Timing};
+use crate::cloud::accounts::Accounts;
 
 /// Messages of one connection: so many per second on average, and a burst of two seconds. A faster peer is read more
 /// slowly, so that it cannot crowd the others out of the common queue.
@@ -57,7 +57,7 @@ impl Connection<'_> {
                     last_heard = Instant::now();
                     paid_at = paid_at.max(last_heard) + PER_MESSAGE;
                     let message = match received {
-                        Some(Ok(Message::Text(text))) if text.len() > MAX_TEXT => {
+                        Some(Ok(Message::Text(text))) if text.len() > MAX_TEXT_FRAME => {
                             return self.close(&Farewell::new(code::TOO_BIG, "message too long")).await;
                         }
                         Some(Ok(Message::Text(text))) => DeviceMessage::Text(text.as_str().to_owned()),

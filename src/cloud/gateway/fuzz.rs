@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::jwt;
-use crate::cloud::registry::valid_user;
+use crate::cloud::accounts::valid_user;
 use crate::protocol::Secret;
 
 /// The input as a token, which nobody signed; and its lines as header and claims of a token that is.

@@ -15,9 +15,10 @@ use tracing::info;
 
 use super::connection::Connection;
 use super::outgoing::{Farewell, Outgoing, code};
-use super::{Gateway, GatewayEvent, LinkKey, MAX_BINARY, Ticket, jwt, timestamp};
+use super::{Gateway, GatewayEvent, LinkKey, MAX_BINARY_FRAME, Ticket, jwt};
+use crate::cloud::accounts::Accounts;
 use crate::cloud::credential::KeyHash;
-use crate::cloud::registry::Accounts;
+use crate::cloud::timestamp;
 
 /// Glasses, or a phone, that were let in.
 struct Known {
@@ -42,13 +43,14 @@ pub(super) async fn connect(
         Err((code, message)) => {
             ticket.refused();
             info!(from = %ticket.from, code, "glasses not let in");
-            let error = json!({"type": "connection_error", "code": code, "message": message, "timestamp": timestamp()});
+            let error =
+                json!({"type": "connection_error", "code": code, "message": message, "timestamp": timestamp::now()});
             return (StatusCode::UNAUTHORIZED, Json(error)).into_response();
         }
     };
     upgrade
-        .max_message_size(MAX_BINARY)
-        .max_frame_size(MAX_BINARY)
+        .max_message_size(MAX_BINARY_FRAME)
+        .max_frame_size(MAX_BINARY_FRAME)
         .read_buffer_size(16 * 1024)
         .write_buffer_size(0)
         .on_upgrade(move |socket| serve(ticket, known, socket))
@@ -79,7 +81,7 @@ async fn serve(ticket: Ticket, known: Known, socket: WebSocket) {
     let connection = ticket.id;
     let (outgoing, queue) = Outgoing::pair();
     // Queued before anybody else can: it is the first that the glasses read.
-    let acknowledgement = json!({"type": "connection_ack", "sessionId": user, "timestamp": timestamp()});
+    let acknowledgement = json!({"type": "connection_ack", "sessionId": user, "timestamp": timestamp::now()});
     outgoing.send(acknowledgement.to_string());
     let link = LinkKey::Device(device.clone());
     ticket.enter(&link, &outgoing);

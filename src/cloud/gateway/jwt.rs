@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ring::hmac;
 use serde::Deserialize;
 
-use crate::cloud::registry::valid_user;
+use crate::cloud::accounts::valid_user;
 use crate::protocol::Secret;
 
 /// How far clocks may differ.

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -34,6 +34,7 @@ use tokio::time::{Instant, timeout};
 
 use super::config::Config;
 use super::registry::Registry;
+use crate::client_address::forwarded_for;
 use crate::protocol::Secret;
 
 use admission::Admission;
@@ -151,9 +152,9 @@ const TIMING: Timing = Timing {
 };
 
 /// The longest text of an app or glasses, bytes.
-const MAX_TEXT: usize = 64 * 1024;
+const MAX_TEXT_FRAME: usize = 64 * 1024;
 /// The longest photo of glasses, bytes.
-const MAX_BINARY: usize = 16 * 1024 * 1024;
+const MAX_BINARY_FRAME: usize = 16 * 1024 * 1024;
 /// Connections altogether, those without a proven name included.
 const MAX_CONNECTIONS: usize = 8192;
 
@@ -169,7 +170,7 @@ struct Shared {
     phone_secret: Option<Secret>,
     behind_proxy: bool,
     timing: Timing,
-    links: watch::Sender<BTreeMap<LinkKey, Link>>,
+    links: watch::Sender<BTreeMap<LinkKey, OpenLink>>,
     admission: Mutex<Admission>,
     epoch: Instant,
     last_connection: AtomicU64,
@@ -186,7 +187,7 @@ enum LinkKey {
     Device(String),
 }
 
-struct Link {
+struct OpenLink {
     connection: ConnectionId,
     outgoing: Outgoing,
 }
@@ -303,7 +304,7 @@ impl Ticket {
 
     /// Takes the place of the connection that was there under that name.
     fn enter(&self, key: &LinkKey, outgoing: &Outgoing) {
-        let link = Link { connection: self.id, outgoing: outgoing.clone() };
+        let link = OpenLink { connection: self.id, outgoing: outgoing.clone() };
         let mut before = None;
         self.gateway.shared.links.send_modify(|links| before = links.insert(key.clone(), link));
         if let Some(before) = before {
@@ -329,14 +330,10 @@ impl Drop for Ticket {
     }
 }
 
-/// Where a request comes from. A proxy appends to `X-Forwarded-For` what it saw, so its last part cannot be forged.
+/// Where a request comes from.
 fn address_of(headers: &HeaderMap, peer: Option<SocketAddr>, behind_proxy: bool) -> IpAddr {
-    let forwarded = || {
-        let last = headers.get_all("x-forwarded-for").iter().next_back()?;
-        last.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
-    };
     let direct = peer.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
-    if behind_proxy { forwarded().unwrap_or(direct) } else { direct }
+    if behind_proxy { forwarded_for(headers).unwrap_or(direct) } else { direct }
 }
 
 fn busy(status: StatusCode, reason: &str) -> Response {
@@ -353,9 +350,4 @@ async fn permissions(State(gateway): State<Gateway>, Path(package): Path<String>
         }
         None => (StatusCode::NOT_FOUND, Json(json!({"error": "no such app"}))).into_response(),
     }
-}
-
-/// Now, as the wire wants it.
-fn timestamp() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::debug;
 
-use super::{Link, LinkEvent, Outgoing, Socket};
+use super::{CloudLink, LinkEvent, Outgoing, Socket};
 use crate::link::standby::ordered;
 
 /// How a session ended.
@@ -18,7 +18,7 @@ pub(super) enum Ended {
     Lost(String),
 }
 
-impl Link {
+impl CloudLink {
     pub(super) async fn session(&mut self, mut socket: Socket) -> Ended {
         // A message for which the events have no room yet. Until it is gone nothing more is read, but sending goes on.
         let mut undelivered: Option<String> = None;

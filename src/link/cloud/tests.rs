@@ -37,7 +37,8 @@ impl Glasses {
         let (to_device, events) = mpsc::channel(1);
         let (outgoing, to_send) = mpsc::channel(8);
         let (shutdown, ordered) = watch::channel(false);
-        let link = Link { config, timing, events: to_device, outgoing: to_send, shutdown: ordered, connector: None };
+        let link =
+            CloudLink { config, timing, events: to_device, outgoing: to_send, shutdown: ordered, connector: None };
         Self { events, outgoing, shutdown, ran: tokio::spawn(link.run()) }
     }
 

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{ControlEvent, LIMITS, Shared, connection};
-use crate::fuzz::Input;
+use crate::fuzz_input::Input;
 use crate::protocol::DaemonState;
 use crate::protocol::control::{Answer, MAX_REQUEST_LINE, Request};
 

@@ -86,7 +86,7 @@ impl Glasses {
         let (to_device, events) = mpsc::channel(1);
         let (outgoing, to_send) = mpsc::channel(8);
         let (shutdown, ordered) = watch::channel(false);
-        let link = Link { config, timing, events: to_device, outgoing: to_send, shutdown: ordered, sequence: 0 };
+        let link = SerialLink { config, timing, events: to_device, outgoing: to_send, shutdown: ordered, sequence: 0 };
         Self { events, outgoing, shutdown, ran: tokio::spawn(link.run()) }
     }
 

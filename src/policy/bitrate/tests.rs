@@ -12,7 +12,7 @@ fn settings() -> Settings {
 }
 
 /// A link with one queue, fed by an encoder that obeys at once.
-struct Link {
+struct SimulatedLink {
     rule: Follow,
     now: Time,
     /// Bit/s.
@@ -25,7 +25,7 @@ struct Link {
     delivered: f64,
 }
 
-impl Link {
+impl SimulatedLink {
     fn new(capacity: f64) -> Self {
         let mut rule = Follow::new(&settings());
         let now = Duration::from_secs(50);
@@ -66,7 +66,7 @@ impl Link {
 
 #[test]
 fn a_link_with_room_is_left_alone() {
-    let mut link = Link::new(5e6);
+    let mut link = SimulatedLink::new(5e6);
     for _ in 0..600 {
         assert_eq!(link.step(), Decision { bitrate: WANTED, pictures: Pictures::All });
     }
@@ -74,7 +74,7 @@ fn a_link_with_room_is_left_alone() {
 
 #[test]
 fn it_falls_within_a_second_and_is_back_within_ten() {
-    let mut link = Link::new(2.2e6);
+    let mut link = SimulatedLink::new(2.2e6);
     link.run(20);
     link.capacity = 0.6e6;
     link.run(1);
@@ -93,7 +93,7 @@ fn it_falls_within_a_second_and_is_back_within_ten() {
 
 #[test]
 fn the_kernel_holds_what_keeps_the_link_busy_and_more_when_nothing_arrives() {
-    let mut link = Link::new(5e6);
+    let mut link = SimulatedLink::new(5e6);
     link.run(5);
     // Two round trips and a tenth of a second of 2 Mbit/s and of 80 messages.
     let before = link.rule.send_buffer().expect("the link is known");
@@ -114,7 +114,7 @@ fn the_kernel_holds_what_keeps_the_link_busy_and_more_when_nothing_arrives() {
 
 #[test]
 fn a_still_scene_takes_nothing_away_and_proves_nothing() {
-    let mut link = Link::new(1e6);
+    let mut link = SimulatedLink::new(1e6);
     let before = link.run(30).bitrate;
     link.scene = 50e3;
     let after = link.run(60).bitrate;
@@ -127,7 +127,7 @@ fn a_still_scene_takes_nothing_away_and_proves_nothing() {
 
 #[test]
 fn the_connection_after_a_black_hole_begins_where_the_one_before_usually_was() {
-    let mut link = Link::new(1e6);
+    let mut link = SimulatedLink::new(1e6);
     let before = link.run(60).bitrate;
     link.capacity = 0.0;
     assert_eq!(link.run(3).bitrate, 24_000);
@@ -142,7 +142,7 @@ fn the_connection_after_a_black_hole_begins_where_the_one_before_usually_was() {
 
 #[test]
 fn an_outage_ends_in_key_frames_and_is_forgotten_soon() {
-    let mut link = Link::new(4e6);
+    let mut link = SimulatedLink::new(4e6);
     link.run(10);
     link.capacity = 1.0;
     assert_eq!(link.run(4).pictures, Pictures::KeyFrames);
@@ -154,7 +154,7 @@ fn an_outage_ends_in_key_frames_and_is_forgotten_soon() {
 
 #[test]
 fn below_the_floor_pictures_are_left_out() {
-    let mut link = Link::new(90e3);
+    let mut link = SimulatedLink::new(90e3);
     link.run(60);
     let pictures: Vec<Pictures> = (0..300).map(|_| link.step().pictures).collect();
     assert!(pictures.iter().all(|pictures| *pictures != Pictures::All), "{pictures:?}");
@@ -163,7 +163,7 @@ fn below_the_floor_pictures_are_left_out() {
 
 #[test]
 fn an_encoder_that_cannot_go_lower_gets_fewer_pictures() {
-    let mut link = Link::new(500e3);
+    let mut link = SimulatedLink::new(500e3);
     link.coarsest = 800e3 / 30.0;
     link.run(30);
     let decision = link.run(10);
@@ -181,12 +181,12 @@ fn a_new_limit_holds_at_once() {
 
 #[test]
 fn what_is_known_of_the_network_is_where_it_begins() {
-    let mut link = Link::new(1e6);
+    let mut link = SimulatedLink::new(1e6);
     assert_eq!(link.rule.carries(), None);
     link.run(60);
     let known = link.rule.carries().expect("it was too little");
     assert!((700_000..1_050_000).contains(&known), "{known}");
-    let mut again = Link::new(1e6);
+    let mut again = SimulatedLink::new(1e6);
     again.rule.on(Event::Known(known), again.now);
     assert_eq!(again.rule.decision().bitrate, known / 50_000 * 50_000);
     for _ in 0..20 {

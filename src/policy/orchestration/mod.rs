@@ -16,6 +16,7 @@ mod owed;
 mod request;
 mod status;
 mod stream;
+mod told;
 
 use std::collections::BTreeMap;
 use std::mem;

@@ -1,8 +1,8 @@
 //! What follows from a stream's facts for those who take part in it or ask for it.
 
 use super::stream::{Final, Kind, Participant, Stream};
+use super::told::Status;
 use super::{Action, Settings};
-use crate::protocol::Dialect;
 use crate::protocol::app::{
     CheckedStream, ManagedRequest, ManagedStatus, ManagedWord, Output, ShownUrl, UnmanagedStatus, ViewerUrls,
 };
@@ -21,36 +21,6 @@ pub struct Overview {
     pub apps: Vec<String>,
     /// Restream destinations, without their keys.
     pub outputs: Vec<Output>,
-}
-
-/// A status on its way to an app.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Status {
-    Managed(ManagedStatus),
-    Unmanaged(UnmanagedStatus),
-}
-
-impl Status {
-    pub(super) fn addressed(self, app: String) -> Action {
-        match self {
-            Self::Managed(status) => Action::Managed { app, status },
-            Self::Unmanaged(status) => Action::Unmanaged { app, status },
-        }
-    }
-}
-
-impl ManagedStatus {
-    /// A status without URLs and outputs.
-    pub(super) fn plain(word: ManagedWord, stream_id: Option<String>, message: Option<String>) -> Self {
-        Self { word, stream_id, urls: None, message, outputs: Vec::new() }
-    }
-}
-
-impl UnmanagedStatus {
-    /// A status that is only a word.
-    pub(super) fn plain(dialect: Dialect, word: &'static str, stream_id: Option<String>, app: &str) -> Self {
-        Self { dialect, word, stream_id, app: app.to_owned(), details: None, cause: None, stats: None }
-    }
 }
 
 impl Stream {

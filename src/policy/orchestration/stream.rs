@@ -1,6 +1,6 @@
 //! One stream: the facts about it, and when something is due.
 
-use super::status::Status;
+use super::told::Status;
 use super::{MANAGED_APP, Time, Timing};
 use crate::protocol::app::{ManagedRequest, ManagedWord, Output, UnmanagedRequest};
 use crate::protocol::glasses::{GlassesCommand, GlassesState, GlassesStatus};

@@ -14,20 +14,20 @@ fn ms(ms: u64) -> Time {
 }
 
 /// The first verdict of a detector on a trace.
-fn first(trace: impl IntoIterator<Item = (Time, Sample)>) -> Option<(Time, Cause)> {
+fn first(trace: impl IntoIterator<Item = (Time, TcpSample)>) -> Option<(Time, Cause)> {
     first_behind(trace, true)
 }
 
-fn first_behind(trace: impl IntoIterator<Item = (Time, Sample)>, end_to_end: bool) -> Option<(Time, Cause)> {
+fn first_behind(trace: impl IntoIterator<Item = (Time, TcpSample)>, end_to_end: bool) -> Option<(Time, Cause)> {
     let mut detector = StallDetector::new(Time::ZERO, end_to_end);
     trace.into_iter().find_map(|(now, sample)| detector.sample(now, sample).map(|cause| (now, cause)))
 }
 
-fn recorded(text: &str) -> Vec<(Time, Sample)> {
+fn recorded(text: &str) -> Vec<(Time, TcpSample)> {
     text.lines()
         .map(|line| {
             let n: Vec<u64> = line.split(' ').map(|field| field.parse().unwrap()).collect();
-            (ms(n[0]), Sample { acked: n[1], outstanding: n[2], window: u32::try_from(n[3]).unwrap() })
+            (ms(n[0]), TcpSample { acked: n[1], outstanding: n[2], window: u32::try_from(n[3]).unwrap() })
         })
         .collect()
 }
@@ -43,7 +43,7 @@ struct Model {
 }
 
 impl Model {
-    fn run(&self, seconds: u64, read: impl Fn(u64) -> u64, wire: impl Fn(u64) -> bool) -> Vec<(Time, Sample)> {
+    fn run(&self, seconds: u64, read: impl Fn(u64) -> u64, wire: impl Fn(u64) -> bool) -> Vec<(Time, TcpSample)> {
         let (mut written, mut acked, mut taken, mut budget) = (0u64, 0u64, 0u64, 0u64);
         let mut granted = self.buffer;
         let mut window = self.buffer;
@@ -63,7 +63,7 @@ impl Model {
                     window = (granted - acked) / self.unit * self.unit;
                 }
                 let window = u32::try_from(window).unwrap();
-                (ms(t), Sample { acked, outstanding: written - acked, window })
+                (ms(t), TcpSample { acked, outstanding: written - acked, window })
             })
             .collect()
     }
@@ -122,7 +122,7 @@ fn a_network_cut_after_a_burst_that_was_not_read_yet_is_no_frozen_server() {
     let mut trace =
         Model { rate: 250_000, link: FAST, buffer: 300 << 10, unit: 128, piece: 1 }.run(5, |_| FAST, |_| true);
     let (at, last) = *trace.last().unwrap();
-    let cut = Sample { acked: last.acked + 40_000, outstanding: 50_000, window: last.window - 40_000 };
+    let cut = TcpSample { acked: last.acked + 40_000, outstanding: 50_000, window: last.window - 40_000 };
     trace.extend((1..40).map(|n| (at + INTERVAL * n, cut)));
     assert_eq!(first(trace).map(|verdict| verdict.1), Some(Cause::NetworkStalled));
 }
@@ -168,13 +168,13 @@ fn an_idle_stream_is_no_verdict_even_if_its_last_window_was_low() {
     let mut trace =
         Model { rate: 250_000, link: FAST, buffer: 300 << 10, unit: 128, piece: 1 }.run(5, |_| FAST, |_| true);
     let (at, last) = *trace.last().unwrap();
-    let idle = Sample { acked: last.acked + 60_000, outstanding: 0, window: last.window - 60_000 };
+    let idle = TcpSample { acked: last.acked + 60_000, outstanding: 0, window: last.window - 60_000 };
     trace.extend((1..100).map(|n| (at + INTERVAL * n, idle)));
     let (at, _) = *trace.last().unwrap();
     // It goes on with small packets; the first ACK shows what was read meanwhile.
     trace.extend((1..100u32).map(|n| {
         let acked = idle.acked + u64::from(n) * 200;
-        (at + INTERVAL * n, Sample { acked, outstanding: 200, window: last.window })
+        (at + INTERVAL * n, TcpSample { acked, outstanding: 200, window: last.window })
     }));
     assert_eq!(first(trace), None);
 }
@@ -183,7 +183,7 @@ fn an_idle_stream_is_no_verdict_even_if_its_last_window_was_low() {
 fn a_window_that_stays_below_an_old_maximum_is_no_verdict_while_acks_go_on() {
     let trace = (0..200u64).map(|n| {
         let window = if n < 10 { 400 << 10 } else { 100 << 10 };
-        (ms(n * 100), Sample { acked: n * 25_000, outstanding: 10_000, window })
+        (ms(n * 100), TcpSample { acked: n * 25_000, outstanding: 10_000, window })
     });
     assert_eq!(first(trace), None);
 }
@@ -193,7 +193,7 @@ fn jitter_of_a_small_window_is_no_verdict() {
     for base in [0u32, 2000, 20_000] {
         let trace = (0..600u32).map(|n| {
             let window = base + 1 + n * 7919 % 8000;
-            (INTERVAL * n, Sample { acked: u64::from(n) * 3000, outstanding: 3000, window })
+            (INTERVAL * n, TcpSample { acked: u64::from(n) * 3000, outstanding: 3000, window })
         });
         assert_eq!(first(trace), None, "{base}");
     }
@@ -204,7 +204,7 @@ fn a_window_of_zero_is_a_frozen_server() {
     let trace = (0..100u64).map(|n| {
         let stopped = n.min(50);
         let window = if n < 50 { 4000 } else { 0 };
-        (ms(n * 100), Sample { acked: stopped * 1000, outstanding: (n - stopped) * 1000, window })
+        (ms(n * 100), TcpSample { acked: stopped * 1000, outstanding: (n - stopped) * 1000, window })
     });
     let (at, cause) = first(trace).unwrap();
     assert_eq!(cause, Cause::ServerFrozen);
@@ -217,7 +217,7 @@ fn probes_that_are_acked_do_not_hide_a_frozen_server() {
         let acked = n.min(50) * 20_000 + n.saturating_sub(50);
         // It opens once more, by a crack, and closes no further.
         let window = if n < 50 { 200_000 } else { u32::from(n > 55) * 1024 };
-        (ms(n * 100), Sample { acked, outstanding: 50_000, window })
+        (ms(n * 100), TcpSample { acked, outstanding: 50_000, window })
     });
     let (at, cause) = first(trace).unwrap();
     assert_eq!(cause, Cause::ServerFrozen);
@@ -228,7 +228,7 @@ fn probes_that_are_acked_do_not_hide_a_frozen_server() {
 fn a_small_window_that_shrank_until_acks_stopped_is_a_frozen_server() {
     let trace = (0..100u64).map(|n| {
         let window = if n < 50 { 8000 } else { 500 };
-        (ms(n * 100), Sample { acked: n.min(50) * 1000, outstanding: 5000, window })
+        (ms(n * 100), TcpSample { acked: n.min(50) * 1000, outstanding: 5000, window })
     });
     assert_eq!(first(trace), Some((ms(7500), Cause::ServerFrozen)));
 }
@@ -238,9 +238,9 @@ fn a_burst_after_an_idle_time_is_no_verdict_before_it_is_read() {
     let mut trace =
         Model { rate: 250_000, link: FAST, buffer: 300 << 10, unit: 128, piece: 1 }.run(5, |_| FAST, |_| true);
     let (at, last) = *trace.last().unwrap();
-    let idle = Sample { acked: last.acked + 10_000, outstanding: 0, window: last.window - 10_000 };
+    let idle = TcpSample { acked: last.acked + 10_000, outstanding: 0, window: last.window - 10_000 };
     trace.extend((1..40).map(|n| (at + INTERVAL * n, idle)));
-    let burst = Sample { acked: idle.acked + 30_000, outstanding: 2000, window: last.window - 30_000 };
+    let burst = TcpSample { acked: idle.acked + 30_000, outstanding: 2000, window: last.window - 30_000 };
     trace.push((at + INTERVAL * 40, burst));
     assert_eq!(first(trace), None);
 }
@@ -248,7 +248,7 @@ fn a_burst_after_an_idle_time_is_no_verdict_before_it_is_read() {
 #[test]
 fn behind_a_proxy_only_missing_acks_count() {
     assert_eq!(first_behind(recorded(include_str!("frozen_300_unit128.txt")), false), None);
-    let trace = (0..100u64).map(|n| (ms(n * 100), Sample { acked: n.min(50) * 1000, outstanding: 1000, window: 0 }));
+    let trace = (0..100u64).map(|n| (ms(n * 100), TcpSample { acked: n.min(50) * 1000, outstanding: 1000, window: 0 }));
     assert_eq!(first_behind(trace, false), Some((ms(7500), Cause::NetworkStalled)));
 }
 
@@ -285,21 +285,11 @@ fn a_server_that_acknowledges_seldom_or_never_is_not_frozen() {
 #[test]
 fn a_sampler_that_slept_saw_nothing() {
     let mut detector = StallDetector::new(Time::ZERO, true);
-    let sample = Sample { acked: 1000, outstanding: 500, window: 60_000 };
+    let sample = TcpSample { acked: 1000, outstanding: 500, window: 60_000 };
     assert_eq!(detector.sample(ms(0), sample), None);
     assert_eq!(detector.sample(ms(100), sample), None);
     assert_eq!(detector.sample(ms(60_000), sample), None);
     assert_eq!(detector.sample(ms(60_100), sample), None);
-}
-
-#[test]
-fn bytes_are_counted_from_the_first_sample() {
-    let mut detector = StallDetector::new(Time::ZERO, true);
-    assert_eq!(detector.bytes_acked_since_start(), 0);
-    detector.sample(ms(0), Sample { acked: 3400, outstanding: 0, window: 1 });
-    assert_eq!(detector.bytes_acked_since_start(), 0);
-    detector.sample(ms(100), Sample { acked: 5000, outstanding: 0, window: 1 });
-    assert_eq!(detector.bytes_acked_since_start(), 1600);
 }
 
 proptest! {
@@ -324,7 +314,7 @@ proptest! {
         let mut now = Time::ZERO;
         for (step, acked, outstanding, window) in samples {
             now += ms(step / 20);
-            detector.sample(now, Sample { acked, outstanding, window });
+            detector.sample(now, TcpSample { acked, outstanding, window });
             prop_assert!(detector.recent.len() <= HISTORY && detector.maxima.len() <= HISTORY);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::MAX_MESSAGE;
+use super::MAX_SERIAL_MESSAGE;
 
 /// A message up to this goes in one frame, bytes.
 pub(super) const UNCHUNKED: usize = 200;
@@ -19,7 +19,7 @@ const MAX_SESSIONS: usize = 10;
 /// The shortest piece that a sender makes of a message, but for its last, bytes.
 const MIN_PIECE: usize = 4;
 /// The pieces of one message at most.
-const MAX_PIECES: u16 = (MAX_MESSAGE / MIN_PIECE) as u16;
+const MAX_PIECES: u16 = (MAX_SERIAL_MESSAGE / MIN_PIECE) as u16;
 /// The longest id, bytes; real ones have some 30.
 const MAX_ID: usize = 64;
 /// How long all pieces of a message have to come.
@@ -96,7 +96,7 @@ struct Session {
     message_id: Option<i64>,
 }
 
-/// Puts messages together. Holds 10 at most, of at most [`MAX_MESSAGE`] bytes each; the oldest gives way.
+/// Puts messages together. Holds 10 at most, of at most [`MAX_SERIAL_MESSAGE`] bytes each; the oldest gives way.
 #[derive(Debug, Default)]
 pub struct Reassembly {
     /// The oldest first.
@@ -126,7 +126,7 @@ impl Reassembly {
         }
         session.pieces.insert(number, piece);
         session.message_id = message_id.or(session.message_id);
-        if session.pieces.values().map(String::len).sum::<usize>() > MAX_MESSAGE {
+        if session.pieces.values().map(String::len).sum::<usize>() > MAX_SERIAL_MESSAGE {
             self.sessions.remove(index);
             return None;
         }

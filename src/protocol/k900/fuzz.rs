@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{LengthOrder, MAX_MESSAGE, Received, Receiver, Toward, frame, pack};
-use crate::fuzz::Input;
+use super::{LengthOrder, MAX_SERIAL_MESSAGE, Received, Receiver, Toward, frame, pack};
+use crate::fuzz_input::Input;
 
 /// The bytes are a line's, with a second between them where the first byte says so. A message is one of the protocol and can
 /// be sent on; after all of it, a good frame and a message in pieces are heard.
@@ -18,7 +18,7 @@ pub fn line(data: &[u8]) {
         now += Duration::from_secs(slow.into());
         if let Some(Received::Message { text, .. }) = receiver.push(byte, now) {
             let json: Value = serde_json::from_str(&text).expect("messages are JSON");
-            assert!(json["type"].is_string() && text.len() <= 8 * MAX_MESSAGE, "{text}");
+            assert!(json["type"].is_string() && text.len() <= 8 * MAX_SERIAL_MESSAGE, "{text}");
             check_sent_again(&text);
         }
     }

@@ -29,12 +29,12 @@ use frame::{Decoder, Frame};
 
 /// The longest message that is sent or put together, bytes. The longest of the protocol, a start with everything set, is
 /// under 2 KiB.
-pub const MAX_MESSAGE: usize = 8 * 1024;
+pub const MAX_SERIAL_MESSAGE: usize = 8 * 1024;
 
-/// The frames of one message, in the order to send them; `None` for one longer than [`MAX_MESSAGE`]. `id` names it among the
-/// chunked messages of half a minute.
+/// The frames of one message, in the order to send them; `None` for one longer than [`MAX_SERIAL_MESSAGE`]. `id` names it
+/// among the chunked messages of half a minute.
 pub fn pack(message: &str, id: &str, toward: Toward, order: LengthOrder) -> Option<Vec<Vec<u8>>> {
-    if message.len() > MAX_MESSAGE {
+    if message.len() > MAX_SERIAL_MESSAGE {
         return None;
     }
     let packed = |inner: &str| frame::encode(&envelope::seal(inner, toward), order);

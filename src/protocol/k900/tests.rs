@@ -72,13 +72,13 @@ fn marks_within_a_message_are_its_text() {
 
 #[test]
 fn every_length_in_either_order() {
-    for length in 0..=MAX_MESSAGE {
+    for length in 0..=MAX_SERIAL_MESSAGE {
         if length > 600 && !length.is_multiple_of(397) {
             continue;
         }
         let text = json!({"type": "x", "text": "é$".repeat(length / 3)}).to_string();
         let Some(frames) = pack(&text, "-1_1_1", Toward::Phone, LengthOrder::Big) else {
-            assert!(text.len() > MAX_MESSAGE);
+            assert!(text.len() > MAX_SERIAL_MESSAGE);
             continue;
         };
         assert!(frames.iter().all(|frame| frame.len() <= 240));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use lenscast::cloud::registry::Permission;
+use lenscast::cloud::accounts::Permission;
 
 /// The cloud's side.
 #[derive(Args, Debug)]

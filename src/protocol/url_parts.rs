@@ -1,0 +1,112 @@
+//! What an RTMP URL's text is made of: its scheme, its host and port, what is percent-encoded. For the URLs that are
+//! streamed to as for those in free text.
+
+use std::net::Ipv6Addr;
+use std::ops::Range;
+
+use super::Cause;
+
+/// The longest URL taken, in bytes.
+pub(super) const MAX_BYTES: usize = 2048;
+/// What stands in place of a secret.
+pub(super) const HIDDEN: &str = "***";
+
+/// Why a text is not a URL that can be streamed to. No message contains any of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// Not `rtmp://` or `rtmps://`.
+    #[error("the URL must begin with rtmp:// or rtmps://")]
+    Scheme,
+    /// No host.
+    #[error("the URL names no host")]
+    EmptyHost,
+    /// A host that can be neither a name nor an address.
+    #[error("the URL's host is neither a name nor an address")]
+    BadHost,
+    /// Not a port from 1 to 65535.
+    #[error("the URL's port is not a number from 1 to 65535")]
+    BadPort,
+    /// Nothing after the host.
+    #[error("the URL names no application or stream")]
+    EmptyPath,
+    /// An `@` before the last path segment: most likely a password with a `/` in it, which would be shown.
+    #[error("the URL has an @ in its path; write a / in the password as %2F")]
+    AtInPath,
+    /// White space or control characters.
+    #[error("the URL contains white space or control characters")]
+    Characters,
+    /// Over 2048 bytes.
+    #[error("the URL is longer than {MAX_BYTES} bytes")]
+    TooLong,
+}
+
+impl UrlError {
+    /// What a phone can act on.
+    pub fn cause(self) -> Cause {
+        Cause::InvalidUrl
+    }
+}
+
+/// Whether a text begins like an RTMPS (or else an RTMP) URL, and how long that beginning is.
+pub(super) fn scheme(text: &str) -> Option<(bool, usize)> {
+    [("rtmp://", false), ("rtmps://", true)].into_iter().find_map(|(prefix, tls)| {
+        let begins = text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+        begins.then_some((tls, prefix.len()))
+    })
+}
+
+/// Where in `host[:port]` the host is, and the port if there is one.
+pub(super) fn split_port(text: &str) -> Result<(Range<usize>, Option<u16>), UrlError> {
+    let (host, after) = if text.starts_with('[') {
+        let end = text.find(']').ok_or(UrlError::BadHost)?;
+        let (address, zone) = text[1..end].split_once('%').unwrap_or((&text[1..end], ""));
+        if address.parse::<Ipv6Addr>().is_err() || !zone.chars().all(|c| c.is_ascii_alphanumeric()) {
+            return Err(UrlError::BadHost);
+        }
+        (1..end, end + 1)
+    } else {
+        let end = text.find(':').unwrap_or(text.len());
+        if end == 0 {
+            return Err(UrlError::EmptyHost);
+        }
+        if !text[..end].chars().all(|c| c.is_alphanumeric() || "-._".contains(c)) {
+            return Err(UrlError::BadHost);
+        }
+        (0..end, end)
+    };
+    let port = match &text[after..] {
+        "" => None,
+        port => Some(port.strip_prefix(':').and_then(parse_port).ok_or(UrlError::BadPort)?),
+    };
+    Ok((host, port))
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    // `u16::from_str` would also take a sign.
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|&port| digits && port != 0)
+}
+
+/// The bytes of a text with `%XX` resolved, and for each the offset in the text where it began, and the text's length.
+pub(super) fn percent_decode(text: &str) -> (Vec<u8>, Vec<usize>) {
+    let hex = |byte: u8| char::from(byte).to_digit(16);
+    let source = text.as_bytes();
+    let (mut bytes, mut offsets) = (Vec::with_capacity(source.len()), Vec::with_capacity(source.len() + 1));
+    let mut at = 0;
+    while at < source.len() {
+        offsets.push(at);
+        match source[at..] {
+            [b'%', high, low, ..] if hex(high).is_some() && hex(low).is_some() => {
+                bytes.push((hex(high).unwrap_or(0) * 16 + hex(low).unwrap_or(0)) as u8);
+                at += 3;
+            }
+            [byte, ..] => {
+                bytes.push(byte);
+                at += 1;
+            }
+            [] => break,
+        }
+    }
+    offsets.push(source.len());
+    (bytes, offsets)
+}
