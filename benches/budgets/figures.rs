@@ -72,6 +72,7 @@ pub enum Unit {
     Milliseconds,
     FramesPerSecond,
     Ratio,
+    Count,
 }
 
 impl Unit {
@@ -82,7 +83,7 @@ impl Unit {
             Self::Megabytes => " MB",
             Self::Milliseconds => " ms",
             Self::FramesPerSecond => " fps",
-            Self::Ratio => "",
+            Self::Ratio | Self::Count => "",
         }
     }
 }

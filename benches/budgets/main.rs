@@ -12,6 +12,7 @@ mod camera;
 mod cost;
 mod faults;
 mod figures;
+mod flv;
 mod idle;
 mod machine;
 mod passthrough;
@@ -59,6 +60,7 @@ enum Part {
     Crash,
     DeadServer,
     Photo,
+    Flv,
     Idle,
 }
 
@@ -73,6 +75,7 @@ impl Part {
             Self::Crash => faults::crash(extent),
             Self::DeadServer => faults::dead_server(extent),
             Self::Photo => photo::section(extent),
+            Self::Flv => flv::section(extent),
             Self::Idle => idle::section(extent),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::AppSink;
+use gstreamer_video::{VideoCapsBuilder, VideoFormat};
 
 use super::failure::{Failure, element_name};
 use super::memory;
@@ -269,7 +270,7 @@ impl Encoder {
             }
             element.set_property("extra-controls", extra);
         }
-        let mut caps = gst::Caps::builder("video/x-h264").field("profile", &profile.h264_profile);
+        let mut caps = VideoCapsBuilder::for_encoding("video/x-h264").field("profile", &profile.h264_profile);
         if profile.level_in_caps {
             caps = caps.field("level", h264_level(settings.width, settings.height, settings.frame_rate));
         }
@@ -330,10 +331,8 @@ fn try_out(profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure
     source.set_property("num-buffers", TRIAL_PICTURES);
     source.set_property_from_str("pattern", "snow");
     let raw = pipeline::element("capsfilter", None)?;
-    raw.set_property(
-        "caps",
-        raw_caps(&profile.raw_formats, &settings, gst::Fraction::new(settings.frame_rate as i32, 1)),
-    );
+    let rate = gst::Fraction::new(settings.frame_rate as i32, 1);
+    raw.set_property("caps", raw_caps(&profile.raw_formats, &settings, rate)?);
     let filter = pipeline::element("capsfilter", None)?;
     filter.set_property("caps", &encoder.caps);
     let parse = pipeline::element("h264parse", None)?;
@@ -404,20 +403,28 @@ fn device(encoder: &gst::Element) -> Option<PathBuf> {
     encoder.property::<Option<String>>("device").map(PathBuf::from)
 }
 
-/// Raw pictures as the encoder takes them.
-pub fn raw_caps(formats: &[String], settings: &VideoSettings, frame_rate: gst::Fraction) -> gst::Caps {
-    gst::Caps::builder("video/x-raw")
-        .field("format", gst::List::new(formats))
-        .field("width", settings.width as i32)
-        .field("height", settings.height as i32)
-        .field("framerate", frame_rate)
-        .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
-        .build()
+/// Raw pictures as the encoder takes them. Formats that only a later GStreamer knows are no choice here.
+///
+/// # Errors
+/// When none is left.
+pub fn raw_caps(formats: &[String], settings: &VideoSettings, rate: gst::Fraction) -> Result<gst::Caps, Failure> {
+    let known: Vec<_> = formats.iter().filter_map(|name| name.parse::<VideoFormat>().ok()).collect();
+    if known.is_empty() {
+        let detail = format!("GStreamer knows none of the encoder's raw formats: {}", formats.join(", "));
+        return Err(Failure::new(Cause::EncoderFailed, detail));
+    }
+    let caps = VideoCapsBuilder::for_encoding("video/x-raw")
+        .format_list(known)
+        .width(settings.width as i32)
+        .height(settings.height as i32)
+        .framerate(rate)
+        .pixel_aspect_ratio(gst::Fraction::new(1, 1));
+    Ok(caps.build())
 }
 
 /// H.264 as the feed carries it.
 pub fn avc_caps() -> gst::Caps {
-    gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build()
+    VideoCapsBuilder::for_encoding("video/x-h264").field("stream-format", "avc").field("alignment", "au").build()
 }
 
 #[cfg(test)]
@@ -491,6 +498,17 @@ mod tests {
         assert!(begun.elapsed() < TRIAL_LIMIT, "another one was left to hang");
 
         std::fs::write(&pipe, "").unwrap(); // lets it go
+    }
+
+    #[test]
+    fn a_raw_format_that_gstreamer_does_not_know_is_left_out_or_named() {
+        crate::media::init().unwrap();
+        let rate = gst::Fraction::new(30, 1);
+        let caps = raw_caps(&["NV99".into(), "NV12".into()], &settings(), rate).unwrap();
+        let format: gst::List = caps.structure(0).unwrap().get("format").unwrap();
+        assert_eq!(format.iter().map(|name| name.get::<&str>().unwrap()).collect::<Vec<_>>(), ["NV12"]);
+        let failure = raw_caps(&["NV99".into()], &settings(), rate).unwrap_err();
+        assert!(failure.detail.contains("NV99"), "{failure}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gstreamer::{self as gst, prelude::*};
+use gstreamer_video::{VideoCapsBuilder, VideoFormat, VideoOrientationMethod};
 
 use super::encoder;
 use super::failure::{Failure, element_name};
@@ -88,13 +89,12 @@ impl Rotation {
         }
     }
 
-    /// The nick of `GstVideoOrientationMethod`.
-    fn direction(self) -> &'static str {
+    fn direction(self) -> VideoOrientationMethod {
         match self {
-            Self::None => "identity",
-            Self::Quarter => "90r",
-            Self::Half => "180",
-            Self::ThreeQuarters => "90l",
+            Self::None => VideoOrientationMethod::Identity,
+            Self::Quarter => VideoOrientationMethod::_90r,
+            Self::Half => VideoOrientationMethod::_180,
+            Self::ThreeQuarters => VideoOrientationMethod::_90l,
         }
     }
 }
@@ -185,12 +185,12 @@ pub fn elements(
         // Turned when it is small already.
         let (width, height) = rotation.turn((settings.width, settings.height));
         let lying = VideoSettings { width, height, ..*settings };
-        elements.push(caps_filter(encoder::raw_caps(&profile.raw_formats, &lying, rate))?);
+        elements.push(caps_filter(encoder::raw_caps(&profile.raw_formats, &lying, rate)?)?);
         let flip = pipeline::element("videoflip", None)?;
-        flip.set_property_from_str("video-direction", rotation.direction());
+        flip.set_property("video-direction", rotation.direction());
         elements.push(flip);
     }
-    elements.push(caps_filter(encoder::raw_caps(&profile.raw_formats, settings, rate))?);
+    elements.push(caps_filter(encoder::raw_caps(&profile.raw_formats, settings, rate)?)?);
     Ok(elements)
 }
 
@@ -245,20 +245,20 @@ fn caps_filter(caps: gst::Caps) -> Result<gst::Element, Failure> {
 }
 
 fn camera_caps(mode: &Mode) -> Result<gst::Caps, Failure> {
-    let mut caps = match mode.format {
-        PixelFormat::Mjpeg => gst::Caps::builder("image/jpeg"),
-        PixelFormat::H264 => gst::Caps::builder("video/x-h264"),
+    let caps = match mode.format {
+        PixelFormat::Mjpeg => VideoCapsBuilder::for_encoding("image/jpeg"),
+        PixelFormat::H264 => VideoCapsBuilder::for_encoding("video/x-h264"),
         format => {
-            let name = format.name().ok_or_else(|| {
-                Failure::new(Cause::CameraFailed, format!("the camera's format {format} is not supported"))
-            })?;
-            gst::Caps::builder("video/x-raw").field("format", name)
+            let raw = format.name().map_or(VideoFormat::Unknown, VideoFormat::from_string);
+            if raw == VideoFormat::Unknown {
+                let detail = format!("the camera's format {format} is not supported");
+                return Err(Failure::new(Cause::CameraFailed, detail));
+            }
+            VideoCapsBuilder::for_encoding("video/x-raw").format(raw)
         }
     };
-    if let Some(rate) = mode.frame_rate {
-        caps = caps.field("framerate", fraction(rate));
-    }
-    Ok(caps.field("width", mode.width as i32).field("height", mode.height as i32).build())
+    let rate = mode.frame_rate.map(fraction);
+    Ok(caps.width(mode.width as i32).height(mode.height as i32).framerate_if_some(rate).build())
 }
 
 fn fraction(rate: FrameRate) -> gst::Fraction {
@@ -277,12 +277,59 @@ fn delivered_rate(source: &VideoSource, settings: &VideoSettings) -> gst::Fracti
 
 #[cfg(test)]
 mod tests {
+    use gstreamer_video::VideoInfo;
+
     use super::*;
+    use crate::media::profile;
 
     #[test]
     fn a_quarter_turn_swaps_width_and_height() {
         assert_eq!(Rotation::try_from(90).unwrap().turn((720, 1280)), (1280, 720));
         assert_eq!(Rotation::try_from(180).unwrap().turn((720, 1280)), (720, 1280));
         assert!(Rotation::try_from(45).is_err());
+    }
+
+    #[test]
+    fn a_turned_picture_has_the_asked_size_when_it_is_encoded() {
+        crate::media::init().unwrap();
+        let profile = profile::load(&[]).unwrap().into_iter().find(|profile| profile.name == "x264");
+        let source = VideoSource::Test { pattern: "ball".into() };
+        let settings = VideoSettings { width: 360, height: 640, frame_rate: 30, bitrate: 500_000 };
+        let chain = elements(&source, &settings, Rotation::ThreeQuarters, profile.as_ref()).unwrap();
+        let size = |filter: &gst::Element| {
+            let mut caps = filter.property::<gst::Caps>("caps");
+            caps.fixate();
+            let picture = VideoInfo::from_caps(&caps).unwrap();
+            (picture.width(), picture.height())
+        };
+        let [_, before, flip, after] = chain.as_slice() else { panic!("{chain:?}") };
+        assert_eq!((size(before), size(after)), ((640, 360), (360, 640)));
+        assert_eq!(flip.property::<VideoOrientationMethod>("video-direction"), VideoOrientationMethod::_90l);
+    }
+
+    #[test]
+    fn a_camera_is_asked_for_just_the_mode_that_was_chosen() {
+        crate::media::init().unwrap();
+        let mode = |format| Mode { format, width: 1280, height: 720, frame_rate: FrameRate::new(30, 1) };
+        for (format, raw) in [
+            (PixelFormat::Nv12, VideoFormat::Nv12),
+            (PixelFormat::Nv21, VideoFormat::Nv21),
+            (PixelFormat::I420, VideoFormat::I420),
+            (PixelFormat::Yv12, VideoFormat::Yv12),
+            (PixelFormat::Yuyv, VideoFormat::Yuy2),
+            (PixelFormat::Uyvy, VideoFormat::Uyvy),
+            (PixelFormat::Rgb24, VideoFormat::Rgb),
+            (PixelFormat::Bgr24, VideoFormat::Bgr),
+            (PixelFormat::Mjpeg, VideoFormat::Encoded),
+            (PixelFormat::H264, VideoFormat::Encoded),
+        ] {
+            let picture = VideoInfo::from_caps(&camera_caps(&mode(format)).unwrap()).unwrap();
+            assert_eq!((picture.format(), picture.width(), picture.height()), (raw, 1280, 720), "{format}");
+            assert_eq!(picture.fps(), gst::Fraction::new(30, 1), "{format}");
+        }
+        assert!(camera_caps(&mode(PixelFormat::from_fourcc(u32::from_le_bytes(*b"BA81")))).is_err());
+        let any_rate = Mode { frame_rate: None, ..mode(PixelFormat::Nv12) };
+        let caps = camera_caps(&any_rate).unwrap();
+        assert!(!caps.structure(0).unwrap().has_field("framerate"), "{caps}");
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::{AppSink, AppSinkCallbacks};
+use gstreamer_video::UpstreamForceKeyUnitEvent;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -386,17 +387,10 @@ fn encoder_branch(
     let asked = encoder.element.downgrade();
     feed.on_key_frame_request(Some(Arc::new(move || {
         if let Some(encoder) = asked.upgrade() {
-            encoder.send_event(force_key_unit());
+            encoder.send_event(UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
         }
     })));
     Ok(Some(encoder))
-}
-
-/// What `gst_video_event_new_upstream_force_key_unit` makes. For this alone libgstvideo and all it brings along would take 0.3
-/// MB of an idle daemon's memory.
-fn force_key_unit() -> gst::Event {
-    let what = gst::Structure::builder("GstForceKeyUnit").field("all-headers", true).field("count", 0_u32).build();
-    gst::event::CustomUpstream::new(what)
 }
 
 fn into_feed(feed: Arc<Feed>, progress: Arc<Progress>, size: (u32, u32), stamp: bool) -> AppSinkCallbacks {
@@ -512,6 +506,32 @@ mod tests {
             camera.push(gst::Buffer::new()).unwrap();
         }
         assert_eq!((progress.offered(), progress.counters().left_out), (2, 2), "the one before is 1.5 s old");
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_a_key_frame_asks_the_encoder() {
+        crate::media::init().unwrap();
+        let profile = profile::load(&[]).unwrap().into_iter().find(|profile| profile.name == "x264");
+        let plan = VideoPlan {
+            source: VideoSource::Test { pattern: "ball".into() },
+            settings: VideoSettings { width: 320, height: 240, frame_rate: 30, bitrate: 500_000 },
+            rotation: Rotation::None,
+            profile,
+        };
+        let feed = Arc::new(Feed::default());
+        let video = VideoPipeline::start(&plan, feed.clone()).await.unwrap();
+        let (asked, mut events) = mpsc::unbounded_channel();
+        let encoder = video.encoder.as_ref().unwrap().element.static_pad("src").unwrap();
+        encoder.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+            let event = info.event().and_then(|event| UpstreamForceKeyUnitEvent::parse(event).ok());
+            let _ = event.map(|event| asked.send(event));
+            gst::PadProbeReturn::Ok
+        });
+        feed.ask_for_key_frame();
+        let event = events.try_recv();
+        video.stop(&plan.source).await.unwrap();
+        let all_headers = UpstreamForceKeyUnitEvent { running_time: None, all_headers: true, count: 0 };
+        assert_eq!(event, Ok(all_headers));
     }
 
     #[test]
