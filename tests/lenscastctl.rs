@@ -119,8 +119,9 @@ fn stream(id: &str, state: StreamState) -> StreamSnapshot {
 }
 
 fn refuse(_: &Request) -> Reply {
-    let owner = Owner { kind: OwnerKind::Process, name: "zbar".into(), pid: Some(77), for_s: 3 };
-    Err(Refusal { owner: Some(owner), ..Refusal::from(Cause::CameraBusy) })
+    let owner = Owner { kind: OwnerKind::Process, name: "zbar".into(), pid: Some(77), for_s: Some(3) };
+    let message = format!("the camera is in use: {owner}");
+    Err(Refusal { message, owner: Some(owner), ..Refusal::from(Cause::CameraBusy) })
 }
 
 /// Lines as they come, so that a test can act in between.
@@ -193,7 +194,8 @@ fn a_refusal_names_cause_and_owner() {
     let daemon = Daemon::start(refuse);
     let (status, output, errors) = daemon.run(&["start", "rtmp://h/live/SECRET"]);
     assert_eq!((status, output.as_str()), (1, ""));
-    assert!(errors.contains("(camera_busy)") && errors.contains("zbar (pid 77)"), "{errors}");
+    assert!(errors.contains("(camera_busy)") && errors.contains("zbar (pid 77) for 3 s"), "{errors}");
+    assert_eq!(errors.matches("zbar").count(), 1, "told once: {errors}");
     assert!(!errors.contains("SECRET"));
 }
 
@@ -274,7 +276,7 @@ fn a_photo_goes_to_file_or_output() {
 #[test]
 fn cameras_owner_and_findings_are_listed() {
     let daemon = Daemon::start(|request| {
-        let owner = Owner { kind: OwnerKind::Foreign, name: "zoom".into(), pid: Some(4), for_s: 1 };
+        let owner = Owner { kind: OwnerKind::Foreign, name: "zoom".into(), pid: Some(4), for_s: Some(1) };
         match request {
             Request::CameraList => Ok(Answer::Cameras(Cameras {
                 cameras: vec![CameraInfo {
@@ -297,7 +299,7 @@ fn cameras_owner_and_findings_are_listed() {
     let (_, list, _) = daemon.run(&["camera", "list", "--json"]);
     assert_eq!(serde_json::from_str::<Vec<CameraInfo>>(&list).unwrap()[0].identity, "usb-1");
     let (_, who, _) = daemon.run(&["camera", "who"]);
-    assert_eq!(who, "program zoom (pid 4) since 1 s\n");
+    assert_eq!(who, "program zoom (pid 4) for 1 s\n");
     let (status, findings, _) = daemon.run(&["doctor"]);
     assert_eq!(status, 1);
     assert!(findings.contains("FAILED") && findings.contains("none works"), "{findings}");

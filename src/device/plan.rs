@@ -131,7 +131,7 @@ pub fn refusal(Failure { cause, detail, owner }: Failure) -> Refusal {
 /// Who opened the device behind the daemon's back.
 pub fn foreign_holder(node: &std::path::Path) -> Option<Owner> {
     let holder = camera::holders(node).into_iter().next()?;
-    Some(Owner { kind: OwnerKind::Foreign, name: holder.program, pid: Some(holder.pid), for_s: 0 })
+    Some(Owner { kind: OwnerKind::Foreign, name: holder.program, pid: Some(holder.pid), for_s: None })
 }
 
 /// Who opened the configured camera behind the daemon's back, if it is there.

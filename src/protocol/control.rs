@@ -496,7 +496,7 @@ pub fn only_counters_differ(a: &DaemonState, b: &DaemonState) -> bool {
             stream.metrics = Metrics::default();
         }
         if let Some(owner) = &mut state.owner {
-            owner.for_s = 0;
+            owner.for_s = None;
         }
         state
     }

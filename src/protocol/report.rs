@@ -369,17 +369,17 @@ mod tests {
 
     #[test]
     fn a_refusal_names_who_has_the_camera() {
-        let owner = Owner { kind: OwnerKind::Foreign, name: "guvcview".into(), pid: Some(812), for_s: 40 };
+        let owner = Owner { kind: OwnerKind::Foreign, name: "guvcview".into(), pid: Some(812), for_s: None };
         assert_eq!(
             refused("s2", Dialect::Stream, Cause::CameraBusy, Some(&owner)),
             json!({"type": "stream_status", "status": "error", "streamId": "s2", "cause": "camera_busy",
-                   "errorDetails": "camera_busy: in use by program guvcview (pid 812) since 40 s",
-                   "owner": {"kind": "foreign", "name": "guvcview", "pid": 812, "for_s": 40}})
+                   "errorDetails": "camera_busy: in use by program guvcview (pid 812)",
+                   "owner": {"kind": "foreign", "name": "guvcview", "pid": 812}})
         );
-        let owner = Owner { kind: OwnerKind::Unmanaged, name: "org.a".into(), pid: None, for_s: 3 };
+        let owner = Owner { kind: OwnerKind::Unmanaged, name: "org.a".into(), pid: None, for_s: Some(3) };
         assert_eq!(
             refused("s2", Dialect::Rtmp, Cause::NotOwner, Some(&owner))["errorDetails"],
-            "not_owner: owned by stream of org.a since 3 s"
+            "not_owner: owned by stream of org.a for 3 s"
         );
         assert_eq!(
             refused("", Dialect::Rtmp, Cause::NoCamera, None),

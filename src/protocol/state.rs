@@ -92,12 +92,12 @@ pub struct Owner {
     pub kind: OwnerKind,
     /// The app's id, or the program's name.
     pub name: String,
-    /// The process, where it is one.
+    /// The process, where it is one and known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// For how many seconds already.
-    #[serde(default)]
-    pub for_s: u64,
+    /// For how many seconds already. Nobody knows that of a process that opened the device behind the daemon's back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_s: Option<u64>,
 }
 
 /// What somebody has the camera for.
@@ -129,7 +129,10 @@ impl std::fmt::Display for Owner {
         if let Some(pid) = self.pid {
             write!(f, " (pid {pid})")?;
         }
-        write!(f, " since {} s", self.for_s)
+        match self.for_s {
+            Some(seconds) => write!(f, " for {seconds} s"),
+            None => Ok(()),
+        }
     }
 }
 

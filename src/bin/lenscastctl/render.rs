@@ -3,7 +3,7 @@
 mod board;
 
 use lenscast::protocol::control::{CameraInfo, DoctorLine, Level, ReportLine};
-use lenscast::protocol::{CameraState, Cause, DaemonState, StreamKind, StreamSnapshot, StreamState};
+use lenscast::protocol::{CameraState, Cause, DaemonState, Owner, StreamKind, StreamSnapshot, StreamState};
 
 use crate::text::{Row, Tone, bitrate, clean, duration};
 
@@ -165,8 +165,7 @@ pub fn changes(old: Option<&DaemonState>, new: &DaemonState) -> Vec<String> {
     let owner = |state: &DaemonState| match &state.owner {
         // Without the age, which changes every second.
         Some(owner) => {
-            let text = owner.to_string();
-            format!("owner {}", text.rsplit_once(" since ").map_or(text.as_str(), |(who, _)| who))
+            format!("owner {}", Owner { for_s: None, ..owner.clone() })
         }
         None => "owner nobody".into(),
     };
@@ -235,7 +234,7 @@ pub fn doctor(lines: &[DoctorLine]) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lenscast::protocol::{BoardSnapshot, CameraSnapshot, Metrics, Owner, OwnerKind, StreamEnd};
+    use lenscast::protocol::{BoardSnapshot, CameraSnapshot, Metrics, OwnerKind, StreamEnd};
 
     fn live() -> DaemonState {
         DaemonState {
@@ -270,7 +269,12 @@ mod tests {
                 encoder: Some("x264".into()),
                 ..CameraSnapshot::default()
             },
-            owner: Some(Owner { kind: OwnerKind::Unmanaged, name: "com.example.live".into(), pid: None, for_s: 177 }),
+            owner: Some(Owner {
+                kind: OwnerKind::Unmanaged,
+                name: "com.example.live".into(),
+                pid: None,
+                for_s: Some(177),
+            }),
             board: BoardSnapshot::default(),
         }
     }
@@ -291,7 +295,7 @@ media    1.92 Mbit/s  30.0 fps  1280x720  queue 40 ms  rtt 23 ms
 frames   5321 sent  4 dropped  live 2 min 57 s  1 publication
 camera   running  /dev/video0  1280x720 NV12 30/1
 video    x264
-owner    stream of com.example.live since 177 s"
+owner    stream of com.example.live for 177 s"
         );
     }
 
@@ -341,7 +345,7 @@ owner    stream of com.example.live since 177 s"
         assert_eq!(changes(None, &first).len(), 2);
         let mut later = first.clone();
         later.uptime_s += 1;
-        later.owner.as_mut().unwrap().for_s += 1;
+        later.owner.as_mut().unwrap().for_s = Some(178);
         later.camera.frames += 30;
         assert_eq!(changes(Some(&first), &later), Vec::<String>::new());
         later.camera.state = CameraState::Lost;
@@ -369,7 +373,7 @@ owner    stream of com.example.live since 177 s"
             name: "HD Webcam".into(),
             kind: "usb".into(),
             modes: vec!["1280x720 MJPG 30/1".into(), "640x480 YUYV 30/1".into()],
-            holder: Some(Owner { kind: OwnerKind::Foreign, name: "zoom".into(), pid: Some(42), for_s: 9 }),
+            holder: Some(Owner { kind: OwnerKind::Foreign, name: "zoom".into(), pid: Some(42), for_s: None }),
         };
         let shown = text(&cameras(&[camera]), 40);
         assert_eq!(
@@ -379,7 +383,7 @@ camera   /dev/video2  HD Webcam  usb
 identity usb-1
 modes    1280x720 MJPG 30/1
          640x480 YUYV 30/1
-in use   program zoom (pid 42) since 9 s"
+in use   program zoom (pid 42)"
         );
         assert!(text(&cameras(&[]), 80).contains("doctor"));
     }

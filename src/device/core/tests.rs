@@ -225,7 +225,7 @@ fn a_camera_held_by_a_stranger_refuses_the_start_and_names_him() {
     daemon.world = World::Silent;
     let request = daemon.start("a", "s1", StreamKind::Unmanaged);
     assert!(!daemon.replies.contains_key(&request));
-    let owner = Owner { kind: OwnerKind::Foreign, name: "ffmpeg".into(), pid: Some(77), for_s: 0 };
+    let owner = Owner { kind: OwnerKind::Foreign, name: "ffmpeg".into(), pid: Some(77), for_s: None };
     daemon.world = World::Works;
     daemon.lose_capture(Failure { owner: Some(owner.clone()), ..Failure::new(Cause::CameraBusy, "EBUSY") });
     assert_eq!(daemon.refused(request), (Cause::CameraBusy, Some(owner)));

@@ -49,7 +49,7 @@ fn a_key_is_never_repeated() {
 
 #[test]
 fn a_refusal_keeps_cause_and_owner() {
-    let owner = Owner { kind: super::super::OwnerKind::Process, name: "zbar".into(), pid: Some(7), for_s: 3 };
+    let owner = Owner { kind: super::super::OwnerKind::Process, name: "zbar".into(), pid: Some(7), for_s: Some(3) };
     let refusal = Refusal { owner: Some(owner), ..Refusal::from(Cause::CameraBusy) };
     let line = reply_line(&Err(refusal.clone()));
     assert!(line.starts_with(br#"{"ok":false,"error":{"cause":"camera_busy","#));
