@@ -2,6 +2,7 @@
 //! between. Whoever asks meanwhile waits for the one being made; at most two are decoded at a time, photos for apps among them,
 //! however many ask.
 
+use crate::protocol::Failure;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +16,6 @@ use axum::routing::get;
 use tokio::sync::Semaphore;
 
 use crate::broadcast::{Broadcast, Frame, Media};
-use crate::media::failure::Failure;
 use crate::media::still::{KeyFrame, still};
 use crate::metrics::Counter;
 

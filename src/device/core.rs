@@ -29,13 +29,13 @@ use super::config;
 use crate::board::Reading;
 use crate::link::LinkId;
 use crate::link::control::Peer;
-use crate::media::{capture, chime::Chime, failure::Failure, publisher};
+use crate::media::{capture, chime::Chime, publisher};
 use crate::policy::Time;
 use crate::policy::arbiter::{self, Arbiter, LeaseId, RequestId};
 use crate::policy::bitrate;
 use crate::policy::camera as camera_policy;
 use crate::protocol::control::{Refusal, Reply, ReportLine, Request};
-use crate::protocol::{AudioSettings, Cause, DaemonState, Metrics, StreamEnd, VideoSettings};
+use crate::protocol::{AudioSettings, Cause, DaemonState, Failure, Metrics, StreamEnd, VideoSettings};
 
 /// What happens to the daemon.
 #[derive(Debug)]

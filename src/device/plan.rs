@@ -9,11 +9,10 @@ use crate::camera::{self, Device, FrameRate, PixelFormat, Selector, Wanted};
 use crate::media::audio::AudioSource;
 use crate::media::capture::Plan;
 use crate::media::encoder::Encoders;
-use crate::media::failure::Failure;
 use crate::media::source::{Rotation, VideoSource};
 use crate::media::video::VideoPlan;
 use crate::protocol::control::Refusal;
-use crate::protocol::{Cause, Owner, OwnerKind, VideoSettings};
+use crate::protocol::{Cause, Failure, Owner, OwnerKind, VideoSettings};
 
 /// The pattern that `device = "test"` shows: colour bars to judge the picture by, and a corner of noise, so that the
 /// encoder fills whatever bitrate it is given, as a camera's picture would.

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::failure::{self, Failure, Phase};
+use super::failure::{self, Phase};
 use super::feed::{Consumer, Feed, Unit};
 use super::flv::{self, Metadata};
 use super::gate::{Gate, Verdict};
@@ -29,7 +29,7 @@ use super::socket::{self, Connection, Progress, TcpInfo};
 use super::transit::Transit;
 use crate::policy::bitrate;
 use crate::policy::stall::{Sample, StallDetector, UnreadDetector};
-use crate::protocol::{Cause, StreamUrl};
+use crate::protocol::{Cause, Failure, StreamUrl};
 
 /// For the server's address.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(3);

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gstreamer::{self as gst, prelude::*};
 
 use super::encoder;
-use super::failure::{Failure, element_name};
+use super::failure::element_name;
 use super::pipeline;
 use super::profile::Profile;
 use crate::camera::{Choice, Crop, FrameRate, Mode, PixelFormat};
-use crate::protocol::{Cause, VideoSettings};
+use crate::protocol::{Cause, Failure, VideoSettings};
 
 /// Where pictures come from.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use super::{CaptureSettings, Core, Effect, PHOTO_LIMIT};
 use crate::media::capture;
-use crate::media::failure::Failure;
 use crate::policy::Time;
 use crate::policy::arbiter::{Event as ArbiterEvent, LeaseId, RequestId};
 use crate::policy::camera::{Action, Event};
 use crate::policy::stream::Event as StreamEvent;
 use crate::protocol::control::{Answer, Lease, Refusal, Reply};
-use crate::protocol::{AudioSettings, CameraSnapshot, CameraState, Cause, VideoSettings};
+use crate::protocol::{AudioSettings, CameraSnapshot, CameraState, Cause, Failure, VideoSettings};
 
 /// A photo that was granted.
 #[derive(Debug)]

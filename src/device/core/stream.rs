@@ -7,7 +7,6 @@ use super::{CaptureSettings, Core, Effect, Waiting};
 use crate::device::config::OnLoss;
 use crate::link::LinkId;
 use crate::media::chime::Chime;
-use crate::media::failure::Failure;
 use crate::media::flv::Metadata;
 use crate::media::publisher;
 use crate::policy::Time;
@@ -16,7 +15,7 @@ use crate::policy::bitrate::Decision;
 use crate::policy::stream::{Action, Event, Settings, Stream};
 use crate::protocol::command::{Dialect, StartStream};
 use crate::protocol::control::{Answer, Refusal, ReportLine, Started};
-use crate::protocol::{Cause, Metrics, StreamEnd, StreamReport, StreamSnapshot, StreamState, report};
+use crate::protocol::{Cause, Failure, Metrics, StreamEnd, StreamReport, StreamSnapshot, StreamState, report};
 
 /// A stream that was asked for.
 #[derive(Debug)]

@@ -8,12 +8,11 @@ use crate::device::core::{CaptureSettings, Effect, Input};
 use crate::device::{network, plan, remember};
 use crate::link::{LinkId, Outgoing};
 use crate::media::capture::{self, Capture};
-use crate::media::failure::Failure;
 use crate::media::publisher::Publisher;
 use crate::policy::arbiter::RequestId;
 use crate::policy::health;
-use crate::protocol::Cause;
 use crate::protocol::control::Reply;
+use crate::protocol::{Cause, Failure};
 
 /// A photo from a running capture takes a few pictures' time.
 const PHOTO_LIMIT: Duration = Duration::from_secs(2);
