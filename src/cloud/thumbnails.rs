@@ -2,7 +2,6 @@
 //! between. Whoever asks meanwhile waits for the one being made; at most two are decoded at a time, photos for apps among them,
 //! however many ask.
 
-use crate::protocol::Failure;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use tokio::sync::Semaphore;
 use crate::broadcast::{Broadcast, Frame, Media};
 use crate::media::still::{KeyFrame, still};
 use crate::metrics::Counter;
+use crate::protocol::Failure;
 
 /// How old a picture may be before the next one is made.
 const FRESH: Duration = Duration::from_secs(5);

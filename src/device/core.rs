@@ -187,7 +187,6 @@ struct CaptureState {
     wanted: bool,
     /// Opened for a photo, with nobody streaming.
     for_photo: bool,
-    failure: Option<Failure>,
 }
 
 impl Core {
@@ -329,8 +328,7 @@ impl Core {
             (Waiting::Stream(asked), arbiter::Answer::Granted(lease)) => self.begin_stream(asked, lease, now),
             (Waiting::Stream(asked), arbiter::Answer::Joined { .. }) => self.join_stream(request, asked, now),
             (Waiting::Stream(asked), arbiter::Answer::Refused { owner, cause }) => {
-                let message = format!("{}: {owner}", cause.explain());
-                self.refuse_stream(&asked, Refusal { cause, message, owner: Some(owner) });
+                self.refuse_stream(&asked, Failure::held_by(owner, cause).into());
             }
             (Waiting::Photo { .. }, arbiter::Answer::Granted(lease)) => {
                 self.begin_photo(request, Some(lease), now);
@@ -348,8 +346,7 @@ impl Core {
                 if let Waiting::Photo { .. } = waiting {
                     self.counts.photos_failed.count(cause.name());
                 }
-                let message = format!("{}: {owner}", cause.explain());
-                self.reply(request, Err(Refusal { cause, message, owner: Some(owner) }));
+                self.reply(request, Err(Failure::held_by(owner, cause).into()));
             }
             (Waiting::Process { .. }, arbiter::Answer::Joined { .. }) => {
                 self.reply(request, Err(Cause::Internal.into()));

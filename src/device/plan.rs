@@ -11,7 +11,6 @@ use crate::media::capture::Plan;
 use crate::media::encoder::Encoders;
 use crate::media::source::{Rotation, VideoSource};
 use crate::media::video::VideoPlan;
-use crate::protocol::control::Refusal;
 use crate::protocol::{Cause, Failure, Owner, OwnerKind, VideoSettings};
 
 /// The pattern that `device = "test"` shows: colour bars to judge the picture by, and a corner of noise, so that the
@@ -120,11 +119,6 @@ pub fn device_for_lease(config: &Config) -> Result<String, Failure> {
         return Err(Failure { owner: Some(owner), ..failure });
     }
     Ok(device.node.display().to_string())
-}
-
-/// How a failure is told to who asked for the camera.
-pub fn refusal(Failure { cause, detail, owner }: Failure) -> Refusal {
-    Refusal { cause, message: detail, owner }
 }
 
 /// Who opened the device behind the daemon's back.

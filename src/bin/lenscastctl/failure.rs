@@ -111,7 +111,7 @@ fn hint(error: &ClientError) -> Option<String> {
 mod tests {
     use super::*;
     use lenscast::protocol::control::Refusal;
-    use lenscast::protocol::{Cause, Owner, OwnerKind};
+    use lenscast::protocol::{self, Cause, Owner, OwnerKind};
 
     fn unreachable(kind: io::ErrorKind) -> Failure {
         ClientError::Unreachable { path: "/run/x.sock".into(), source: kind.into() }.into()
@@ -135,8 +135,7 @@ mod tests {
     #[test]
     fn a_refusal_is_1_with_cause_and_owner() {
         let owner = Owner { kind: OwnerKind::Process, name: "zbar\x1b[2J".into(), pid: Some(7), for_s: Some(3) };
-        let message = format!("the camera is in use: {owner}");
-        let refusal = Refusal { message, owner: Some(owner), ..Refusal::from(Cause::CameraBusy) };
+        let refusal = Refusal::from(protocol::Failure::held_by(owner, Cause::CameraBusy));
         let failure = Failure::from(ClientError::from(refusal));
         assert_eq!(failure.status(), 1);
         let text = failure.to_string();

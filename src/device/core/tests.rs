@@ -1,6 +1,7 @@
 //! The daemon without its devices: a clock that is a number, and a world that answers effects as told.
 
 mod board;
+mod failures;
 mod links;
 mod resume;
 mod withdrawn;
@@ -115,7 +116,9 @@ impl Daemon {
                 self.sent.push(message);
             }
             Effect::SendPhoto(frame) => self.photos.push(frame),
-            Effect::Tell(line) => self.reports.push((line.stream_id, line.state, line.cause)),
+            Effect::Tell(line) => {
+                self.reports.push((line.stream_id, line.state, line.failure.map(|failure| failure.cause)));
+            }
             _ => {}
         }
     }
@@ -271,10 +274,10 @@ fn why_the_camera_could_not_be_had_is_past_once_nobody_wants_it() {
     daemon.photo("a");
     daemon.lose_capture(Failure::new(Cause::CameraBusy, "EBUSY"));
     let camera = daemon.core.state(daemon.now).camera;
-    assert_eq!((camera.state, camera.cause), (CameraState::Closed, None));
+    assert_eq!((camera.state, camera.failure), (CameraState::Closed, None));
     let slow = daemon.photo("a");
     let camera = daemon.core.state(daemon.now).camera;
-    assert_eq!((camera.state, camera.cause), (CameraState::Opening, None));
+    assert_eq!((camera.state, camera.failure), (CameraState::Opening, None));
     daemon.pass(PHOTO_LIMIT);
     assert_eq!(daemon.refused(slow).0, Cause::CameraStalled);
 }

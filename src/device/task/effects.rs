@@ -118,7 +118,7 @@ impl Task {
                 Some(photo) => tokio::time::timeout(PHOTO_LIMIT, photo).await.ok().and_then(Result::ok),
                 None => None,
             };
-            let jpeg = answer.map_or_else(|| Err(Cause::CameraStalled.into()), |jpeg| jpeg.map_err(plan::refusal));
+            let jpeg = answer.map_or_else(|| Err(Cause::CameraStalled.into()), |jpeg| jpeg.map_err(Into::into));
             let _ = inputs.send(Input::PhotoTaken(request, jpeg)).await; // the daemon may have ended
         });
     }
@@ -127,7 +127,7 @@ impl Task {
         let (config, inputs, light) = (self.config.clone(), self.inputs.clone(), self.board.light());
         tokio::task::spawn_blocking(move || {
             let found = plan::light_up(&config, light.as_deref()).and_then(|()| plan::device_for_lease(&config));
-            let found = found.map_err(plan::refusal);
+            let found = found.map_err(Into::into);
             let _ = inputs.blocking_send(Input::CameraFound(request, found)); // the daemon may have ended
         });
     }
