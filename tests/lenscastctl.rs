@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use lenscast::link::control::{ControlEvent, bind, serve};
 use lenscast::protocol::control::{
-    Answer, CameraInfo, Cameras, Checkup, DoctorLine, Event, Holder, Lease, Level, Refusal, Reply, ReportLine, Request,
-    Started,
+    Answer, CameraInfo, Cameras, Checkup, DoctorLine, Event, Holder, Lease, Level, Reply, ReportLine, Request, Started,
 };
-use lenscast::protocol::{Cause, DaemonState, Metrics, Owner, OwnerKind, StreamKind, StreamSnapshot, StreamState};
+use lenscast::protocol::{
+    Cause, DaemonState, Failure, Metrics, Owner, OwnerKind, StreamKind, StreamSnapshot, StreamState,
+};
 use tokio::sync::{broadcast, mpsc, watch};
 
 /// Far longer than anything here takes: a hang becomes a failure.
@@ -110,7 +111,7 @@ fn stream(id: &str, state: StreamState) -> StreamSnapshot {
         app: "lenscastctl".into(),
         kind: StreamKind::Unmanaged,
         state,
-        cause: None,
+        failure: None,
         url: "rtmp://h/live/***".into(),
         attempt: 0,
         publications: 0,
@@ -119,8 +120,8 @@ fn stream(id: &str, state: StreamState) -> StreamSnapshot {
 }
 
 fn refuse(_: &Request) -> Reply {
-    let owner = Owner { kind: OwnerKind::Process, name: "zbar".into(), pid: Some(77), for_s: 3 };
-    Err(Refusal { owner: Some(owner), ..Refusal::from(Cause::CameraBusy) })
+    let owner = Owner { kind: OwnerKind::Process, name: "zbar".into(), pid: Some(77), for_s: Some(3) };
+    Err(Failure::held_by(owner, Cause::CameraBusy).into())
 }
 
 /// Lines as they come, so that a test can act in between.
@@ -193,7 +194,8 @@ fn a_refusal_names_cause_and_owner() {
     let daemon = Daemon::start(refuse);
     let (status, output, errors) = daemon.run(&["start", "rtmp://h/live/SECRET"]);
     assert_eq!((status, output.as_str()), (1, ""));
-    assert!(errors.contains("(camera_busy)") && errors.contains("zbar (pid 77)"), "{errors}");
+    assert!(errors.contains("(camera_busy)") && errors.contains("zbar (pid 77) for 3 s"), "{errors}");
+    assert_eq!(errors.matches("zbar").count(), 1, "told once: {errors}");
     assert!(!errors.contains("SECRET"));
 }
 
@@ -233,13 +235,14 @@ fn start_can_wait_until_the_stream_is_live_or_ended() {
         let running = Running::start(daemon.ctl(&["start", "rtmp://h/live/k", "--wait"]));
         assert_eq!(running.line(), "s1");
         daemon.wait_watched();
-        let report = |state, cause| ReportLine { stream_id: "s1".into(), state, cause, attempt: 0, retry_in_ms: None };
+        let report =
+            |state, failure| ReportLine { stream_id: "s1".into(), state, failure, attempt: 0, retry_in_ms: None };
         daemon.reports.send(report(StreamState::Connecting, None)).unwrap();
-        daemon.reports.send(report(last, cause)).unwrap();
+        daemon.reports.send(report(last, cause.map(|cause| Failure::new(cause, "its words")))).unwrap();
         let (status, errors) = running.end();
         assert_eq!(status, expected, "{errors}");
         assert!(errors.contains("connecting"), "{errors}");
-        assert_eq!(errors.contains("publish_rejected"), cause.is_some(), "{errors}");
+        assert_eq!(errors.contains(": its words (publish_rejected)"), cause.is_some(), "{errors}");
     }
 }
 
@@ -274,7 +277,7 @@ fn a_photo_goes_to_file_or_output() {
 #[test]
 fn cameras_owner_and_findings_are_listed() {
     let daemon = Daemon::start(|request| {
-        let owner = Owner { kind: OwnerKind::Foreign, name: "zoom".into(), pid: Some(4), for_s: 1 };
+        let owner = Owner { kind: OwnerKind::Foreign, name: "zoom".into(), pid: Some(4), for_s: Some(1) };
         match request {
             Request::CameraList => Ok(Answer::Cameras(Cameras {
                 cameras: vec![CameraInfo {
@@ -297,7 +300,7 @@ fn cameras_owner_and_findings_are_listed() {
     let (_, list, _) = daemon.run(&["camera", "list", "--json"]);
     assert_eq!(serde_json::from_str::<Vec<CameraInfo>>(&list).unwrap()[0].identity, "usb-1");
     let (_, who, _) = daemon.run(&["camera", "who"]);
-    assert_eq!(who, "program zoom (pid 4) since 1 s\n");
+    assert_eq!(who, "program zoom (pid 4) for 1 s\n");
     let (status, findings, _) = daemon.run(&["doctor"]);
     assert_eq!(status, 1);
     assert!(findings.contains("FAILED") && findings.contains("none works"), "{findings}");
@@ -312,7 +315,7 @@ fn watch_in_a_pipe_gives_a_line_for_every_change() {
     let report = ReportLine {
         stream_id: "s1".into(),
         state: StreamState::Reconnecting,
-        cause: Some(Cause::ServerFrozen),
+        failure: Some(Cause::ServerFrozen.into()),
         attempt: 2,
         retry_in_ms: Some(300),
     };
@@ -335,7 +338,7 @@ fn watch_with_json_gives_events_of_one_kind() {
     let report = ReportLine {
         stream_id: "s1".into(),
         state: StreamState::Streaming,
-        cause: None,
+        failure: None,
         attempt: 0,
         retry_in_ms: None,
     };

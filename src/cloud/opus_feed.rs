@@ -77,7 +77,7 @@ async fn next(running: &mut Option<Running>) -> Option<OpusPacket> {
     }
 }
 
-fn push(running: &mut Option<Running>, frame: &Frame) -> Result<(), crate::media::failure::Failure> {
+fn push(running: &mut Option<Running>, frame: &Frame) -> Result<(), crate::protocol::Failure> {
     let Media::Audio { format } = &frame.media else { return Ok(()) };
     let goes_on = running.as_ref().is_some_and(|running| {
         running.publication == frame.publication

@@ -14,13 +14,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::broadcast::{AudioFormat, Broadcast, Frame, Media, Reader, VideoFormat};
-use crate::media::failure::Failure;
 use crate::media::feed::{Feed, Unit};
 use crate::media::flv::Metadata;
 use crate::media::publisher::{Event, Publisher, Target};
 use crate::policy::retry::{self, Backoff, Class};
 use crate::protocol::app::{Destination, Output, OutputState, ShownUrl};
-use crate::protocol::{Cause, StreamUrl};
+use crate::protocol::{Cause, Failure, StreamUrl};
 
 /// What metadata says until it was measured.
 const USUAL_FRAME_RATE: f64 = 30.0;

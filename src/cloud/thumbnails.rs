@@ -15,9 +15,9 @@ use axum::routing::get;
 use tokio::sync::Semaphore;
 
 use crate::broadcast::{Broadcast, Frame, Media};
-use crate::media::failure::Failure;
 use crate::media::still::{KeyFrame, still};
 use crate::metrics::Counter;
+use crate::protocol::Failure;
 
 /// How old a picture may be before the next one is made.
 const FRESH: Duration = Duration::from_secs(5);

@@ -29,13 +29,13 @@ use super::config;
 use crate::board::Reading;
 use crate::link::LinkId;
 use crate::link::control::Peer;
-use crate::media::{capture, chime::Chime, failure::Failure, publisher};
+use crate::media::{capture, chime::Chime, publisher};
 use crate::policy::Time;
 use crate::policy::arbiter::{self, Arbiter, LeaseId, RequestId};
 use crate::policy::bitrate;
 use crate::policy::camera as camera_policy;
 use crate::protocol::control::{Refusal, Reply, ReportLine, Request};
-use crate::protocol::{AudioSettings, Cause, DaemonState, Metrics, StreamEnd, VideoSettings};
+use crate::protocol::{AudioSettings, Cause, DaemonState, Failure, Metrics, StreamEnd, VideoSettings};
 
 /// What happens to the daemon.
 #[derive(Debug)]
@@ -187,7 +187,6 @@ struct CaptureState {
     wanted: bool,
     /// Opened for a photo, with nobody streaming.
     for_photo: bool,
-    failure: Option<Failure>,
 }
 
 impl Core {
@@ -330,8 +329,7 @@ impl Core {
             (Waiting::Stream(asked), arbiter::Answer::Granted(lease)) => self.begin_stream(asked, lease, now),
             (Waiting::Stream(asked), arbiter::Answer::Joined { .. }) => self.join_stream(request, asked, now),
             (Waiting::Stream(asked), arbiter::Answer::Refused { owner, cause }) => {
-                let message = format!("{}: {owner}", cause.explain());
-                self.refuse_stream(&asked, Refusal { cause, message, owner: Some(owner) });
+                self.refuse_stream(&asked, Failure::held_by(owner, cause).into());
             }
             (Waiting::Photo { .. }, arbiter::Answer::Granted(lease)) => {
                 self.begin_photo(request, Some(lease), now);
@@ -349,8 +347,7 @@ impl Core {
                 if let Waiting::Photo { .. } = waiting {
                     self.counts.photos_failed.count(cause.name());
                 }
-                let message = format!("{}: {owner}", cause.explain());
-                self.reply(request, Err(Refusal { cause, message, owner: Some(owner) }));
+                self.reply(request, Err(Failure::held_by(owner, cause).into()));
             }
             (Waiting::Process { .. }, arbiter::Answer::Joined { .. }) => {
                 self.reply(request, Err(Cause::Internal.into()));

@@ -8,8 +8,8 @@ use crate::camera::{self, Device, Kind};
 use crate::link::cloud::place;
 use crate::media::audio::AudioSource;
 use crate::media::encoder::Encoders;
+use crate::protocol::VideoSettings;
 use crate::protocol::control::{CameraInfo, DoctorLine, Level};
-use crate::protocol::{Owner, OwnerKind, VideoSettings};
 
 /// The picture that encoders are tried with.
 const TRIAL: VideoSettings = VideoSettings { width: 1280, height: 720, bitrate: 2_000_000, frame_rate: 30 };
@@ -20,19 +20,13 @@ pub fn cameras() -> Vec<CameraInfo> {
 }
 
 fn info(device: &Device) -> CameraInfo {
-    let holder = camera::holders(&device.node).into_iter().next();
     CameraInfo {
         node: device.node.display().to_string(),
         identity: device.identity.clone(),
         name: device.card.clone(),
         kind: device.nature(),
         modes: device.modes.iter().map(ToString::to_string).collect(),
-        holder: holder.map(|holder| Owner {
-            kind: OwnerKind::Foreign,
-            name: holder.program,
-            pid: Some(holder.pid),
-            for_s: 0,
-        }),
+        holder: plan::foreign_holder(&device.node),
     }
 }
 

@@ -9,11 +9,9 @@ use crate::camera::{self, Device, FrameRate, PixelFormat, Selector, Wanted};
 use crate::media::audio::AudioSource;
 use crate::media::capture::Plan;
 use crate::media::encoder::Encoders;
-use crate::media::failure::Failure;
 use crate::media::source::{Rotation, VideoSource};
 use crate::media::video::VideoPlan;
-use crate::protocol::control::Refusal;
-use crate::protocol::{Cause, Owner, OwnerKind, VideoSettings};
+use crate::protocol::{Cause, Failure, Owner, OwnerKind, VideoSettings};
 
 /// The pattern that `device = "test"` shows: colour bars to judge the picture by, and a corner of noise, so that the
 /// encoder fills whatever bitrate it is given, as a camera's picture would.
@@ -123,15 +121,10 @@ pub fn device_for_lease(config: &Config) -> Result<String, Failure> {
     Ok(device.node.display().to_string())
 }
 
-/// How a failure is told to who asked for the camera.
-pub fn refusal(Failure { cause, detail, owner }: Failure) -> Refusal {
-    Refusal { cause, message: detail, owner }
-}
-
 /// Who opened the device behind the daemon's back.
 pub fn foreign_holder(node: &std::path::Path) -> Option<Owner> {
     let holder = camera::holders(node).into_iter().next()?;
-    Some(Owner { kind: OwnerKind::Foreign, name: holder.program, pid: Some(holder.pid), for_s: 0 })
+    Some(Owner { kind: OwnerKind::Foreign, name: holder.program, pid: Some(holder.pid), for_s: None })
 }
 
 /// Who opened the configured camera behind the daemon's back, if it is there.

@@ -73,13 +73,13 @@ fn tell(what: NotifyState) {
 
 fn describe(state: &DaemonState) -> String {
     match (&state.stream, &state.owner, &state.last_end) {
-        (Some(StreamSnapshot { state, cause, url, app, .. }), ..) => {
-            let cause = cause.map_or(String::new(), |cause| format!(", {}", cause.explain()));
+        (Some(StreamSnapshot { state, failure, url, app, .. }), ..) => {
+            let why = failure.as_ref().map_or_else(String::new, |failure| format!(", {}", failure.explain()));
             let app = if app.is_empty() { String::new() } else { format!(" for {app}") };
-            format!("{} {url}{app}{cause}", state.name())
+            format!("{} {url}{app}{why}", state.name())
         }
         (None, Some(owner), _) => format!("camera in use: {}", owner.name),
-        (None, None, Some(end)) => format!("idle; last stream ended: {}", end.cause.explain()),
+        (None, None, Some(end)) => format!("idle; last stream ended: {}", end.failure.explain()),
         (None, None, None) => "idle".to_owned(),
     }
 }
@@ -93,8 +93,8 @@ mod tests {
     fn the_line_says_what_is_going_on_and_why_it_is_not() {
         let mut state = DaemonState::default();
         assert_eq!(describe(&state), "idle");
-        let cause = Cause::DaemonCrashed;
-        state.last_end = Some(StreamEnd { stream_id: "s".into(), state: StreamState::Error, cause });
+        let failure = Cause::DaemonCrashed.into();
+        state.last_end = Some(StreamEnd { stream_id: "s".into(), state: StreamState::Error, failure });
         assert_eq!(describe(&state), "idle; last stream ended: the daemon crashed again and again with this stream");
     }
 }

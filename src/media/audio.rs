@@ -10,10 +10,10 @@ use gstreamer_app::{AppSink, AppSinkCallbacks};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::failure::{Failure, element_name};
+use super::failure::element_name;
 use super::feed::{Feed, Unit};
 use super::pipeline;
-use crate::protocol::{AudioSettings, Cause};
+use crate::protocol::{AudioSettings, Cause, Failure};
 
 /// Where sound comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

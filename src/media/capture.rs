@@ -14,14 +14,14 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::audio::{AudioPipeline, AudioSource};
-use super::failure::{self, Failure};
+use super::failure;
 use super::feed::Feed;
 use super::memory;
 use super::source::VideoSource;
 use super::video::{Counters, LeftBehind, Progress, VideoPipeline, VideoPlan};
 use crate::camera::Signal;
 use crate::policy::bitrate::Decision;
-use crate::protocol::{AudioSettings, Cause};
+use crate::protocol::{AudioSettings, Cause, Failure};
 
 /// A camera may take its time to wake up, but not more.
 const FIRST_PICTURE_LIMIT: Duration = Duration::from_secs(3);

@@ -7,9 +7,8 @@ use gstreamer_app::AppSrc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::failure::Failure;
 use super::pipeline;
-use crate::protocol::Cause;
+use crate::protocol::{Cause, Failure};
 
 /// Samples a second, of one channel.
 const RATE: u32 = 48_000;

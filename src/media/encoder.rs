@@ -12,12 +12,12 @@ use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::AppSink;
 use gstreamer_video::{VideoCapsBuilder, VideoFormat};
 
-use super::failure::{Failure, element_name};
+use super::failure::element_name;
 use super::memory;
 use super::pipeline;
 use super::profile::{Bitrate, Profile, Setting, h264_level};
 use crate::camera::{Choice, v4l2};
-use crate::protocol::{Cause, VideoSettings};
+use crate::protocol::{Cause, Failure, VideoSettings};
 
 /// Pictures encoded in a trial: enough for every encoder's delay, few enough for a start.
 const TRIAL_PICTURES: i32 = 15;

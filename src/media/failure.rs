@@ -1,27 +1,8 @@
-//! What went wrong, as a [`Cause`]: the one place where errno, GStreamer's errors and RTMP's refusals are understood.
+//! What went wrong, as a [`Failure`]: the one place where errno, GStreamer's errors and RTMP's refusals are understood.
 
 use gstreamer::{self as gst, glib, prelude::*};
 
-use crate::protocol::{Cause, Owner};
-
-/// A stage that failed, why, and the details for the log. The details may name a device, never a stream key.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{cause}: {detail}")]
-pub struct Failure {
-    /// What a program can act on.
-    pub cause: Cause,
-    /// What a person can search for.
-    pub detail: String,
-    /// Who has the camera, where that is the reason.
-    pub owner: Option<Owner>,
-}
-
-impl Failure {
-    /// A failure of this cause.
-    pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), owner: None }
-    }
-}
+use crate::protocol::{Cause, Failure};
 
 /// Names that the pipelines give to the elements an error can come from.
 pub mod element_name {

@@ -10,9 +10,8 @@ use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::{AppSink, AppSinkCallbacks, AppSrc};
 use tokio::sync::mpsc;
 
-use super::failure::Failure;
 use super::pipeline;
-use crate::protocol::Cause;
+use crate::protocol::{Cause, Failure};
 
 /// A gap that is still the same sound.
 pub const JUMP: Duration = Duration::from_millis(500);

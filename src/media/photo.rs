@@ -7,9 +7,8 @@ use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::{AppSink, AppSinkCallbacks};
 use tokio::sync::oneshot;
 
-use super::failure::Failure;
 use super::pipeline;
-use crate::protocol::Cause;
+use crate::protocol::{Cause, Failure};
 
 type Requests = Arc<Mutex<Vec<oneshot::Sender<Result<Vec<u8>, Failure>>>>>;
 

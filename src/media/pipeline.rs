@@ -7,8 +7,7 @@ use gstreamer::{self as gst, prelude::*};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::failure::Failure;
-use crate::protocol::Cause;
+use crate::protocol::{Cause, Failure};
 
 /// Setting a pipeline to NULL takes 1 to 60 ms; drivers have been seen that never come back from it.
 const TEARDOWN_LIMIT: Duration = Duration::from_secs(2);

@@ -8,11 +8,11 @@ use gstreamer::{self as gst, prelude::*};
 use gstreamer_video::{VideoCapsBuilder, VideoFormat, VideoOrientationMethod};
 
 use super::encoder;
-use super::failure::{Failure, element_name};
+use super::failure::element_name;
 use super::pipeline;
 use super::profile::Profile;
 use crate::camera::{Choice, Crop, FrameRate, Mode, PixelFormat};
-use crate::protocol::{Cause, VideoSettings};
+use crate::protocol::{Cause, Failure, VideoSettings};
 
 /// Where pictures come from.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,9 +8,8 @@ use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::{AppSink, AppSinkCallbacks, AppSrc};
 use tokio::sync::oneshot;
 
-use super::failure::Failure;
 use super::pipeline;
-use crate::protocol::Cause;
+use crate::protocol::{Cause, Failure};
 
 /// A 1080p key frame takes some 40 ms on a slow core.
 const LIMIT: Duration = Duration::from_secs(3);

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::encoder::{self, Encoder};
-use super::failure::{Failure, element_name};
+use super::failure::element_name;
 use super::feed::{Feed, Unit};
 use super::photo::PhotoBranch;
 use super::pipeline::{self, EncodedUnit};
@@ -25,7 +25,7 @@ use super::source::{self, Rotation, VideoSource};
 use crate::camera;
 use crate::metrics::Counter;
 use crate::policy::bitrate::{Decision, Pictures};
-use crate::protocol::VideoSettings;
+use crate::protocol::{Failure, VideoSettings};
 
 /// How often it is looked whether the camera of a capture that would not end is free.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

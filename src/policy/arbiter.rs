@@ -43,7 +43,7 @@ pub enum Claim {
     /// Another process wants to open the device itself.
     Process {
         /// The process.
-        pid: u32,
+        pid: Option<u32>,
         /// Its program's name.
         program: String,
     },
@@ -324,9 +324,9 @@ fn owner_of(claim: &Claim, held: Duration) -> Owner {
         Claim::Stream { app, kind: StreamKind::Unmanaged } => (OwnerKind::Unmanaged, app, None),
         Claim::Stream { app, kind: StreamKind::Managed } => (OwnerKind::Managed, app, None),
         Claim::Photo { app } => (OwnerKind::Photo, app, None),
-        Claim::Process { pid, program } => (OwnerKind::Process, program, Some(*pid)),
+        Claim::Process { pid, program } => (OwnerKind::Process, program, *pid),
     };
-    Owner { kind, name: name.clone(), pid, for_s: held.as_secs() }
+    Owner { kind, name: name.clone(), pid, for_s: Some(held.as_secs()) }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::Time;
-use crate::protocol::{CameraState, Cause};
+use crate::protocol::{CameraState, Cause, Failure};
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ const HEALED: Duration = Duration::from_secs(5);
 const SETTLING: Duration = Duration::from_secs(3);
 
 /// What happens to the camera.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A holder needs it. Answered with `Running` at once if it runs.
     Wanted,
@@ -41,7 +41,7 @@ pub enum Event {
         /// Which opening.
         generation: u64,
         /// Why.
-        cause: Cause,
+        failure: Failure,
     },
     /// The teardown of that generation is finished.
     Closed {
@@ -55,7 +55,7 @@ pub enum Event {
 }
 
 /// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Open the capture pipeline.
     Open {
@@ -70,9 +70,9 @@ pub enum Action {
     /// Tell the holder: encoded frames arrive.
     Running,
     /// Tell the holder: they do not, and the camera is being tried again.
-    Lost(Cause),
+    Lost(Failure),
     /// Tell the holder: it cannot have the camera. It is not tried again until somebody wants it anew.
-    Failed(Cause),
+    Failed(Failure),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +98,7 @@ pub struct Camera {
     /// Until then a camera that is forbidden at the first opening may only be new.
     settles_until: Option<Time>,
     delay: Duration,
-    cause: Option<Cause>,
+    failure: Option<Failure>,
 }
 
 impl Default for Camera {
@@ -118,7 +118,7 @@ impl Camera {
             first_opening: false,
             settles_until: None,
             delay: FIRST_DELAY,
-            cause: None,
+            failure: None,
         }
     }
 
@@ -129,7 +129,9 @@ impl Camera {
             Event::Wanted => self.want(now, &mut actions),
             Event::Unwanted { linger } => self.unwant(now.saturating_add(linger)),
             Event::Running { generation } if generation == self.generation => self.running(now, &mut actions),
-            Event::Lost { generation, cause } if generation == self.generation => self.lost(cause, now, &mut actions),
+            Event::Lost { generation, failure } if generation == self.generation => {
+                self.lost(failure, now, &mut actions);
+            }
             Event::Closed { generation } if generation == self.generation => self.closed(now, &mut actions),
             Event::DevicesChanged => self.devices_changed(now),
             Event::Running { .. } | Event::Lost { .. } | Event::Closed { .. } | Event::Tick => {}
@@ -161,7 +163,7 @@ impl Camera {
     pub fn state(&self) -> CameraState {
         match self.pipeline {
             Pipeline::Open { since: Some(_) } => CameraState::Running,
-            _ if self.cause.is_some() => CameraState::Lost,
+            _ if self.failure.is_some() => CameraState::Lost,
             Pipeline::Open { since: None } => CameraState::Opening,
             Pipeline::Closed { .. } | Pipeline::Closing { .. } if self.wanted => CameraState::Opening,
             Pipeline::Closed { .. } | Pipeline::Closing { .. } => CameraState::Closed,
@@ -169,8 +171,8 @@ impl Camera {
     }
 
     /// Why it is lost, while it is.
-    pub fn cause(&self) -> Option<Cause> {
-        self.cause
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
     }
 
     fn want(&mut self, now: Time, actions: &mut Vec<Action>) {
@@ -180,7 +182,7 @@ impl Camera {
         match self.pipeline {
             Pipeline::Open { since: Some(_) } => actions.push(Action::Running),
             // A holder that joins an outage must know of it.
-            _ if !fresh => actions.extend(self.cause.map(Action::Lost)),
+            _ if !fresh => actions.extend(self.failure.clone().map(Action::Lost)),
             Pipeline::Closed { .. } => {
                 self.first_opening = true;
                 self.pipeline = Pipeline::Closed { reopen: Some(now) };
@@ -193,7 +195,7 @@ impl Camera {
         }
         if fresh {
             self.settles_until = None;
-            self.cause = None;
+            self.failure = None;
             self.delay = FIRST_DELAY;
         }
     }
@@ -201,7 +203,7 @@ impl Camera {
     fn unwant(&mut self, until: Time) {
         self.wanted = false;
         self.first_opening = false;
-        self.cause = None;
+        self.failure = None;
         match &mut self.pipeline {
             // The shorter linger holds: it may be a shutdown's.
             Pipeline::Open { .. } => {
@@ -216,14 +218,14 @@ impl Camera {
         if let Pipeline::Open { since: since @ None } = &mut self.pipeline {
             *since = Some(now);
             self.first_opening = false;
-            self.cause = None;
+            self.failure = None;
             if self.wanted {
                 actions.push(Action::Running);
             }
         }
     }
 
-    fn lost(&mut self, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+    fn lost(&mut self, failure: Failure, now: Time, actions: &mut Vec<Action>) {
         let Pipeline::Open { since } = self.pipeline else { return };
         if since.is_some_and(|since| now.saturating_sub(since) >= HEALED) {
             self.delay = FIRST_DELAY;
@@ -237,23 +239,23 @@ impl Camera {
             return;
         }
         let settles = first_opening
-            && cause == Cause::CameraForbidden
+            && failure.cause == Cause::CameraForbidden
             && now < *self.settles_until.get_or_insert(now.saturating_add(SETTLING));
         if settles {
             self.first_opening = true;
-        } else if first_opening && hopeless(cause) {
+        } else if first_opening && hopeless(failure.cause) {
             self.wanted = false;
-            actions.push(Action::Failed(cause));
+            actions.push(Action::Failed(failure));
         } else {
-            self.cause = Some(cause);
-            actions.push(Action::Lost(cause));
+            self.failure = Some(failure.clone());
+            actions.push(Action::Lost(failure));
         }
     }
 
     fn closed(&mut self, now: Time, actions: &mut Vec<Action>) {
         // Closed without having been asked to and without a word before: a loss all the same.
         if let Pipeline::Open { .. } = self.pipeline {
-            self.lost(Cause::Internal, now, actions);
+            self.lost(Cause::Internal.into(), now, actions);
             actions.retain(|action| !matches!(action, Action::Close { .. }));
         }
         if let Pipeline::Closing { reopen } = self.pipeline {

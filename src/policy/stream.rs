@@ -7,14 +7,19 @@
 //! for good is decided once, by the first reason that comes; then the publisher is closed, and only when it is, or had
 //! its time, the terminal report and [`Action::End`] follow. Nothing comes after them.
 
+mod report;
+mod words;
+
 use std::time::Duration;
+
+pub use words::{Action, Event, Settings};
 
 use super::{
     Time,
     keep_alive::KeepAlive,
     retry::{self, Backoff, Class},
 };
-use crate::protocol::{Cause, StreamReport, StreamState};
+use crate::protocol::{Cause, Failure, StreamReport, StreamState};
 
 /// How long the next publisher waits for the former one to be closed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -22,89 +27,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 const END_PATIENCE: Duration = Duration::from_secs(3);
 /// A process that has just begun has no link yet. That counts as a loss only after this time.
 const FIRST_LINK: Duration = Duration::from_secs(15);
-
-/// What a stream was started with.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Ends the stream when no media went through for so long; `None`: never.
-    pub give_up_after: Option<Duration>,
-    /// Ends the stream when it streams so long without keep-alive. `None`: it has no id, or none are wanted.
-    pub keep_alive_timeout: Option<Duration>,
-    /// False on links known to fail one way: missing keep-alives then end nothing.
-    pub stop_on_keep_alive_loss: bool,
-    /// Ends the stream when the link is down for so long, 0 at once. `None`: the link plays no part.
-    pub link_loss_grace: Option<Duration>,
-    /// How long the RTMP connection is kept while the camera is gone.
-    pub camera_hold: Duration,
-    /// Ends the stream that long after it first streamed.
-    pub duration_limit: Option<Duration>,
-    /// Decides the jitter of retries.
-    pub seed: u64,
-    /// It streamed before, by a process that is gone: this begins with an outage, cause `daemon_restarted`.
-    pub resumed: bool,
-}
-
-/// What happens to the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The camera gives encoded frames.
-    CameraRunning,
-    /// It does not, and is being tried again.
-    CameraLost(Cause),
-    /// This stream cannot have it.
-    CameraFailed(Cause),
-    /// Media was acked and the server's process reads. Said anew after each interruption of the frames.
-    PublisherFlowing {
-        /// Which publisher.
-        attempt: u32,
-    },
-    /// That publisher failed; the media side closes it without being asked.
-    PublisherLost {
-        /// Which publisher.
-        attempt: u32,
-        /// Why.
-        cause: Cause,
-    },
-    /// That publisher is gone.
-    PublisherClosed {
-        /// Which publisher.
-        attempt: u32,
-    },
-    /// A keep-alive for this stream arrived.
-    KeepAlive,
-    /// The link that started it is back.
-    LinkUp,
-    /// The link that started it is lost.
-    LinkDown,
-    /// Somebody decided to end it.
-    Stop(Cause),
-    /// The deadline has come.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Connect to the server and send what the camera gives.
-    OpenPublisher {
-        /// Counts up over the stream's life, from 1.
-        attempt: u32,
-    },
-    /// Close that publisher and say `PublisherClosed`.
-    ClosePublisher {
-        /// Which publisher.
-        attempt: u32,
-    },
-    /// Tell whoever directs and watches the stream. Each differs from the one before.
-    Report(StreamReport),
-    /// The last action of all.
-    End {
-        /// `Stopped` or `Error`.
-        state: StreamState,
-        /// Why.
-        cause: Cause,
-    },
-}
 
 #[derive(Clone, Copy, Debug)]
 enum Camera {
@@ -130,9 +52,9 @@ enum Publisher {
     None,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Outage {
-    cause: Cause,
+    failure: Failure,
     /// Which retry is being made or comes next.
     retry: u32,
     /// That retry was made.
@@ -141,11 +63,17 @@ struct Outage {
     retry_in: Option<Duration>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Life {
     Alive,
-    Ending { state: StreamState, cause: Cause },
-    Ended { cause: Cause },
+    Ending { state: StreamState, failure: Failure },
+    Ended { failure: Failure },
+}
+
+impl Outage {
+    fn new(failure: Failure) -> Self {
+        Self { failure, retry: 1, tried: false, retry_in: None }
+    }
 }
 
 /// One stream.
@@ -187,12 +115,7 @@ impl Stream {
             publisher: Publisher::None,
             attempt: 0,
             open_at: Some(now),
-            outage: settings.resumed.then_some(Outage {
-                cause: Cause::DaemonRestarted,
-                retry: 1,
-                tried: false,
-                retry_in: None,
-            }),
+            outage: settings.resumed.then(|| Outage::new(Cause::DaemonRestarted.into())),
             backoff: Backoff::new(settings.seed),
             media_at: now,
             first_streaming: settings.resumed.then_some(now),
@@ -202,7 +125,7 @@ impl Stream {
             keep_alive,
             link_lost_at: None,
             link_due: settings.resumed.then(|| now.saturating_add(FIRST_LINK)),
-            reported: report(StreamState::Initializing, None),
+            reported: StreamReport::new(StreamState::Initializing, None),
             settings,
         };
         stream.reported = stream.view();
@@ -255,10 +178,10 @@ impl Stream {
     }
 
     /// Why it reconnects, ends or has ended.
-    pub fn cause(&self) -> Option<Cause> {
-        match self.life {
-            Life::Alive => self.outage.map(|outage| outage.cause),
-            Life::Ending { cause, .. } | Life::Ended { cause } => Some(cause),
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.life {
+            Life::Alive => self.outage.as_ref().map(|outage| &outage.failure),
+            Life::Ending { failure, .. } | Life::Ended { failure } => Some(failure),
         }
     }
 
@@ -280,7 +203,7 @@ impl Stream {
 
     /// Which retry of this outage, from 1; 0 outside of outages.
     pub fn attempt(&self) -> u32 {
-        self.outage.map_or(0, |outage| outage.retry)
+        self.outage.as_ref().map_or(0, |outage| outage.retry)
     }
 
     fn alive(&self) -> bool {
@@ -291,13 +214,13 @@ impl Stream {
         let was_streaming = self.streaming();
         match event {
             Event::CameraRunning => self.camera_running(now),
-            Event::CameraLost(cause) => self.camera_lost(cause, now),
-            Event::CameraFailed(cause) => self.end(StreamState::Error, cause, now, actions),
+            Event::CameraLost(failure) => self.camera_lost(failure, now),
+            Event::CameraFailed(failure) => self.end(StreamState::Error, failure, now, actions),
             Event::PublisherFlowing { attempt } => self.publisher_flowing(attempt),
-            Event::PublisherLost { attempt, cause } => self.publisher_lost(attempt, cause, now, actions),
+            Event::PublisherLost { attempt, failure } => self.publisher_lost(attempt, failure, now, actions),
             Event::PublisherClosed { attempt } => {
                 // Closed without having been asked to and without a word before: a loss all the same.
-                self.publisher_lost(attempt, Cause::Internal, now, actions);
+                self.publisher_lost(attempt, Cause::Internal.into(), now, actions);
                 self.publisher_closed(attempt);
             }
             Event::KeepAlive => {
@@ -327,15 +250,18 @@ impl Stream {
         }
     }
 
-    fn camera_lost(&mut self, cause: Cause, now: Time) {
+    fn camera_lost(&mut self, failure: Failure, now: Time) {
         if !matches!(self.camera, Camera::Lost(_)) {
             self.camera = Camera::Lost(now);
         }
         if let Publisher::Open { flowing, .. } = &mut self.publisher {
             *flowing = false;
         }
-        let outage = self.outage.get_or_insert(Outage { cause, retry: 1, tried: false, retry_in: None });
-        outage.cause = cause;
+        let outage = self.outage.get_or_insert_with(|| Outage::new(failure.clone()));
+        // The same in other words, such as a counter in them, is no news.
+        if (outage.failure.cause, &outage.failure.owner) != (failure.cause, &failure.owner) {
+            outage.failure = failure;
+        }
         outage.retry_in = None;
     }
 
@@ -357,7 +283,7 @@ impl Stream {
         }
     }
 
-    fn publisher_lost(&mut self, which: u32, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+    fn publisher_lost(&mut self, which: u32, failure: Failure, now: Time, actions: &mut Vec<Action>) {
         match self.publisher {
             Publisher::Open { attempt, .. } if attempt == which => {}
             _ => return,
@@ -365,12 +291,12 @@ impl Stream {
         self.publisher = Publisher::Closing { attempt: which, until: now.saturating_add(CLOSE_PATIENCE) };
         // The streaming time that the back-off asks for ends here.
         let delay = self.backoff.lost(now);
-        let delay = match retry::class(cause) {
-            Class::Fatal => return self.end(StreamState::Error, cause, now, actions),
+        let delay = match retry::class(failure.cause) {
+            Class::Fatal => return self.end(StreamState::Error, failure, now, actions),
             Class::Rejected => {
                 let first = *self.rejected_at.get_or_insert(now);
                 if now.saturating_sub(first) >= retry::REJECTED_DELAY {
-                    return self.end(StreamState::Error, cause, now, actions);
+                    return self.end(StreamState::Error, failure, now, actions);
                 }
                 retry::REJECTED_DELAY
             }
@@ -381,13 +307,13 @@ impl Stream {
             Class::Retry | Class::Camera => delay,
         };
         self.open_at = Some(now.saturating_add(delay));
-        let outage = self.outage.get_or_insert(Outage { cause, retry: 1, tried: false, retry_in: None });
+        let outage = self.outage.get_or_insert_with(|| Outage::new(failure.clone()));
         if std::mem::take(&mut outage.tried) {
             outage.retry = outage.retry.saturating_add(1);
         }
         // While the camera is gone, that is what the stream waits for.
         if !matches!(self.camera, Camera::Lost(_)) {
-            outage.cause = cause;
+            outage.failure = failure;
             outage.retry_in = Some(delay);
         }
     }
@@ -476,8 +402,8 @@ impl Stream {
         if self.streaming() {
             return None;
         }
-        let cause = self.outage.map(|outage| retry::class(outage.cause));
-        match (cause, self.exists_since) {
+        let class = self.outage.as_ref().map(|outage| retry::class(outage.failure.cause));
+        match (class, self.exists_since) {
             (Some(Class::StreamExists), Some(since)) => Some(since.saturating_add(retry::STREAM_EXISTS_BUDGET)),
             _ => self.settings.give_up_after.map(|after| self.media_at.saturating_add(after)),
         }
@@ -493,12 +419,12 @@ impl Stream {
             | Cause::HolderGone => StreamState::Stopped,
             _ => StreamState::Error,
         };
-        self.say(report(StreamState::Stopping, Some(cause)), actions);
-        self.end(state, cause, now, actions);
+        self.say(StreamReport::new(StreamState::Stopping, Some(cause.into())), actions);
+        self.end(state, cause.into(), now, actions);
     }
 
-    fn end(&mut self, state: StreamState, cause: Cause, now: Time, actions: &mut Vec<Action>) {
-        self.life = Life::Ending { state, cause };
+    fn end(&mut self, state: StreamState, failure: Failure, now: Time, actions: &mut Vec<Action>) {
+        self.life = Life::Ending { state, failure };
         self.outage = None;
         self.close_publisher(END_PATIENCE, now, actions);
     }
@@ -531,12 +457,13 @@ impl Stream {
             let view = self.view();
             self.say(view, actions);
         }
-        if let Life::Ending { state, cause } = self.life
+        if let Life::Ending { state, failure } = &self.life
             && matches!(self.publisher, Publisher::None)
         {
-            self.life = Life::Ended { cause };
-            self.say(report(state, Some(cause)), actions);
-            actions.push(Action::End { state, cause });
+            let (state, failure) = (*state, failure.clone());
+            self.life = Life::Ended { failure: failure.clone() };
+            self.say(StreamReport::new(state, Some(failure.clone())), actions);
+            actions.push(Action::End { state, failure });
         }
     }
 
@@ -546,51 +473,15 @@ impl Stream {
         if let Some((_, cause)) = due {
             self.stop(cause, now, actions);
         } else if self.give_up_at().is_some_and(|at| now >= at) {
-            let cause = match (self.outage, self.camera) {
-                (Some(outage), _) => outage.cause,
+            let failure = match (self.outage.take(), self.camera) {
+                (Some(outage), _) => outage.failure,
                 // Nobody said what is wrong: neither frames nor a word came.
-                (None, Camera::Running) => Cause::HandshakeTimeout,
-                (None, _) => Cause::CameraStalled,
+                (None, Camera::Running) => Cause::HandshakeTimeout.into(),
+                (None, _) => Cause::CameraStalled.into(),
             };
-            self.end(StreamState::Error, cause, now, actions);
+            self.end(StreamState::Error, failure, now, actions);
         }
     }
-
-    /// What a report says now.
-    fn view(&self) -> StreamReport {
-        if self.streaming() {
-            let plain = report(StreamState::Streaming, None);
-            let (reconnected, attempt) = (self.reconnected.is_some(), self.reconnected.unwrap_or(0));
-            return StreamReport { attempt, reconnected, ..plain };
-        }
-        match (self.outage, self.camera) {
-            (Some(outage), _) => {
-                let estimate = retry::estimated_attempts(retry::class(outage.cause), self.settings.give_up_after);
-                StreamReport {
-                    state: StreamState::Reconnecting,
-                    cause: Some(outage.cause),
-                    attempt: outage.retry,
-                    max_attempts: estimate.map(|estimate| estimate.max(outage.retry)),
-                    retry_in: outage.retry_in,
-                    reconnected: false,
-                }
-            }
-            (None, Camera::Running) => report(StreamState::Connecting, None),
-            (None, _) => report(StreamState::Initializing, None),
-        }
-    }
-
-    fn say(&mut self, report: StreamReport, actions: &mut Vec<Action>) {
-        if report != self.reported {
-            self.reported = report.clone();
-            actions.push(Action::Report(report));
-        }
-    }
-}
-
-/// A report outside of outages.
-fn report(state: StreamState, cause: Option<Cause>) -> StreamReport {
-    StreamReport { state, cause, attempt: 0, max_attempts: None, retry_in: None, reconnected: false }
 }
 
 #[cfg(test)]

@@ -263,10 +263,9 @@ mod tests {
                 (StreamState::Stopped, GlassesState::Stopped),
                 (StreamState::Error, GlassesState::Failed),
             ] {
-                let cause = Some(Cause::CameraLost);
                 let retry_in = Some(Duration::from_secs(1));
-                let report =
-                    StreamReport { state: theirs, cause, attempt: 2, max_attempts: None, retry_in, reconnected: true };
+                let plain = StreamReport::new(theirs, Some(Cause::CameraLost.into()));
+                let report = StreamReport { attempt: 2, retry_in, reconnected: true, ..plain };
                 let json = report::status(&report, "m1", dialect);
                 let (message, told) = parse(&json.to_string());
                 let GlassesMessage::Status(status) = message else { panic!("{json}") };

@@ -5,6 +5,7 @@ pub mod app;
 mod cause;
 pub mod command;
 pub mod control;
+mod failure;
 #[cfg(feature = "cloud")]
 pub mod glasses;
 pub mod k900;
@@ -19,6 +20,7 @@ mod url_parts;
 
 pub use cause::Cause;
 pub use command::{Command, CommandError, Dialect, Incoming, StartStream};
+pub use failure::Failure;
 pub use redact::redact_urls;
 pub use secret::Secret;
 pub use settings::{AudioSettings, SettingsError, VideoSettings};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Cause;
+use super::{Cause, Failure};
 
 /// Where a stream is in its life:
 /// `initializing → connecting → streaming ⇄ reconnecting → stopping → stopped | error`.
@@ -64,7 +64,7 @@ pub struct StreamReport {
     /// Where the stream is now.
     pub state: StreamState,
     /// Why, for `reconnecting` and every end.
-    pub cause: Option<Cause>,
+    pub failure: Option<Failure>,
     /// Which retry of this outage it is, from 1; with `reconnected`, how many the outage took; else 0.
     pub attempt: u32,
     /// How many retries are estimated to fit before giving up; `None` when it never gives up.
@@ -73,6 +73,18 @@ pub struct StreamReport {
     pub retry_in: Option<Duration>,
     /// `streaming` after an outage, not for the first time.
     pub reconnected: bool,
+}
+
+impl StreamReport {
+    /// A report outside of outages.
+    pub fn new(state: StreamState, failure: Option<Failure>) -> Self {
+        Self { state, failure, attempt: 0, max_attempts: None, retry_in: None, reconnected: false }
+    }
+
+    /// The failure's cause.
+    pub fn cause(&self) -> Option<Cause> {
+        self.failure.as_ref().map(|failure| failure.cause)
+    }
 }
 
 /// Who directs a stream, and so what else may use the camera meanwhile.
@@ -92,12 +104,12 @@ pub struct Owner {
     pub kind: OwnerKind,
     /// The app's id, or the program's name.
     pub name: String,
-    /// The process, where it is one.
+    /// The process, where it is one and known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// For how many seconds already.
-    #[serde(default)]
-    pub for_s: u64,
+    /// For how many seconds already. Nobody knows that of a process that opened the device behind the daemon's back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_s: Option<u64>,
 }
 
 /// What somebody has the camera for.
@@ -129,7 +141,10 @@ impl std::fmt::Display for Owner {
         if let Some(pid) = self.pid {
             write!(f, " (pid {pid})")?;
         }
-        write!(f, " since {} s", self.for_s)
+        match self.for_s {
+            Some(seconds) => write!(f, " for {seconds} s"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -168,7 +183,8 @@ pub struct StreamSnapshot {
     /// Where it is in its life.
     pub state: StreamState,
     /// Why it reconnects.
-    pub cause: Option<Cause>,
+    #[serde(flatten)]
+    pub failure: Option<Failure>,
     /// Where it goes, without the key.
     pub url: String,
     /// Which retry of this outage, from 1.
@@ -261,7 +277,8 @@ pub struct StreamEnd {
     /// `stopped` or `error`.
     pub state: StreamState,
     /// Why.
-    pub cause: Cause,
+    #[serde(flatten)]
+    pub failure: Failure,
 }
 
 /// What the camera is doing.
@@ -270,7 +287,8 @@ pub struct CameraSnapshot {
     /// `closed`, `opening`, `running` or `lost`.
     pub state: CameraState,
     /// Why it is lost.
-    pub cause: Option<Cause>,
+    #[serde(flatten)]
+    pub failure: Option<Failure>,
     /// Which device, when one is open: its node, or `test`.
     pub device: Option<String>,
     /// Its name for a person.

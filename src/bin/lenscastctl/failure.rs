@@ -101,10 +101,8 @@ fn hint(error: &ClientError) -> Option<String> {
             _ => "Is lenscastd running? systemctl status lenscastd",
         },
         ClientError::Closed | ClientError::Silent => "What it was doing: journalctl -u lenscastd",
-        ClientError::Refused(refusal) => {
-            return refusal.owner.as_ref().map(|owner| clean(&format!("The camera's owner: {owner}.")));
-        }
-        ClientError::Garbled(_) => return None,
+        // The refusal's message says what there is to say.
+        ClientError::Refused(_) | ClientError::Garbled(_) => return None,
     };
     Some(hint.into())
 }
@@ -113,7 +111,7 @@ fn hint(error: &ClientError) -> Option<String> {
 mod tests {
     use super::*;
     use lenscast::protocol::control::Refusal;
-    use lenscast::protocol::{Cause, Owner, OwnerKind};
+    use lenscast::protocol::{self, Cause, Owner, OwnerKind};
 
     fn unreachable(kind: io::ErrorKind) -> Failure {
         ClientError::Unreachable { path: "/run/x.sock".into(), source: kind.into() }.into()
@@ -136,8 +134,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_1_with_cause_and_owner() {
-        let owner = Owner { kind: OwnerKind::Process, name: "zbar\x1b[2J".into(), pid: Some(7), for_s: 3 };
-        let refusal = Refusal { owner: Some(owner), ..Refusal::from(Cause::CameraBusy) };
+        let owner = Owner { kind: OwnerKind::Process, name: "zbar\x1b[2J".into(), pid: Some(7), for_s: Some(3) };
+        let refusal = Refusal::from(protocol::Failure::held_by(owner, Cause::CameraBusy));
         let failure = Failure::from(ClientError::from(refusal));
         assert_eq!(failure.status(), 1);
         let text = failure.to_string();

@@ -3,7 +3,7 @@
 mod board;
 
 use lenscast::protocol::control::{CameraInfo, DoctorLine, Level, ReportLine};
-use lenscast::protocol::{CameraState, Cause, DaemonState, StreamKind, StreamSnapshot, StreamState};
+use lenscast::protocol::{CameraState, DaemonState, Failure, Owner, StreamKind, StreamSnapshot, StreamState};
 
 use crate::text::{Row, Tone, bitrate, clean, duration};
 
@@ -26,8 +26,8 @@ pub fn state(state: &DaemonState) -> Vec<Row> {
             Row::new("last")
                 .with(Tone::Plain, &end.stream_id)
                 .with(tone, end.state.name())
-                .with(tone, end.cause.explain())
-                .with(Tone::Dim, format!("({})", end.cause)),
+                .with(tone, end.failure.explain())
+                .with(Tone::Dim, format!("({})", end.failure.cause)),
         );
     }
     rows.extend(camera_rows(state));
@@ -53,9 +53,11 @@ fn stream_rows(stream: &StreamSnapshot) -> Vec<Row> {
         first = first.with(Tone::Warn, format!("attempt {}", stream.attempt));
     }
     let mut rows = vec![first];
-    if let Some(cause) = stream.cause {
+    if let Some(failure) = &stream.failure {
         rows.push(
-            Row::new("cause").with(stream_tone(stream.state), cause.explain()).with(Tone::Dim, format!("({cause})")),
+            Row::new("cause")
+                .with(stream_tone(stream.state), failure.explain())
+                .with(Tone::Dim, format!("({})", failure.cause)),
         );
     }
     rows.push(Row::new("to").with(Tone::Plain, &stream.url));
@@ -114,7 +116,7 @@ fn camera_rows(state: &DaemonState) -> Vec<Row> {
     let mut rows = vec![
         Row::new("camera")
             .with(tone, camera_name(camera.state))
-            .with(tone, because(camera.cause).trim_start_matches(": "))
+            .with(tone, because(camera.failure.as_ref()).trim_start_matches(": "))
             .with(Tone::Plain, text(&camera.device))
             .with(Tone::Plain, text(&camera.name))
             .with(Tone::Plain, text(&camera.mode)),
@@ -145,12 +147,12 @@ pub fn report(report: &ReportLine) -> String {
         (_, retry) => format!(", attempt {retry}"),
     };
     let next = report.retry_in_ms.map_or_else(String::new, |delay| format!(", next in {delay} ms"));
-    clean(&format!("stream {} {state}{}{attempt}{next}", report.stream_id, because(report.cause)))
+    clean(&format!("stream {} {state}{}{attempt}{next}", report.stream_id, because(report.failure.as_ref())))
 }
 
 /// `: the reason (its_name)`, or nothing.
-pub fn because(cause: Option<Cause>) -> String {
-    cause.map_or_else(String::new, |cause| format!(": {} ({cause})", cause.explain()))
+pub fn because(failure: Option<&Failure>) -> String {
+    failure.map_or_else(String::new, |failure| format!(": {} ({})", failure.explain(), failure.cause))
 }
 
 /// What of camera and owner is news, a line each; everything, if there is no `old`. Streams have their reports.
@@ -160,13 +162,12 @@ pub fn changes(old: Option<&DaemonState>, new: &DaemonState) -> Vec<String> {
         let camera = &state.camera;
         let named = [&camera.device, &camera.name, &camera.mode, &camera.encoder, &camera.audio];
         let parts = [camera_name(camera.state)].into_iter().chain(named.into_iter().flatten().map(String::as_str));
-        format!("camera {}{}", parts.collect::<Vec<_>>().join(", "), because(camera.cause))
+        format!("camera {}{}", parts.collect::<Vec<_>>().join(", "), because(camera.failure.as_ref()))
     };
     let owner = |state: &DaemonState| match &state.owner {
         // Without the age, which changes every second.
         Some(owner) => {
-            let text = owner.to_string();
-            format!("owner {}", text.rsplit_once(" since ").map_or(text.as_str(), |(who, _)| who))
+            format!("owner {}", Owner { for_s: None, ..owner.clone() })
         }
         None => "owner nobody".into(),
     };
@@ -184,10 +185,10 @@ pub fn changes(old: Option<&DaemonState>, new: &DaemonState) -> Vec<String> {
 pub fn stream(state: &DaemonState) -> String {
     clean(&match (&state.stream, &state.last_end) {
         (Some(stream), _) => {
-            format!("stream {} {}{}", stream.stream_id, stream.state.name(), because(stream.cause))
+            format!("stream {} {}{}", stream.stream_id, stream.state.name(), because(stream.failure.as_ref()))
         }
         (None, Some(end)) => {
-            format!("stream {} {}{}", end.stream_id, end.state.name(), because(Some(end.cause)))
+            format!("stream {} {}{}", end.stream_id, end.state.name(), because(Some(&end.failure)))
         }
         (None, None) => "stream none".into(),
     })
@@ -235,7 +236,7 @@ pub fn doctor(lines: &[DoctorLine]) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lenscast::protocol::{BoardSnapshot, CameraSnapshot, Metrics, Owner, OwnerKind, StreamEnd};
+    use lenscast::protocol::{BoardSnapshot, CameraSnapshot, Cause, Metrics, OwnerKind, StreamEnd};
 
     fn live() -> DaemonState {
         DaemonState {
@@ -247,7 +248,7 @@ mod tests {
                 app: "com.example.live".into(),
                 kind: StreamKind::Unmanaged,
                 state: StreamState::Streaming,
-                cause: None,
+                failure: None,
                 url: "rtmp://host/live/***".into(),
                 attempt: 0,
                 publications: 1,
@@ -271,7 +272,12 @@ mod tests {
                 encoder: Some("x264".into()),
                 ..CameraSnapshot::default()
             },
-            owner: Some(Owner { kind: OwnerKind::Unmanaged, name: "com.example.live".into(), pid: None, for_s: 177 }),
+            owner: Some(Owner {
+                kind: OwnerKind::Unmanaged,
+                name: "com.example.live".into(),
+                pid: None,
+                for_s: Some(177),
+            }),
             board: BoardSnapshot::default(),
         }
     }
@@ -292,7 +298,7 @@ media    1.92 Mbit/s  30.0 fps  1280x720  queue 40 ms  rtt 23 ms
 frames   5321 sent  4 dropped  live 2 min 57 s  1 publication
 camera   running  /dev/video0  1280x720 NV12 30/1
 video    x264
-owner    stream of com.example.live since 177 s"
+owner    stream of com.example.live for 177 s"
         );
     }
 
@@ -300,7 +306,8 @@ owner    stream of com.example.live since 177 s"
     fn an_outage_says_why_and_which_attempt() {
         let mut state_now = live();
         let stream = state_now.stream.as_mut().unwrap();
-        (stream.state, stream.cause, stream.attempt) = (StreamState::Reconnecting, Some(Cause::ServerFrozen), 3);
+        (stream.state, stream.failure, stream.attempt) =
+            (StreamState::Reconnecting, Some(Cause::ServerFrozen.into()), 3);
         let shown = text(&state(&state_now), 100);
         for part in ["reconnecting", "attempt 3", "no longer reads", "(server_frozen)"] {
             assert!(shown.contains(part), "{shown}");
@@ -309,10 +316,14 @@ owner    stream of com.example.live since 177 s"
 
     #[test]
     fn an_idle_daemon_tells_how_the_last_stream_ended() {
-        let end = StreamEnd { stream_id: "s9".into(), state: StreamState::Error, cause: Cause::CameraLost };
+        let end = StreamEnd {
+            stream_id: "s9".into(),
+            state: StreamState::Error,
+            failure: Failure::new(Cause::CameraLost, "usb-1 is gone"),
+        };
         let idle = DaemonState { last_end: Some(end), ..DaemonState::default() };
         let shown = text(&state(&idle), 100);
-        for part in ["none", "s9", "error", "(camera_lost)", "closed", "nobody"] {
+        for part in ["none", "s9", "error", "usb-1 is gone", "(camera_lost)", "closed", "nobody"] {
             assert!(shown.contains(part), "{shown}");
         }
     }
@@ -322,7 +333,7 @@ owner    stream of com.example.live since 177 s"
         let line = ReportLine {
             stream_id: "s1".into(),
             state: StreamState::Reconnecting,
-            cause: Some(Cause::NetworkStalled),
+            failure: Some(Cause::NetworkStalled.into()),
             attempt: 2,
             retry_in_ms: Some(340),
         };
@@ -331,7 +342,7 @@ owner    stream of com.example.live since 177 s"
             "stream s1 reconnecting: the network no longer carries data to the server (network_stalled), attempt 2, next \
              in 340 ms"
         );
-        let back = ReportLine { state: StreamState::Streaming, cause: None, retry_in_ms: None, ..line };
+        let back = ReportLine { state: StreamState::Streaming, failure: None, retry_in_ms: None, ..line };
         assert_eq!(report(&back), "stream s1 streaming again, at attempt 2");
         assert_eq!(report(&ReportLine { attempt: 0, ..back }), "stream s1 streaming");
     }
@@ -342,11 +353,11 @@ owner    stream of com.example.live since 177 s"
         assert_eq!(changes(None, &first).len(), 2);
         let mut later = first.clone();
         later.uptime_s += 1;
-        later.owner.as_mut().unwrap().for_s += 1;
+        later.owner.as_mut().unwrap().for_s = Some(178);
         later.camera.frames += 30;
         assert_eq!(changes(Some(&first), &later), Vec::<String>::new());
         later.camera.state = CameraState::Lost;
-        later.camera.cause = Some(Cause::CameraLost);
+        later.camera.failure = Some(Cause::CameraLost.into());
         assert_eq!(changes(Some(&first), &later).len(), 1);
         assert!(changes(Some(&first), &later)[0].contains("camera_lost"));
         later.owner = None;
@@ -357,7 +368,7 @@ owner    stream of com.example.live since 177 s"
     fn the_stream_line_falls_back_to_its_end() {
         assert_eq!(stream(&DaemonState::default()), "stream none");
         assert_eq!(stream(&live()), "stream s1 streaming");
-        let end = StreamEnd { stream_id: "s1".into(), state: StreamState::Stopped, cause: Cause::Requested };
+        let end = StreamEnd { stream_id: "s1".into(), state: StreamState::Stopped, failure: Cause::Requested.into() };
         let ended = DaemonState { last_end: Some(end), ..DaemonState::default() };
         assert_eq!(stream(&ended), "stream s1 stopped: stopped on request (requested)");
     }
@@ -370,7 +381,7 @@ owner    stream of com.example.live since 177 s"
             name: "HD Webcam".into(),
             kind: "usb".into(),
             modes: vec!["1280x720 MJPG 30/1".into(), "640x480 YUYV 30/1".into()],
-            holder: Some(Owner { kind: OwnerKind::Foreign, name: "zoom".into(), pid: Some(42), for_s: 9 }),
+            holder: Some(Owner { kind: OwnerKind::Foreign, name: "zoom".into(), pid: Some(42), for_s: None }),
         };
         let shown = text(&cameras(&[camera]), 40);
         assert_eq!(
@@ -380,7 +391,7 @@ camera   /dev/video2  HD Webcam  usb
 identity usb-1
 modes    1280x720 MJPG 30/1
          640x480 YUYV 30/1
-in use   program zoom (pid 42) since 9 s"
+in use   program zoom (pid 42)"
         );
         assert!(text(&cameras(&[]), 80).contains("doctor"));
     }

@@ -5,17 +5,18 @@ use std::path::Path;
 
 use lenscast::link::control_client::Client;
 use lenscast::protocol::control::{Event, Request, Started};
-use lenscast::protocol::{Cause, StreamState};
+use lenscast::protocol::{self, StreamState};
 
 use crate::args::StartArguments;
 use crate::failure::Failure;
+use crate::text::clean;
 use crate::{aside, line, render};
 
 /// Starts the stream and prints its id.
 pub async fn run(socket: &Path, wanted: &StartArguments) -> Result<(), Failure> {
     let url = if wanted.url == "-" { url_from_input()? } else { wanted.url.clone() };
     let Started { stream_id } = crate::ask(socket, &Request::Start(wanted.request(url))).await?;
-    line(&crate::text::clean(&stream_id))?;
+    line(&clean(&stream_id))?;
     if !wanted.wait {
         return Ok(());
     }
@@ -25,8 +26,8 @@ pub async fn run(socket: &Path, wanted: &StartArguments) -> Result<(), Failure> 
     loop {
         match outcome(&event, &stream_id) {
             Some(Outcome::Live) => return Ok(()),
-            Some(Outcome::Ended(state, cause)) => {
-                let why = render::because(cause);
+            Some(Outcome::Ended(state, why)) => {
+                let why = clean(&render::because(why.as_ref()));
                 return Err(Failure::Other(format!("the stream ended as {}{why}", state.name())));
             }
             None => {
@@ -54,24 +55,26 @@ fn url_from_input() -> Result<String, Failure> {
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Live,
-    Ended(StreamState, Option<Cause>),
+    Ended(StreamState, Option<protocol::Failure>),
 }
 
 /// What an event since the start says of the stream.
 fn outcome(event: &Event, stream_id: &str) -> Option<Outcome> {
-    let (state, cause) = match event {
-        Event::Report(report) if report.stream_id == stream_id => (report.state, report.cause),
+    let (state, why) = match event {
+        Event::Report(report) if report.stream_id == stream_id => (report.state, &report.failure),
         Event::Report(_) | Event::Lagged => return None,
         Event::State { state } => match (&state.stream, &state.last_end) {
-            (Some(stream), _) if stream.stream_id == stream_id => (stream.state, stream.cause),
-            (_, Some(end)) if end.stream_id == stream_id => (end.state, Some(end.cause)),
+            (Some(stream), _) if stream.stream_id == stream_id => (stream.state, &stream.failure),
+            (_, Some(end)) if end.stream_id == stream_id => {
+                return Some(Outcome::Ended(end.state, Some(end.failure.clone())));
+            }
             // Another one has ended since.
-            _ => (StreamState::Stopped, None),
+            _ => (StreamState::Stopped, &None),
         },
     };
     match state {
         StreamState::Streaming => Some(Outcome::Live),
-        state if state.is_terminal() => Some(Outcome::Ended(state, cause)),
+        state if state.is_terminal() => Some(Outcome::Ended(state, why.clone())),
         _ => None,
     }
 }
@@ -80,10 +83,16 @@ fn outcome(event: &Event, stream_id: &str) -> Option<Outcome> {
 mod tests {
     use super::*;
     use lenscast::protocol::control::ReportLine;
-    use lenscast::protocol::{DaemonState, Metrics, StreamEnd, StreamKind, StreamSnapshot};
+    use lenscast::protocol::{Cause, DaemonState, Metrics, StreamEnd, StreamKind, StreamSnapshot};
 
     fn report(stream_id: &str, state: StreamState, cause: Option<Cause>) -> Event {
-        Event::Report(ReportLine { stream_id: stream_id.into(), state, cause, attempt: 0, retry_in_ms: None })
+        Event::Report(ReportLine {
+            stream_id: stream_id.into(),
+            state,
+            failure: cause.map(Into::into),
+            attempt: 0,
+            retry_in_ms: None,
+        })
     }
 
     fn state(running: Option<StreamState>, ended: Option<Cause>) -> Event {
@@ -92,13 +101,14 @@ mod tests {
             app: "a".into(),
             kind: StreamKind::Unmanaged,
             state,
-            cause: None,
+            failure: None,
             url: "rtmp://h/live/***".into(),
             attempt: 0,
             publications: 0,
             metrics: Metrics::default(),
         });
-        let last_end = ended.map(|cause| StreamEnd { stream_id: "s1".into(), state: StreamState::Error, cause });
+        let last_end =
+            ended.map(|cause| StreamEnd { stream_id: "s1".into(), state: StreamState::Error, failure: cause.into() });
         Event::State { state: Box::new(DaemonState { stream, last_end, ..DaemonState::default() }) }
     }
 
@@ -119,7 +129,7 @@ mod tests {
 
     #[test]
     fn an_end_comes_with_its_cause_and_is_not_an_earlier_streams_of_the_same_id() {
-        let ended = |cause| Some(Outcome::Ended(StreamState::Error, Some(cause)));
+        let ended = |cause: Cause| Some(Outcome::Ended(StreamState::Error, Some(cause.into())));
         let event = report("s1", StreamState::Error, Some(Cause::PublishRejected));
         assert_eq!(outcome(&event, "s1"), ended(Cause::PublishRejected));
         assert_eq!(outcome(&state(None, Some(Cause::DnsFailed)), "s1"), ended(Cause::DnsFailed));

@@ -109,7 +109,7 @@ mod tests {
         Event::Report(ReportLine {
             stream_id: "s1".into(),
             state: StreamState::Reconnecting,
-            cause: Some(Cause::NetworkStalled),
+            failure: Some(Cause::NetworkStalled.into()),
             attempt,
             retry_in_ms: Some(340),
         })

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use super::{CaptureSettings, Core, Effect, PHOTO_LIMIT};
 use crate::media::capture;
-use crate::media::failure::Failure;
 use crate::policy::Time;
 use crate::policy::arbiter::{Event as ArbiterEvent, LeaseId, RequestId};
 use crate::policy::camera::{Action, Event};
 use crate::policy::stream::Event as StreamEvent;
 use crate::protocol::control::{Answer, Lease, Refusal, Reply};
-use crate::protocol::{AudioSettings, CameraSnapshot, CameraState, Cause, VideoSettings};
+use crate::protocol::{AudioSettings, CameraSnapshot, Cause, VideoSettings};
 
 /// A photo that was granted.
 #[derive(Debug)]
@@ -63,9 +62,8 @@ impl Core {
 
     pub(super) fn expire_photos(&mut self, now: Time) {
         // A camera that was tried again and again in vain has said why.
-        let cause = self.capture.failure.as_ref().map_or(Cause::CameraStalled, |failure| failure.cause);
-        let refusal = self.capture_refusal(cause);
-        self.end_photos(now, |photo| photo.deadline <= now, &Err(refusal));
+        let failure = self.camera.failure().cloned().unwrap_or(Cause::CameraStalled.into());
+        self.end_photos(now, |photo| photo.deadline <= now, &Err(failure.into()));
     }
 
     fn end_photos(&mut self, now: Time, which: impl Fn(&Photo) -> bool, reply: &Reply) {
@@ -146,7 +144,6 @@ impl Core {
                 }
                 if !self.capture.wanted {
                     self.capture.wanted = true;
-                    self.capture.failure = None;
                     self.camera_policy(Event::Wanted, now);
                 }
             }
@@ -188,23 +185,22 @@ impl Core {
                 }
                 Action::Running => {
                     self.capture.running = true;
-                    self.capture.failure = None;
                     if let Some(what) = self.stream.as_ref().map(|stream| stream.rate.decision()) {
                         self.encode(what);
                     }
                     self.stream_event(StreamEvent::CameraRunning, now);
                     self.take_photos();
                 }
-                Action::Lost(cause) => {
+                Action::Lost(failure) => {
                     self.capture.running = false;
-                    self.stream_event(StreamEvent::CameraLost(cause), now);
+                    self.stream_event(StreamEvent::CameraLost(failure), now);
                 }
-                Action::Failed(cause) => {
+                Action::Failed(failure) => {
                     self.capture.running = false;
-                    let refusal = self.capture_refusal(cause);
+                    let refusal = failure.clone().into();
                     // Not those that are granted when the stream ends.
                     let failed: Vec<RequestId> = self.photos.iter().map(|photo| photo.request).collect();
-                    self.stream_event(StreamEvent::CameraFailed(cause), now);
+                    self.stream_event(StreamEvent::CameraFailed(failure), now);
                     self.end_photos(now, |photo| failed.contains(&photo.request), &Err(refusal));
                 }
             }
@@ -220,8 +216,7 @@ impl Core {
                 if matches!(cause, Cause::EncoderFailed | Cause::EncoderStalled) {
                     self.effects.push(Effect::DistrustEncoder(failure.clone()));
                 }
-                self.capture.failure = Some(failure);
-                self.camera_policy(Event::Lost { generation, cause }, now);
+                self.camera_policy(Event::Lost { generation, failure }, now);
             }
             // The camera is in use until it is closed all the same.
             capture::Event::LeftBehind => {}
@@ -236,26 +231,8 @@ impl Core {
         }
     }
 
-    /// A refusal for this cause, with what the capture said if that is where it comes from.
-    pub(super) fn capture_refusal(&self, cause: Cause) -> Refusal {
-        let failure: Option<&Failure> = self.capture.failure.as_ref().filter(|failure| failure.cause == cause);
-        let mut refusal = Refusal::from(cause);
-        if let Some(owner) = failure.and_then(|failure| failure.owner.clone()) {
-            refusal.message = format!("{}: {owner}", cause.explain());
-            refusal.owner = Some(owner);
-        }
-        refusal
-    }
-
     pub(super) fn camera_snapshot(&self) -> CameraSnapshot {
-        let state = match (&self.capture.open, self.capture.running, self.capture.wanted) {
-            (Some(_), true, _) => CameraState::Running,
-            (Some(_), false, true) if self.capture.failure.is_none() => CameraState::Opening,
-            (_, false, true) => CameraState::Lost,
-            _ => CameraState::Closed,
-        };
-        let failure = self.capture.failure.as_ref().filter(|_| state == CameraState::Lost);
-        let cause = failure.map(|failure| failure.cause);
-        CameraSnapshot { state, cause, generation: self.capture.generation, ..CameraSnapshot::default() }
+        let (state, failure) = (self.camera.state(), self.camera.failure().cloned());
+        CameraSnapshot { state, failure, generation: self.camera.generation(), ..CameraSnapshot::default() }
     }
 }

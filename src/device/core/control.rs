@@ -42,7 +42,7 @@ impl Core {
             Request::CameraAcquire { program } => {
                 let program = program.unwrap_or_else(|| peer.program.clone());
                 self.waiting.insert(request, Waiting::Process { connection, program: program.clone() });
-                let claim = Claim::Process { pid: peer.pid.unwrap_or(0), program };
+                let claim = Claim::Process { pid: peer.pid, program };
                 self.arbitrate(Event::Ask { request, claim }, now);
             }
             Request::CameraRelease => {

@@ -63,21 +63,14 @@ impl Core {
     /// The stream of a process that is gone is over.
     pub(super) fn tell_left_over(&mut self, stream_id: &str, link: Option<(LinkId, Dialect)>, cause: Cause) {
         let state = if cause == Cause::DaemonRestarted { StreamState::Stopped } else { StreamState::Error };
-        let end = StreamReport {
-            state,
-            cause: Some(cause),
-            attempt: 0,
-            max_attempts: None,
-            retry_in: None,
-            reconnected: false,
-        };
+        let end = StreamReport::new(state, Some(cause.into()));
         tracing::warn!(stream_id, %cause, "the stream of the process before is over");
         self.counts.ended.count(cause.name());
         self.effects.push(Effect::Tell(ReportLine::new(stream_id, &end)));
         if let Some((link, dialect)) = link {
             self.tell_end(link, report::status(&end, stream_id, dialect).to_string());
         }
-        self.last_end = Some(StreamEnd { stream_id: stream_id.to_owned(), state, cause });
+        self.last_end = Some(StreamEnd { stream_id: stream_id.to_owned(), state, failure: cause.into() });
         self.effects.push(Effect::Remember(None));
     }
 

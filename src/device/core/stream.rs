@@ -7,7 +7,6 @@ use super::{CaptureSettings, Core, Effect, Waiting};
 use crate::device::config::OnLoss;
 use crate::link::LinkId;
 use crate::media::chime::Chime;
-use crate::media::failure::Failure;
 use crate::media::flv::Metadata;
 use crate::media::publisher;
 use crate::policy::Time;
@@ -16,7 +15,7 @@ use crate::policy::bitrate::Decision;
 use crate::policy::stream::{Action, Event, Settings, Stream};
 use crate::protocol::command::{Dialect, StartStream};
 use crate::protocol::control::{Answer, Refusal, ReportLine, Started};
-use crate::protocol::{Cause, Metrics, StreamEnd, StreamReport, StreamSnapshot, StreamState, report};
+use crate::protocol::{Cause, Failure, Metrics, StreamEnd, StreamReport, StreamSnapshot, StreamState, report};
 
 /// A stream that was asked for.
 #[derive(Debug)]
@@ -61,7 +60,6 @@ pub struct Active {
     /// Its attempts count from 1, the daemon's publishers on from this: one that is slow to end is never taken for the
     /// next stream's.
     publishers_before: u32,
-    failure: Option<Failure>,
     /// The wearer was told that it is live.
     heard: bool,
     /// How many processes in a row ended with it.
@@ -77,7 +75,7 @@ impl Active {
             app: self.start.app.clone(),
             kind: self.start.kind,
             state: self.life.state(),
-            cause: self.life.cause(),
+            failure: self.life.failure().cloned(),
             url: self.start.url.to_string(),
             attempt: self.life.attempt(),
             publications: self.publications,
@@ -160,7 +158,6 @@ impl Core {
             stoppers: vec![],
             publications: 0,
             publishers_before: self.publishers,
-            failure: None,
             // The process before this one told it.
             heard: crashes.is_some() && start.sound,
             start,
@@ -277,8 +274,7 @@ impl Core {
             publisher::Event::Lost(failure) => {
                 let (stream_id, cause) = (&stream.start.stream_id, failure.cause);
                 tracing::warn!(stream_id, %cause, attempt, %failure, "publication lost");
-                stream.failure = Some(failure);
-                Event::PublisherLost { attempt, cause }
+                Event::PublisherLost { attempt, failure }
             }
             publisher::Event::Closed => Event::PublisherClosed { attempt },
         };
@@ -317,7 +313,7 @@ impl Core {
                     }
                 }
                 Action::Report(report) => self.report(&report),
-                Action::End { state, cause } => self.ended(state, cause, now),
+                Action::End { state, failure } => self.ended(state, failure, now),
             }
         }
     }
@@ -325,14 +321,13 @@ impl Core {
     fn report(&mut self, report: &StreamReport) {
         let Some(stream) = &mut self.stream else { return };
         let id = stream.start.stream_id.clone();
-        let failure = stream.failure.as_ref().filter(|failure| Some(failure.cause) == report.cause);
         tracing::info!(
             stream_id = id,
             app = stream.start.app,
             state = report.state.name(),
-            cause = report.cause.map(Cause::name),
+            cause = report.cause().map(Cause::name),
             attempt = report.attempt,
-            detail = failure.map(|failure| failure.detail.as_str()),
+            detail = report.failure.as_ref().map(|failure| failure.detail.as_str()).filter(|detail| !detail.is_empty()),
             "stream"
         );
         if report.state == StreamState::Streaming && stream.start.sound && !stream.heard {
@@ -340,7 +335,7 @@ impl Core {
             self.effects.push(Effect::Play(Chime::Begun));
         }
         if report.state == StreamState::Reconnecting {
-            self.counts.retries.count(report.cause.unwrap_or(Cause::Internal).name());
+            self.counts.retries.count(report.cause().unwrap_or(Cause::Internal).name());
         }
         self.effects.push(Effect::Tell(ReportLine::new(&id, report)));
         if let Origin::Link(link, dialect) = stream.origin {
@@ -353,23 +348,27 @@ impl Core {
         }
     }
 
-    fn ended(&mut self, state: StreamState, cause: Cause, now: Time) {
+    fn ended(&mut self, state: StreamState, failure: Failure, now: Time) {
         let Some(stream) = self.stream.take() else { return };
         if stream.heard {
-            self.effects.push(Effect::Play(if cause == Cause::BatteryLow { Chime::BatteryLow } else { Chime::Ended }));
+            self.effects.push(Effect::Play(if failure.cause == Cause::BatteryLow {
+                Chime::BatteryLow
+            } else {
+                Chime::Ended
+            }));
         }
         if stream.publications > 0 && stream.rate.tried_uplink() {
             self.effects.push(Effect::RememberUplink(stream.rate.carries()));
         }
         let stream_id = stream.start.stream_id;
         if let Some(request) = stream.unanswered {
-            self.reply(request, Err(self.capture_refusal(cause)));
+            self.reply(request, Err(failure.clone().into()));
         }
         for request in stream.stoppers {
             self.reply(request, Ok(Answer::Done));
         }
-        self.counts.ended.count(cause.name());
-        self.last_end = Some(StreamEnd { stream_id, state, cause });
+        self.counts.ended.count(failure.cause.name());
+        self.last_end = Some(StreamEnd { stream_id, state, failure });
         self.effects.push(Effect::Remember(None));
         self.arbitrate(ArbiterEvent::Release { lease: stream.lease }, now);
         if let Some((request, asked)) = self.after_end.take() {

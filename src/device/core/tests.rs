@@ -1,6 +1,7 @@
 //! The daemon without its devices: a clock that is a number, and a world that answers effects as told.
 
 mod board;
+mod failures;
 mod links;
 mod resume;
 mod withdrawn;
@@ -115,7 +116,9 @@ impl Daemon {
                 self.sent.push(message);
             }
             Effect::SendPhoto(frame) => self.photos.push(frame),
-            Effect::Tell(line) => self.reports.push((line.stream_id, line.state, line.cause)),
+            Effect::Tell(line) => {
+                self.reports.push((line.stream_id, line.state, line.failure.map(|failure| failure.cause)));
+            }
             _ => {}
         }
     }
@@ -225,7 +228,7 @@ fn a_camera_held_by_a_stranger_refuses_the_start_and_names_him() {
     daemon.world = World::Silent;
     let request = daemon.start("a", "s1", StreamKind::Unmanaged);
     assert!(!daemon.replies.contains_key(&request));
-    let owner = Owner { kind: OwnerKind::Foreign, name: "ffmpeg".into(), pid: Some(77), for_s: 0 };
+    let owner = Owner { kind: OwnerKind::Foreign, name: "ffmpeg".into(), pid: Some(77), for_s: None };
     daemon.world = World::Works;
     daemon.lose_capture(Failure { owner: Some(owner.clone()), ..Failure::new(Cause::CameraBusy, "EBUSY") });
     assert_eq!(daemon.refused(request), (Cause::CameraBusy, Some(owner)));
@@ -271,10 +274,10 @@ fn why_the_camera_could_not_be_had_is_past_once_nobody_wants_it() {
     daemon.photo("a");
     daemon.lose_capture(Failure::new(Cause::CameraBusy, "EBUSY"));
     let camera = daemon.core.state(daemon.now).camera;
-    assert_eq!((camera.state, camera.cause), (CameraState::Closed, None));
+    assert_eq!((camera.state, camera.failure), (CameraState::Closed, None));
     let slow = daemon.photo("a");
     let camera = daemon.core.state(daemon.now).camera;
-    assert_eq!((camera.state, camera.cause), (CameraState::Opening, None));
+    assert_eq!((camera.state, camera.failure), (CameraState::Opening, None));
     daemon.pass(PHOTO_LIMIT);
     assert_eq!(daemon.refused(slow).0, Cause::CameraStalled);
 }

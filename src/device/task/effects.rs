@@ -8,12 +8,11 @@ use crate::device::core::{CaptureSettings, Effect, Input};
 use crate::device::{network, plan, remember};
 use crate::link::{LinkId, Outgoing};
 use crate::media::capture::{self, Capture};
-use crate::media::failure::Failure;
 use crate::media::publisher::Publisher;
 use crate::policy::arbiter::RequestId;
 use crate::policy::health;
-use crate::protocol::Cause;
 use crate::protocol::control::Reply;
+use crate::protocol::{Cause, Failure};
 
 /// A photo from a running capture takes a few pictures' time.
 const PHOTO_LIMIT: Duration = Duration::from_secs(2);
@@ -119,7 +118,7 @@ impl Task {
                 Some(photo) => tokio::time::timeout(PHOTO_LIMIT, photo).await.ok().and_then(Result::ok),
                 None => None,
             };
-            let jpeg = answer.map_or_else(|| Err(Cause::CameraStalled.into()), |jpeg| jpeg.map_err(plan::refusal));
+            let jpeg = answer.map_or_else(|| Err(Cause::CameraStalled.into()), |jpeg| jpeg.map_err(Into::into));
             let _ = inputs.send(Input::PhotoTaken(request, jpeg)).await; // the daemon may have ended
         });
     }
@@ -128,7 +127,7 @@ impl Task {
         let (config, inputs, light) = (self.config.clone(), self.inputs.clone(), self.board.light());
         tokio::task::spawn_blocking(move || {
             let found = plan::light_up(&config, light.as_deref()).and_then(|()| plan::device_for_lease(&config));
-            let found = found.map_err(plan::refusal);
+            let found = found.map_err(Into::into);
             let _ = inputs.blocking_send(Input::CameraFound(request, found)); // the daemon may have ended
         });
     }

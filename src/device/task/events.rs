@@ -5,12 +5,11 @@ use crate::device::core::Input;
 use crate::device::{doctor, plan};
 use crate::link::control::ControlEvent;
 use crate::media::capture;
-use crate::media::failure::Failure;
 use crate::media::publisher;
 use crate::media::source::VideoSource;
 use crate::policy::health;
-use crate::protocol::Cause;
 use crate::protocol::control::{Answer, Cameras, Checkup, Holder, Request};
+use crate::protocol::{Cause, Failure};
 
 impl Task {
     pub(super) async fn capture_input(&mut self, (generation, event): (u64, capture::Event)) -> Input {

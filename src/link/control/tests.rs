@@ -85,7 +85,7 @@ fn report(attempt: u32) -> ReportLine {
     ReportLine {
         stream_id: "s1".into(),
         state: StreamState::Reconnecting,
-        cause: Some(Cause::NetworkStalled),
+        failure: Some(Cause::NetworkStalled.into()),
         attempt,
         retry_in_ms: None,
     }

@@ -10,14 +10,14 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::intake::Intake;
-use crate::media::failure::{self, Failure, Phase};
+use crate::media::failure::{self, Phase};
 use crate::media::flv::{self, Metadata};
 use crate::media::socket::{self, Progress, TcpInfo};
 use crate::media::transit::Transit;
 use crate::media::{log, pipeline};
 use crate::policy::bitrate;
 use crate::policy::stall::{StallDetector, TcpSample, UnreadDetector};
-use crate::protocol::{Cause, StreamUrl};
+use crate::protocol::{Cause, Failure, StreamUrl};
 
 /// For the server's address.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(3);

@@ -21,7 +21,7 @@ fn photo(app: &str) -> Claim {
 }
 
 fn process() -> Claim {
-    Claim::Process { pid: 4711, program: "qr-reader".into() }
+    Claim::Process { pid: Some(4711), program: "qr-reader".into() }
 }
 
 /// An arbiter whose requests are numbered by the order of asking, from 1.
@@ -93,7 +93,7 @@ fn an_unmanaged_stream_is_exclusive_and_names_its_owner() {
     for claim in [unmanaged("b"), managed("a"), photo("b"), process(), unmanaged("")] {
         let actions = bench.ask(claim, s(40));
         let (_, owner) = refusal(&actions, Cause::CameraBusy);
-        assert_eq!(owner, Owner { kind: OwnerKind::Unmanaged, name: "a".into(), pid: None, for_s: 30 });
+        assert_eq!(owner, Owner { kind: OwnerKind::Unmanaged, name: "a".into(), pid: None, for_s: Some(30) });
     }
 }
 
@@ -104,7 +104,7 @@ fn the_same_app_replaces_its_unmanaged_stream_once_that_let_go() {
         bench.ask(unmanaged(app), s(0));
         assert_eq!(bench.ask(unmanaged(app), s(1)), [revoke(1, Cause::Replaced)]);
         assert_eq!(bench.release(s(2)), [granted(2, 2)]);
-        assert_eq!(bench.arbiter.owner(s(3)).map(|owner| owner.for_s), Some(1));
+        assert_eq!(bench.arbiter.owner(s(3)).and_then(|owner| owner.for_s), Some(1));
     }
 }
 
@@ -194,7 +194,7 @@ fn a_process_keeps_the_camera_to_itself() {
     bench.ask(process(), s(0));
     for claim in [unmanaged("a"), managed("a"), photo("a"), process()] {
         let (_, owner) = refusal(&bench.ask(claim, s(3)), Cause::CameraBusy);
-        assert_eq!((owner.name.as_str(), owner.pid, owner.for_s), ("qr-reader", Some(4711), 3));
+        assert_eq!((owner.name.as_str(), owner.pid, owner.for_s), ("qr-reader", Some(4711), Some(3)));
     }
 }
 
@@ -205,7 +205,7 @@ fn waiting_ends_after_5_s_and_the_holder_keeps_what_it_has() {
     bench.ask(unmanaged("a"), s(1));
     assert_eq!(bench.arbiter.deadline(), Some(s(6)));
     let (request, owner) = refusal(&bench.arbiter.on(Event::Tick, s(6)), Cause::CameraBusy);
-    assert_eq!((request, owner.for_s), (2, 6));
+    assert_eq!((request, owner.for_s), (2, Some(6)));
     assert_eq!(bench.arbiter.deadline(), None);
     // Asked again it is not revoked twice, but waits again.
     assert_eq!(bench.ask(unmanaged("a"), s(7)), []);

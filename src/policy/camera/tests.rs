@@ -6,6 +6,11 @@ fn ms(ms: u64) -> Time {
     Time::from_millis(ms)
 }
 
+/// What a capture says of a loss.
+fn said(cause: Cause) -> Failure {
+    Failure::new(cause, format!("/dev/video0: {cause}"))
+}
+
 /// A camera whose first generation runs since time zero.
 fn running() -> Camera {
     let mut camera = Camera::new();
@@ -16,7 +21,7 @@ fn running() -> Camera {
 
 fn lose(camera: &mut Camera, cause: Cause, now: Time) -> Vec<Action> {
     let generation = camera.generation();
-    camera.on(Event::Lost { generation, cause }, now)
+    camera.on(Event::Lost { generation, failure: said(cause) }, now)
 }
 
 fn close(camera: &mut Camera, now: Time) -> Vec<Action> {
@@ -36,7 +41,7 @@ fn runs_once_however_many_frames_come() {
 fn a_lost_camera_is_closed_first_and_reopened_100_ms_after_the_loss() {
     let mut camera = running();
     let lost = lose(&mut camera, Cause::CameraLost, ms(1000));
-    assert_eq!(lost, [Action::Close { generation: 1 }, Action::Lost(Cause::CameraLost)]);
+    assert_eq!(lost, [Action::Close { generation: 1 }, Action::Lost(said(Cause::CameraLost))]);
     assert_eq!(camera.on(Event::Tick, ms(1500)), [], "not before the former is closed");
     assert_eq!(close(&mut camera, ms(1600)), [Action::Open { generation: 2 }]);
 
@@ -101,7 +106,7 @@ fn what_cannot_be_had_fails_at_the_first_opening_only() {
         let mut camera = Camera::new();
         camera.on(Event::Wanted, ms(0));
         let actions = lose(&mut camera, cause, ms(10));
-        assert_eq!(actions, [Action::Close { generation: 1 }, Action::Failed(cause)]);
+        assert_eq!(actions, [Action::Close { generation: 1 }, Action::Failed(said(cause))]);
         assert_eq!(close(&mut camera, ms(20)), []);
         assert_eq!(camera.deadline(), None, "not tried again");
         assert!(!camera.is_wanted());
@@ -109,14 +114,14 @@ fn what_cannot_be_had_fails_at_the_first_opening_only() {
         assert!(camera.is_wanted());
 
         let mut camera = running();
-        assert!(lose(&mut camera, cause, ms(10)).contains(&Action::Lost(cause)), "it ran before");
+        assert!(lose(&mut camera, cause, ms(10)).contains(&Action::Lost(said(cause))), "it ran before");
 
         let mut camera = Camera::new();
         camera.on(Event::Wanted, ms(0));
         lose(&mut camera, Cause::NoCamera, ms(10));
         close(&mut camera, ms(10));
         camera.on(Event::Tick, ms(110));
-        assert!(lose(&mut camera, cause, ms(120)).contains(&Action::Lost(cause)), "not the first opening");
+        assert!(lose(&mut camera, cause, ms(120)).contains(&Action::Lost(said(cause))), "not the first opening");
     }
 }
 
@@ -133,9 +138,9 @@ fn a_forbidden_camera_may_be_a_new_one_and_fails_only_after_a_moment() {
     camera.on(Event::Wanted, ms(0));
     let mut actions = Vec::new();
     let mut now = ms(10);
-    while now < ms(8000) && !actions.contains(&Action::Failed(Cause::CameraForbidden)) {
+    while now < ms(8000) && !actions.contains(&Action::Failed(said(Cause::CameraForbidden))) {
         actions = lose(&mut camera, Cause::CameraForbidden, now);
-        assert!(!actions.contains(&Action::Lost(Cause::CameraForbidden)));
+        assert!(!actions.contains(&Action::Lost(said(Cause::CameraForbidden))));
         actions.extend(close(&mut camera, now));
         now = camera.deadline().unwrap_or(now);
         camera.on(Event::Tick, now);
@@ -148,7 +153,7 @@ fn a_forbidden_camera_may_be_a_new_one_and_fails_only_after_a_moment() {
 fn no_camera_yet_is_waited_for() {
     let mut camera = Camera::new();
     camera.on(Event::Wanted, ms(0));
-    assert_eq!(lose(&mut camera, Cause::NoCamera, ms(1))[1], Action::Lost(Cause::NoCamera));
+    assert_eq!(lose(&mut camera, Cause::NoCamera, ms(1))[1], Action::Lost(said(Cause::NoCamera)));
     assert_eq!(camera.state(), CameraState::Lost);
     close(&mut camera, ms(2));
     assert_eq!(camera.on(Event::Tick, ms(101)), [Action::Open { generation: 2 }]);
@@ -196,7 +201,7 @@ fn wanted_again_during_the_teardown_it_opens_when_that_is_done() {
 fn a_holder_that_joins_an_outage_learns_of_it() {
     let mut camera = running();
     lose(&mut camera, Cause::CameraStalled, ms(0));
-    assert_eq!(camera.on(Event::Wanted, ms(10)), [Action::Lost(Cause::CameraStalled)]);
+    assert_eq!(camera.on(Event::Wanted, ms(10)), [Action::Lost(said(Cause::CameraStalled))]);
 }
 
 #[test]
@@ -205,7 +210,7 @@ fn words_about_older_generations_are_ignored() {
     lose(&mut camera, Cause::CameraLost, ms(0));
     close(&mut camera, ms(0));
     camera.on(Event::Tick, ms(100));
-    assert_eq!(camera.on(Event::Lost { generation: 1, cause: Cause::CameraLost }, ms(110)), []);
+    assert_eq!(camera.on(Event::Lost { generation: 1, failure: said(Cause::CameraLost) }, ms(110)), []);
     assert_eq!(camera.on(Event::Running { generation: 1 }, ms(110)), []);
     assert_eq!(camera.on(Event::Closed { generation: 1 }, ms(110)), []);
     assert_eq!(camera.state(), CameraState::Lost, "generation 2 has not run");
@@ -214,7 +219,7 @@ fn words_about_older_generations_are_ignored() {
 #[test]
 fn a_pipeline_that_closes_without_a_word_is_a_loss() {
     let mut camera = running();
-    assert_eq!(close(&mut camera, ms(1000)), [Action::Lost(Cause::Internal)]);
+    assert_eq!(close(&mut camera, ms(1000)), [Action::Lost(Cause::Internal.into())]);
     assert_eq!(camera.on(Event::Tick, ms(1100)), [Action::Open { generation: 2 }]);
 }
 
@@ -224,13 +229,18 @@ fn steps() -> impl Strategy<Value = Vec<(Event, bool, u64)>> {
         3 => Just(Event::Wanted),
         2 => prop::sample::select(vec![0u64, 100, 3000]).prop_map(|linger| Event::Unwanted { linger: ms(linger) }),
         4 => (0u64..20).prop_map(|generation| Event::Running { generation }),
-        4 => ((0u64..20), cause).prop_map(|(generation, cause)| Event::Lost { generation, cause }),
+        4 => ((0u64..20), cause).prop_map(|(generation, cause)| Event::Lost { generation, failure: said(cause) }),
         4 => (0u64..20).prop_map(|generation| Event::Closed { generation }),
         1 => Just(Event::DevicesChanged),
         3 => Just(Event::Tick),
     ];
     // The flag: make the generation the current one, where the event has one.
     prop::collection::vec((event, prop::bool::weighted(0.8), prop_oneof![2 => Just(0u64), 2 => 0u64..2000]), 1..150)
+}
+
+/// Nothing of what was said is lost; what closed without a word has none.
+fn whole(failure: &Failure) -> bool {
+    *failure == said(failure.cause) || *failure == Cause::Internal.into()
 }
 
 #[derive(Default)]
@@ -244,12 +254,12 @@ struct Model {
 
 impl Model {
     /// Before the machine sees the event.
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: &Event) {
         match event {
             Event::Wanted => self.wanted = true,
             Event::Unwanted { .. } => self.wanted = false,
-            Event::Running { generation } if self.open == Some(generation) && !self.closing => self.running = true,
-            Event::Closed { generation } if self.open == Some(generation) => {
+            Event::Running { generation } if self.open == Some(*generation) && !self.closing => self.running = true,
+            Event::Closed { generation } if self.open == Some(*generation) => {
                 self.open = None;
                 self.running = false;
             }
@@ -259,22 +269,26 @@ impl Model {
 
     fn check(&mut self, actions: &[Action], camera: &Camera, now: Time) -> Result<(), TestCaseError> {
         for action in actions {
-            match *action {
-                Action::Open { generation } => {
+            match action {
+                &Action::Open { generation } => {
                     prop_assert_eq!(self.open, None, "two generations open");
                     prop_assert!(self.wanted);
                     prop_assert_eq!(generation, self.latest + 1);
                     (self.open, self.latest, self.closing, self.running) = (Some(generation), generation, false, false);
                 }
-                Action::Close { generation } => {
+                &Action::Close { generation } => {
                     prop_assert_eq!(self.open, Some(generation));
                     prop_assert!(!std::mem::replace(&mut self.closing, true), "closed twice");
                     self.running = false;
                 }
                 Action::Running => prop_assert!(self.wanted && self.running),
-                Action::Lost(_) => prop_assert!(self.wanted && !self.running),
-                Action::Failed(_) => {
+                Action::Lost(failure) => {
                     prop_assert!(self.wanted && !self.running);
+                    prop_assert!(whole(failure), "{failure:?}");
+                }
+                Action::Failed(failure) => {
+                    prop_assert!(self.wanted && !self.running);
+                    prop_assert!(whole(failure), "{failure:?}");
                     self.wanted = false;
                 }
             }
@@ -297,18 +311,18 @@ proptest! {
             let generation = camera.generation();
             let event = match event {
                 Event::Running { .. } if current => Event::Running { generation },
-                Event::Lost { cause, .. } if current => Event::Lost { generation, cause },
+                Event::Lost { failure, .. } if current => Event::Lost { generation, failure },
                 Event::Closed { .. } if current => Event::Closed { generation },
                 other => other,
             };
             let actions = camera.on(Event::Tick, now);
             model.check(&actions, &camera, now)?;
-            model.event(event);
+            model.event(&event);
             let actions = camera.on(event, now);
             model.check(&actions, &camera, now)?;
         }
         // Whoever wants it now has it soon, if the media side does its part.
-        model.event(Event::Wanted);
+        model.event(&Event::Wanted);
         let mut actions = camera.on(Event::Wanted, now);
         model.check(&actions, &camera, now)?;
         for _ in 0..4 {
@@ -323,13 +337,13 @@ proptest! {
                     Event::Tick
                 }
             };
-            model.event(event);
+            model.event(&event);
             actions = camera.on(event, now);
             model.check(&actions, &camera, now)?;
         }
         prop_assert!(actions.contains(&Action::Running));
         // And it closes for good.
-        model.event(Event::Unwanted { linger: ms(0) });
+        model.event(&Event::Unwanted { linger: ms(0) });
         let generation = camera.generation();
         prop_assert_eq!(camera.on(Event::Unwanted { linger: ms(0) }, now), [Action::Close { generation }]);
         camera.on(Event::Closed { generation }, now);

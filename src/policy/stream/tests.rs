@@ -1,9 +1,20 @@
-use proptest::prelude::*;
+mod properties;
 
 use super::*;
+use crate::protocol::{Owner, OwnerKind};
 
 fn ms(ms: u64) -> Time {
     Time::from_millis(ms)
+}
+
+/// What a stage says of its failure.
+fn said(cause: Cause) -> Failure {
+    Failure::new(cause, format!("words about {cause}"))
+}
+
+/// A report outside of outages, of what was decided.
+fn report(state: StreamState, cause: Option<Cause>) -> StreamReport {
+    StreamReport::new(state, cause.map(Into::into))
 }
 
 fn settings() -> Settings {
@@ -61,7 +72,7 @@ impl Bench {
     /// The current publisher fails and is closed.
     fn lose(&mut self, cause: Cause) -> Vec<Action> {
         let attempt = self.stream.attempt;
-        let mut actions = self.on(Event::PublisherLost { attempt, cause });
+        let mut actions = self.on(Event::PublisherLost { attempt, failure: said(cause) });
         actions.extend(self.on(Event::PublisherClosed { attempt }));
         actions
     }
@@ -70,8 +81,9 @@ impl Bench {
     fn fail_until_the_end(&mut self, cause: Cause) -> (Time, StreamState, Cause) {
         let mut actions = self.lose(cause);
         loop {
-            if let Some(Action::End { state, cause }) = actions.last() {
-                return (self.now, *state, *cause);
+            if let Some(Action::End { state, failure }) = actions.last() {
+                assert_eq!(*failure, said(failure.cause));
+                return (self.now, *state, failure.cause);
             }
             self.now = self.stream.deadline().expect("alive, and nothing to wait for");
             actions = self.on(Event::Tick);
@@ -84,7 +96,7 @@ impl Bench {
 
 fn reports(actions: &[Action]) -> Vec<(StreamState, Option<Cause>)> {
     let report = |action: &Action| match action {
-        Action::Report(report) => Some((report.state, report.cause)),
+        Action::Report(report) => Some((report.state, report.cause())),
         _ => None,
     };
     actions.iter().filter_map(report).collect()
@@ -99,8 +111,9 @@ fn only_report(actions: &[Action]) -> StreamReport {
 }
 
 /// The actions that end a stream when nothing is open.
-fn the_end(state: StreamState, cause: Cause) -> [Action; 2] {
-    [Action::Report(report(state, Some(cause))), Action::End { state, cause }]
+fn the_end(state: StreamState, failure: impl Into<Failure>) -> [Action; 2] {
+    let failure = failure.into();
+    [Action::Report(StreamReport::new(state, Some(failure.clone()))), Action::End { state, failure }]
 }
 
 #[test]
@@ -108,7 +121,7 @@ fn what_a_former_process_streamed_begins_with_an_outage_and_ends_like_one() {
     let resumed = Settings { resumed: true, duration_limit: Some(ms(5000)), ..settings() };
     let (stream, actions) = Stream::new(resumed, ms(0));
     let Action::Report(first) = &actions[0] else { panic!("{actions:?}") };
-    assert_eq!((first.state, first.cause), (StreamState::Reconnecting, Some(Cause::DaemonRestarted)));
+    assert_eq!((first.state, first.cause()), (StreamState::Reconnecting, Some(Cause::DaemonRestarted)));
     let mut bench = Bench { stream, now: ms(0) };
     bench.on(Event::LinkDown);
     bench.on(Event::CameraRunning);
@@ -118,7 +131,8 @@ fn what_a_former_process_streamed_begins_with_an_outage_and_ends_like_one() {
         [Action::Report(StreamReport { state: StreamState::Streaming, reconnected: true, .. })]
     ));
     let actions = bench.pass(ms(5000));
-    let ends = actions.iter().any(|a| matches!(a, Action::Report(report) if report.cause == Some(Cause::DurationOver)));
+    let ends =
+        actions.iter().any(|a| matches!(a, Action::Report(report) if report.cause() == Some(Cause::DurationOver)));
     assert!(ends, "what is left of its duration counts from now: {actions:?}");
 }
 
@@ -140,17 +154,17 @@ fn a_lost_server_is_reported_with_attempt_limit_delay_and_cause_and_tried_again(
     let mut bench = Bench::streaming(settings());
     bench.pass(ms(6000));
     bench.on(Event::KeepAlive);
-    let actions = bench.on(Event::PublisherLost { attempt: 1, cause: Cause::ConnectionLost });
+    let actions = bench.on(Event::PublisherLost { attempt: 1, failure: said(Cause::ConnectionLost) });
     let lost = only_report(&actions);
-    assert_eq!((lost.state, lost.cause, lost.attempt), (StreamState::Reconnecting, Some(Cause::ConnectionLost), 1));
+    assert_eq!((lost.state, lost.cause(), lost.attempt), (StreamState::Reconnecting, Some(Cause::ConnectionLost), 1));
     let delay = lost.retry_in.unwrap();
     assert!((ms(200)..=ms(250)).contains(&delay), "{delay:?}");
     assert!((20..=40).contains(&lost.max_attempts.unwrap()), "{lost:?}");
     bench.on(Event::PublisherClosed { attempt: 1 });
     assert_eq!(bench.pass(delay), [Action::OpenPublisher { attempt: 2 }]);
 
-    let second = only_report(&bench.on(Event::PublisherLost { attempt: 2, cause: Cause::ConnectRefused }));
-    assert_eq!((second.cause, second.attempt), (Some(Cause::ConnectRefused), 2));
+    let second = only_report(&bench.on(Event::PublisherLost { attempt: 2, failure: said(Cause::ConnectRefused) }));
+    assert_eq!((second.cause(), second.attempt), (Some(Cause::ConnectRefused), 2));
     assert!(second.retry_in.unwrap() > delay);
     assert_eq!(bench.stream.attempt(), 2);
     bench.on(Event::PublisherClosed { attempt: 2 });
@@ -159,7 +173,7 @@ fn a_lost_server_is_reported_with_attempt_limit_delay_and_cause_and_tried_again(
     let back = only_report(&bench.on(Event::PublisherFlowing { attempt: 3 }));
     assert_eq!((back.state, back.attempt, back.reconnected), (StreamState::Streaming, 2, true));
     assert_eq!(bench.stream.attempt(), 0);
-    assert_eq!(bench.stream.cause(), None);
+    assert_eq!(bench.stream.failure().map(|failure| failure.cause), None);
 }
 
 #[test]
@@ -175,11 +189,11 @@ fn the_first_streaming_is_no_reconnection_even_after_retries() {
 #[test]
 fn the_next_publisher_waits_for_the_former_one_but_not_longer_than_2_s() {
     let mut bench = Bench::streaming(settings());
-    bench.on(Event::PublisherLost { attempt: 1, cause: Cause::ServerFrozen });
+    bench.on(Event::PublisherLost { attempt: 1, failure: said(Cause::ServerFrozen) });
     assert_eq!(bench.pass(ms(1900)), []);
     assert_eq!(bench.on(Event::PublisherClosed { attempt: 1 }), [Action::OpenPublisher { attempt: 2 }]);
 
-    bench.on(Event::PublisherLost { attempt: 2, cause: Cause::ServerFrozen });
+    bench.on(Event::PublisherLost { attempt: 2, failure: said(Cause::ServerFrozen) });
     assert_eq!(bench.pass(ms(2000)), [Action::OpenPublisher { attempt: 3 }]);
 }
 
@@ -189,7 +203,7 @@ fn words_of_older_publishers_are_ignored() {
     bench.lose(Cause::ConnectionLost);
     bench.pass(ms(250));
     assert_eq!(bench.on(Event::PublisherFlowing { attempt: 1 }), []);
-    assert_eq!(bench.on(Event::PublisherLost { attempt: 1, cause: Cause::InvalidUrl }), []);
+    assert_eq!(bench.on(Event::PublisherLost { attempt: 1, failure: said(Cause::InvalidUrl) }), []);
     assert_eq!(bench.on(Event::PublisherClosed { attempt: 1 }), []);
     assert_eq!(bench.stream.state(), StreamState::Reconnecting);
 }
@@ -267,7 +281,7 @@ fn a_rejected_key_is_tried_once_more_after_1_s() {
     let lost = only_report(&bench.lose(Cause::PublishRejected));
     assert_eq!((lost.retry_in, lost.max_attempts), (Some(ms(1000)), Some(1)));
     assert_eq!(bench.pass(ms(1000)), [Action::OpenPublisher { attempt: 2 }]);
-    assert_eq!(bench.lose(Cause::PublishRejected), the_end(StreamState::Error, Cause::PublishRejected));
+    assert_eq!(bench.lose(Cause::PublishRejected), the_end(StreamState::Error, said(Cause::PublishRejected)));
 }
 
 #[test]
@@ -285,22 +299,22 @@ fn a_key_rejected_again_after_media_went_through_is_tried_again() {
 #[test]
 fn what_cannot_heal_ends_at_once() {
     let mut bench = Bench::new(settings());
-    assert_eq!(bench.lose(Cause::InvalidUrl), the_end(StreamState::Error, Cause::InvalidUrl));
+    assert_eq!(bench.lose(Cause::InvalidUrl), the_end(StreamState::Error, said(Cause::InvalidUrl)));
 
     let mut bench = Bench::new(settings());
-    let actions = bench.on(Event::CameraFailed(Cause::CameraBusy));
+    let actions = bench.on(Event::CameraFailed(said(Cause::CameraBusy)));
     assert_eq!(actions, [Action::ClosePublisher { attempt: 1 }]);
     let end = bench.on(Event::PublisherClosed { attempt: 1 });
-    assert_eq!(end, the_end(StreamState::Error, Cause::CameraBusy));
+    assert_eq!(end, the_end(StreamState::Error, said(Cause::CameraBusy)));
 }
 
 #[test]
 fn a_lost_camera_keeps_the_connection_and_streaming_needs_a_new_flow() {
     let mut bench = Bench::streaming(settings());
-    let lost = only_report(&bench.on(Event::CameraLost(Cause::CameraLost)));
-    assert_eq!((lost.state, lost.cause), (StreamState::Reconnecting, Some(Cause::CameraLost)));
-    assert_eq!(bench.on(Event::CameraLost(Cause::CameraLost)), [], "said once");
-    let changed = bench.on(Event::CameraLost(Cause::NoCamera));
+    let lost = only_report(&bench.on(Event::CameraLost(said(Cause::CameraLost))));
+    assert_eq!((lost.state, lost.cause()), (StreamState::Reconnecting, Some(Cause::CameraLost)));
+    assert_eq!(bench.on(Event::CameraLost(said(Cause::CameraLost))), [], "said once");
+    let changed = bench.on(Event::CameraLost(said(Cause::NoCamera)));
     assert_eq!(reports(&changed), [(StreamState::Reconnecting, Some(Cause::NoCamera))]);
     assert_eq!(bench.pass(ms(9000)), []);
     assert_eq!(bench.on(Event::CameraRunning), [], "no proof yet that media goes through");
@@ -309,9 +323,21 @@ fn a_lost_camera_keeps_the_connection_and_streaming_needs_a_new_flow() {
 }
 
 #[test]
+fn a_loss_is_told_whole_and_the_same_in_other_words_is_no_news() {
+    let mut bench = Bench::streaming(settings());
+    let owner = Owner { kind: OwnerKind::Foreign, name: "zoom".into(), pid: Some(812), for_s: None };
+    let busy = Failure { owner: Some(owner.clone()), ..said(Cause::CameraBusy) };
+    let lost = only_report(&bench.on(Event::CameraLost(busy.clone())));
+    assert_eq!(lost.failure, Some(busy.clone()));
+    assert_eq!(bench.on(Event::CameraLost(Failure { detail: "at the 2nd try".into(), ..busy.clone() })), []);
+    let another = Failure { owner: Some(Owner { pid: Some(813), ..owner }), ..busy };
+    assert_eq!(only_report(&bench.on(Event::CameraLost(another.clone()))).failure, Some(another));
+}
+
+#[test]
 fn a_camera_gone_for_longer_costs_the_connection() {
     let mut bench = Bench::streaming(settings());
-    bench.on(Event::CameraLost(Cause::CameraStalled));
+    bench.on(Event::CameraLost(said(Cause::CameraStalled)));
     assert_eq!(bench.pass(ms(10_000)), [Action::ClosePublisher { attempt: 1 }]);
     assert_eq!(bench.on(Event::PublisherClosed { attempt: 1 }), []);
     assert_eq!(bench.pass(ms(5000)), []);
@@ -320,22 +346,22 @@ fn a_camera_gone_for_longer_costs_the_connection() {
     assert_eq!(reports(&back), [(StreamState::Streaming, None)]);
 
     let mut bench = Bench::streaming(Settings { camera_hold: ms(0), ..settings() });
-    assert!(bench.on(Event::CameraLost(Cause::CameraLost)).contains(&Action::ClosePublisher { attempt: 1 }));
+    assert!(bench.on(Event::CameraLost(said(Cause::CameraLost))).contains(&Action::ClosePublisher { attempt: 1 }));
 }
 
 #[test]
 fn a_camera_that_never_comes_back_ends_the_stream_with_its_cause() {
     let mut bench = Bench::streaming(settings());
-    bench.on(Event::CameraLost(Cause::CameraLost));
+    bench.on(Event::CameraLost(said(Cause::CameraLost)));
     bench.pass(ms(10_000));
     bench.on(Event::PublisherClosed { attempt: 1 });
-    assert_eq!(bench.pass(ms(110_000)), the_end(StreamState::Error, Cause::CameraLost));
+    assert_eq!(bench.pass(ms(110_000)), the_end(StreamState::Error, said(Cause::CameraLost)));
 }
 
 #[test]
 fn no_connection_is_tried_while_the_camera_is_gone() {
     let mut bench = Bench::streaming(settings());
-    bench.on(Event::CameraLost(Cause::CameraLost));
+    bench.on(Event::CameraLost(said(Cause::CameraLost)));
     assert_eq!(bench.lose(Cause::ConnectionLost), [], "the camera is what it waits for");
     assert_eq!(bench.pass(ms(20_000)), []);
     assert_eq!(bench.on(Event::CameraRunning), [Action::OpenPublisher { attempt: 2 }]);
@@ -344,7 +370,7 @@ fn no_connection_is_tried_while_the_camera_is_gone() {
 #[test]
 fn frames_that_overtake_the_word_of_the_camera_count() {
     let mut bench = Bench::streaming(settings());
-    bench.on(Event::CameraLost(Cause::CameraStalled));
+    bench.on(Event::CameraLost(said(Cause::CameraStalled)));
     assert_eq!(bench.on(Event::PublisherFlowing { attempt: 1 }), []);
     assert_eq!(reports(&bench.on(Event::CameraRunning)), [(StreamState::Streaming, None)]);
 }
@@ -358,7 +384,10 @@ fn stop_closes_the_publisher_before_the_terminal_report() {
     let end = bench.on(Event::PublisherClosed { attempt: 1 });
     assert_eq!(end, the_end(StreamState::Stopped, Cause::Requested));
     assert_eq!(bench.on(Event::Stop(Cause::Shutdown)), []);
-    assert_eq!((bench.stream.deadline(), bench.stream.cause()), (None, Some(Cause::Requested)));
+    assert_eq!(
+        (bench.stream.deadline(), bench.stream.failure().map(|failure| failure.cause)),
+        (None, Some(Cause::Requested))
+    );
 }
 
 #[test]
@@ -378,7 +407,7 @@ fn stop_between_two_attempts_ends_at_once() {
         reports(&actions),
         [(StreamState::Stopping, Some(Cause::Replaced)), (StreamState::Stopped, Some(Cause::Replaced))]
     );
-    assert_eq!(actions.last(), Some(&Action::End { state: StreamState::Stopped, cause: Cause::Replaced }));
+    assert_eq!(actions.last(), Some(&Action::End { state: StreamState::Stopped, failure: Cause::Replaced.into() }));
 }
 
 #[test]
@@ -496,230 +525,4 @@ fn a_server_that_keeps_falling_over_is_not_hammered() {
         bench.on(Event::PublisherFlowing { attempt });
     }
     assert_eq!(last, Some(ms(5000)), "more than 10 losses in a minute");
-}
-
-// Properties.
-
-/// `attempt` and `generation` numbers relative to the latest: 0 is the current one.
-fn steps() -> impl Strategy<Value = Vec<(Event, u64)>> {
-    let network = prop::sample::select(vec![
-        Cause::ConnectionLost,
-        Cause::ConnectRefused,
-        Cause::ServerFrozen,
-        Cause::StreamExists,
-        Cause::PublishRejected,
-        Cause::Internal,
-        Cause::CameraLost,
-    ]);
-    let rare = prop::sample::select(vec![Cause::InvalidUrl, Cause::TlsCertificateRejected]);
-    let camera = prop::sample::select(vec![Cause::CameraLost, Cause::NoCamera, Cause::CameraStalled]);
-    let stop = prop::sample::select(vec![Cause::Requested, Cause::Replaced, Cause::LinkLost, Cause::Internal]);
-    let attempt = prop_oneof![9 => Just(0u32), 1 => 1u32..4];
-    let event = prop_oneof![
-        60 => Just(Event::CameraRunning),
-        40 => camera.prop_map(Event::CameraLost),
-        1 => Just(Event::CameraFailed(Cause::CameraBusy)),
-        120 => attempt.clone().prop_map(|attempt| Event::PublisherFlowing { attempt }),
-        80 => (attempt.clone(), network).prop_map(|(attempt, cause)| Event::PublisherLost { attempt, cause }),
-        1 => (attempt.clone(), rare).prop_map(|(attempt, cause)| Event::PublisherLost { attempt, cause }),
-        80 => attempt.prop_map(|attempt| Event::PublisherClosed { attempt }),
-        30 => Just(Event::KeepAlive),
-        5 => Just(Event::LinkUp),
-        5 => Just(Event::LinkDown),
-        2 => stop.prop_map(Event::Stop),
-        120 => Just(Event::Tick),
-    ];
-    prop::collection::vec((event, prop_oneof![8 => Just(0u64), 8 => 0u64..3000, 1 => 0u64..50_000]), 1..200)
-}
-
-fn any_settings() -> impl Strategy<Value = Settings> {
-    let time = |times: &'static [u64]| prop::sample::select(times).prop_map(ms);
-    (
-        prop::option::of(time(&[0, 1000, 20_000, 120_000])),
-        prop::option::of(time(&[0, 3000, 60_000])),
-        any::<bool>(),
-        prop::option::of(time(&[0, 5000, 120_000])),
-        time(&[0, 2000, 10_000]),
-        prop::option::of(time(&[0, 10_000, 100_000])),
-        any::<u64>(),
-    )
-        .prop_map(
-            |(give_up_after, keep_alive_timeout, stop, link_loss_grace, camera_hold, duration_limit, seed)| {
-                let stop_on_keep_alive_loss = stop;
-                Settings {
-                    give_up_after,
-                    keep_alive_timeout,
-                    stop_on_keep_alive_loss,
-                    link_loss_grace,
-                    camera_hold,
-                    duration_limit,
-                    seed,
-                    resumed: false,
-                }
-            },
-        )
-}
-
-/// What an observer of events and actions knows.
-struct Model {
-    camera_running: bool,
-    /// The latest publisher, if it was neither closed, nor lost or asked to close 2 s ago or more.
-    open: Option<u32>,
-    /// When that one was lost or asked to close.
-    leaving: Option<Time>,
-    flowing: bool,
-    latest: u32,
-    last_report: Option<StreamReport>,
-    ended: bool,
-}
-
-impl Model {
-    fn event(&mut self, event: Event, now: Time) {
-        match event {
-            Event::CameraRunning => self.camera_running = true,
-            Event::CameraLost(_) => (self.camera_running, self.flowing) = (false, false),
-            Event::PublisherFlowing { attempt } if self.open == Some(attempt) && self.leaving.is_none() => {
-                self.flowing = true;
-            }
-            Event::PublisherLost { attempt, .. } if self.open == Some(attempt) => {
-                self.flowing = false;
-                self.leaving.get_or_insert(now);
-            }
-            Event::PublisherClosed { attempt } if self.open == Some(attempt) => {
-                (self.open, self.flowing, self.leaving) = (None, false, None);
-            }
-            _ => {}
-        }
-    }
-
-    fn check(&mut self, actions: &[Action], stream: &Stream, now: Time) -> Result<(), TestCaseError> {
-        for action in actions {
-            prop_assert!(!self.ended, "{action:?} after the end");
-            match action {
-                Action::OpenPublisher { attempt } => {
-                    let gone = self.leaving.is_some_and(|since| now >= since + CLOSE_PATIENCE);
-                    prop_assert!(self.open.is_none() || gone, "two publishers open");
-                    prop_assert_eq!(*attempt, self.latest + 1);
-                    self.latest = *attempt;
-                    (self.open, self.leaving, self.flowing) = (Some(*attempt), None, false);
-                }
-                Action::ClosePublisher { attempt } => {
-                    prop_assert_eq!(Some(*attempt), self.open);
-                    prop_assert_eq!(self.leaving, None, "closed twice, or after it was lost");
-                    (self.leaving, self.flowing) = (Some(now), false);
-                }
-                Action::Report(report) => {
-                    prop_assert_ne!(Some(report), self.last_report.as_ref(), "nothing new in it");
-                    let last_state = self.last_report.as_ref().map(|report| report.state);
-                    prop_assert!(!last_state.is_some_and(StreamState::is_terminal));
-                    if last_state == Some(StreamState::Stopping) {
-                        prop_assert!(report.state.is_terminal(), "{report:?} while stopping");
-                    }
-                    if report.state == StreamState::Streaming {
-                        prop_assert!(self.camera_running && self.flowing, "streaming is not true");
-                    }
-                    let explained = !matches!(
-                        report.state,
-                        StreamState::Initializing | StreamState::Connecting | StreamState::Streaming
-                    );
-                    prop_assert_eq!(report.cause.is_some(), explained);
-                    match report.state {
-                        StreamState::Reconnecting => prop_assert!(report.attempt > 0),
-                        // How many it took; none of a camera that came back.
-                        StreamState::Streaming if report.reconnected => {}
-                        _ => prop_assert_eq!(report.attempt, 0),
-                    }
-                    prop_assert!(report.max_attempts.is_none_or(|most| most >= report.attempt));
-                    self.last_report = Some(report.clone());
-                }
-                Action::End { state, cause } => {
-                    let last = self.last_report.as_ref().unwrap();
-                    prop_assert_eq!((last.state, last.cause), (*state, Some(*cause)));
-                    prop_assert!(state.is_terminal());
-                    let gone = self.leaving.is_some_and(|since| now >= since + CLOSE_PATIENCE);
-                    prop_assert!(self.open.is_none() || gone, "ended with an open publisher");
-                    self.ended = true;
-                }
-            }
-        }
-        prop_assert!(stream.deadline().is_none_or(|at| at > now), "a deadline in the past");
-        prop_assert_eq!(self.last_report.as_ref().map(|report| report.state), Some(stream.state()));
-        if stream.state() == StreamState::Streaming && !matches!(stream.life, Life::Ending { .. }) {
-            prop_assert!(self.camera_running && self.flowing, "still said to stream");
-        }
-        prop_assert!(!self.ended || stream.deadline().is_none());
-        Ok(())
-    }
-}
-
-fn current(event: Event, latest: u32) -> Event {
-    let number = |back: u32| latest.saturating_sub(back);
-    match event {
-        Event::PublisherFlowing { attempt } => Event::PublisherFlowing { attempt: number(attempt) },
-        Event::PublisherLost { attempt, cause } => Event::PublisherLost { attempt: number(attempt), cause },
-        Event::PublisherClosed { attempt } => Event::PublisherClosed { attempt: number(attempt) },
-        other => other,
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-    #[test]
-    fn its_word_is_true_and_it_ends_once(settings in any_settings(), steps in steps(), by_time in any::<bool>()) {
-        let mut now = ms(1000);
-        let (mut stream, actions) = Stream::new(settings, now);
-        let mut model = Model {
-            camera_running: false,
-            open: None,
-            leaving: None,
-            flowing: false,
-            latest: 0,
-            last_report: None,
-            ended: false,
-        };
-        model.check(&actions, &stream, now)?;
-        for (event, pause) in steps {
-            now += ms(pause);
-            let actions = stream.on(Event::Tick, now);
-            model.check(&actions, &stream, now)?;
-            let event = current(event, model.latest);
-            model.event(event, now);
-            let actions = stream.on(event, now);
-            model.check(&actions, &stream, now)?;
-        }
-        // However it stands, a stop ends it: when the publisher says that it is closed, or after a while without.
-        let actions = stream.on(Event::Stop(Cause::Requested), now);
-        model.check(&actions, &stream, now)?;
-        let event = if by_time {
-            now += END_PATIENCE;
-            Event::Tick
-        } else {
-            Event::PublisherClosed { attempt: model.latest }
-        };
-        model.event(event, now);
-        let actions = stream.on(event, now);
-        model.check(&actions, &stream, now)?;
-        prop_assert!(model.ended);
-        prop_assert!(stream.state().is_terminal() && stream.cause().is_some());
-    }
-
-    /// Left alone with a server that always fails, it ends by itself, in few steps.
-    #[test]
-    fn it_gives_up_by_itself(settings in any_settings(), give_up in 0u64..200_000, camera in any::<bool>()) {
-        let settings = Settings { give_up_after: Some(ms(give_up)), ..settings };
-        let (mut stream, mut actions) = Stream::new(settings, ms(0));
-        if camera {
-            actions.extend(stream.on(Event::CameraRunning, ms(0)));
-        }
-        let mut steps = 0;
-        while !matches!(actions.last(), Some(Action::End { .. })) {
-            steps += 1;
-            prop_assert!(steps < 300, "a busy loop");
-            let now = stream.deadline().expect("alive, and nothing to wait for");
-            actions = stream.on(Event::Tick, now);
-            if let Some(Action::OpenPublisher { attempt }) = actions.first().cloned() {
-                actions.extend(stream.on(Event::PublisherLost { attempt, cause: Cause::ConnectRefused }, now));
-            }
-        }
-    }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::StreamKind;
 use proptest::prelude::*;
 
 fn error(line: &str) -> String {
@@ -49,8 +50,9 @@ fn a_key_is_never_repeated() {
 
 #[test]
 fn a_refusal_keeps_cause_and_owner() {
-    let owner = Owner { kind: super::super::OwnerKind::Process, name: "zbar".into(), pid: Some(7), for_s: 3 };
-    let refusal = Refusal { owner: Some(owner), ..Refusal::from(Cause::CameraBusy) };
+    let owner = Owner { kind: super::super::OwnerKind::Process, name: "zbar".into(), pid: Some(7), for_s: Some(3) };
+    let refusal = Refusal::from(Failure::held_by(owner, Cause::CameraBusy));
+    assert_eq!(refusal.message, "the camera is in use: program zbar (pid 7) for 3 s");
     let line = reply_line(&Err(refusal.clone()));
     assert!(line.starts_with(br#"{"ok":false,"error":{"cause":"camera_busy","#));
     assert_eq!(parse_reply::<Done>(&line).unwrap(), Err(refusal));
@@ -71,14 +73,14 @@ fn events_are_told_apart_by_their_tag() {
     let report = ReportLine {
         stream_id: "s1".into(),
         state: StreamState::Reconnecting,
-        cause: Some(Cause::NetworkStalled),
+        failure: Some(Failure::new(Cause::NetworkStalled, "no ack")),
         attempt: 2,
         retry_in_ms: Some(340),
     };
     assert_eq!(
         String::from_utf8(Event::Report(report).line()).unwrap(),
         "{\"event\":\"report\",\"stream_id\":\"s1\",\"state\":\"reconnecting\",\"cause\":\"network_stalled\",\
-         \"attempt\":2,\"retry_in_ms\":340}\n"
+         \"detail\":\"no ack\",\"attempt\":2,\"retry_in_ms\":340}\n"
     );
     assert_eq!(Event::Lagged.line(), b"{\"event\":\"lagged\"}\n");
     let state = Event::State { state: Box::default() };
@@ -93,7 +95,11 @@ fn counters_are_told_from_news() {
     let mut opened = later.clone();
     opened.camera.generation = 1;
     assert!(!only_counters_differ(&later, &opened));
-    let ended = super::super::StreamEnd { stream_id: "s1".into(), state: StreamState::Error, cause: Cause::CameraLost };
+    let ended = super::super::StreamEnd {
+        stream_id: "s1".into(),
+        state: StreamState::Error,
+        failure: Cause::CameraLost.into(),
+    };
     assert!(!only_counters_differ(&later, &DaemonState { last_end: Some(ended), ..later.clone() }));
 }
 

@@ -75,7 +75,7 @@ fn a_stream_that_ends_one_process_after_the_other_is_given_up_with_its_cause() {
     let mut last = after(1, stream);
     assert!(last.captures.is_empty() && last.kept.is_none(), "no further try");
     let end = last.core.state(last.now).last_end.unwrap();
-    assert_eq!((end.state, end.cause), (StreamState::Error, Cause::DaemonCrashed));
+    assert_eq!((end.state, end.failure.cause), (StreamState::Error, Cause::DaemonCrashed));
     last.give(Input::LinkUp(LinkId::Cloud));
     assert_eq!(last.statuses("s1"), ["error"]);
 }
@@ -109,7 +109,7 @@ fn a_link_that_stays_away_ends_it_in_the_end_even_where_it_must_not_be_missed() 
     assert!(daemon.core.state(daemon.now).stream.is_some(), "the link takes its time");
     daemon.pass(Duration::from_secs(2));
     let end = daemon.core.state(daemon.now).last_end.unwrap();
-    assert_eq!(end.cause, Cause::LinkLost);
+    assert_eq!(end.failure.cause, Cause::LinkLost);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_board_that_allows_no_stream_ends_it_with_its_own_cause() {
     daemon.give(Input::LeftOver(LeftOver { stream: killed(), gone_for: Some(Duration::ZERO) }));
     daemon.give(Input::LinkUp(LinkId::Cloud));
     assert_eq!(daemon.statuses("s1"), ["error"]);
-    assert_eq!(daemon.core.state(daemon.now).last_end.unwrap().cause, Cause::BatteryLow);
+    assert_eq!(daemon.core.state(daemon.now).last_end.unwrap().failure.cause, Cause::BatteryLow);
 }
 
 #[test]

@@ -1,0 +1,36 @@
+//! What a stream says of itself.
+
+use super::{Action, Camera, Stream, retry};
+use crate::protocol::{StreamReport, StreamState};
+
+impl Stream {
+    /// What a report says now.
+    pub(super) fn view(&self) -> StreamReport {
+        if self.streaming() {
+            let plain = StreamReport::new(StreamState::Streaming, None);
+            let (reconnected, attempt) = (self.reconnected.is_some(), self.reconnected.unwrap_or(0));
+            return StreamReport { attempt, reconnected, ..plain };
+        }
+        match (&self.outage, self.camera) {
+            (Some(outage), _) => {
+                let class = retry::class(outage.failure.cause);
+                let estimate = retry::estimated_attempts(class, self.settings.give_up_after);
+                StreamReport {
+                    attempt: outage.retry,
+                    max_attempts: estimate.map(|estimate| estimate.max(outage.retry)),
+                    retry_in: outage.retry_in,
+                    ..StreamReport::new(StreamState::Reconnecting, Some(outage.failure.clone()))
+                }
+            }
+            (None, Camera::Running) => StreamReport::new(StreamState::Connecting, None),
+            (None, _) => StreamReport::new(StreamState::Initializing, None),
+        }
+    }
+
+    pub(super) fn say(&mut self, report: StreamReport, actions: &mut Vec<Action>) {
+        if report != self.reported {
+            self.reported = report.clone();
+            actions.push(Action::Report(report));
+        }
+    }
+}

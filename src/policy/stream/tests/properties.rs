@@ -1,0 +1,235 @@
+//! What holds whatever happens, in any order.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// `attempt` and `generation` numbers relative to the latest: 0 is the current one.
+fn steps() -> impl Strategy<Value = Vec<(Event, u64)>> {
+    let network = prop::sample::select(vec![
+        Cause::ConnectionLost,
+        Cause::ConnectRefused,
+        Cause::ServerFrozen,
+        Cause::StreamExists,
+        Cause::PublishRejected,
+        Cause::Internal,
+        Cause::CameraLost,
+    ]);
+    let rare = prop::sample::select(vec![Cause::InvalidUrl, Cause::TlsCertificateRejected]);
+    let camera = prop::sample::select(vec![Cause::CameraLost, Cause::NoCamera, Cause::CameraStalled]);
+    let stop = prop::sample::select(vec![Cause::Requested, Cause::Replaced, Cause::LinkLost, Cause::Internal]);
+    let attempt = prop_oneof![9 => Just(0u32), 1 => 1u32..4];
+    let event = prop_oneof![
+        60 => Just(Event::CameraRunning),
+        40 => camera.prop_map(|cause| Event::CameraLost(said(cause))),
+        1 => Just(Event::CameraFailed(said(Cause::CameraBusy))),
+        120 => attempt.clone().prop_map(|attempt| Event::PublisherFlowing { attempt }),
+        80 => (attempt.clone(), network).prop_map(|(attempt, cause)| Event::PublisherLost { attempt, failure: said(cause) }),
+        1 => (attempt.clone(), rare).prop_map(|(attempt, cause)| Event::PublisherLost { attempt, failure: said(cause) }),
+        80 => attempt.prop_map(|attempt| Event::PublisherClosed { attempt }),
+        30 => Just(Event::KeepAlive),
+        5 => Just(Event::LinkUp),
+        5 => Just(Event::LinkDown),
+        2 => stop.prop_map(Event::Stop),
+        120 => Just(Event::Tick),
+    ];
+    prop::collection::vec((event, prop_oneof![8 => Just(0u64), 8 => 0u64..3000, 1 => 0u64..50_000]), 1..200)
+}
+
+fn any_settings() -> impl Strategy<Value = Settings> {
+    let time = |times: &'static [u64]| prop::sample::select(times).prop_map(ms);
+    (
+        prop::option::of(time(&[0, 1000, 20_000, 120_000])),
+        prop::option::of(time(&[0, 3000, 60_000])),
+        any::<bool>(),
+        prop::option::of(time(&[0, 5000, 120_000])),
+        time(&[0, 2000, 10_000]),
+        prop::option::of(time(&[0, 10_000, 100_000])),
+        any::<u64>(),
+    )
+        .prop_map(
+            |(give_up_after, keep_alive_timeout, stop, link_loss_grace, camera_hold, duration_limit, seed)| {
+                let stop_on_keep_alive_loss = stop;
+                Settings {
+                    give_up_after,
+                    keep_alive_timeout,
+                    stop_on_keep_alive_loss,
+                    link_loss_grace,
+                    camera_hold,
+                    duration_limit,
+                    seed,
+                    resumed: false,
+                }
+            },
+        )
+}
+
+/// Nothing of what was said is lost; what was decided, or ended without a word, has none.
+fn whole(failure: &Failure) -> bool {
+    *failure == said(failure.cause) || *failure == failure.cause.into()
+}
+
+/// What an observer of events and actions knows.
+struct Model {
+    camera_running: bool,
+    /// The latest publisher, if it was neither closed, nor lost or asked to close 2 s ago or more.
+    open: Option<u32>,
+    /// When that one was lost or asked to close.
+    leaving: Option<Time>,
+    flowing: bool,
+    latest: u32,
+    last_report: Option<StreamReport>,
+    ended: bool,
+}
+
+impl Model {
+    fn event(&mut self, event: &Event, now: Time) {
+        match *event {
+            Event::CameraRunning => self.camera_running = true,
+            Event::CameraLost(_) => (self.camera_running, self.flowing) = (false, false),
+            Event::PublisherFlowing { attempt } if self.open == Some(attempt) && self.leaving.is_none() => {
+                self.flowing = true;
+            }
+            Event::PublisherLost { attempt, .. } if self.open == Some(attempt) => {
+                self.flowing = false;
+                self.leaving.get_or_insert(now);
+            }
+            Event::PublisherClosed { attempt } if self.open == Some(attempt) => {
+                (self.open, self.flowing, self.leaving) = (None, false, None);
+            }
+            _ => {}
+        }
+    }
+
+    fn check(&mut self, actions: &[Action], stream: &Stream, now: Time) -> Result<(), TestCaseError> {
+        for action in actions {
+            prop_assert!(!self.ended, "{action:?} after the end");
+            match action {
+                Action::OpenPublisher { attempt } => {
+                    let gone = self.leaving.is_some_and(|since| now >= since + CLOSE_PATIENCE);
+                    prop_assert!(self.open.is_none() || gone, "two publishers open");
+                    prop_assert_eq!(*attempt, self.latest + 1);
+                    self.latest = *attempt;
+                    (self.open, self.leaving, self.flowing) = (Some(*attempt), None, false);
+                }
+                Action::ClosePublisher { attempt } => {
+                    prop_assert_eq!(Some(*attempt), self.open);
+                    prop_assert_eq!(self.leaving, None, "closed twice, or after it was lost");
+                    (self.leaving, self.flowing) = (Some(now), false);
+                }
+                Action::Report(report) => {
+                    prop_assert_ne!(Some(report), self.last_report.as_ref(), "nothing new in it");
+                    let last_state = self.last_report.as_ref().map(|report| report.state);
+                    prop_assert!(!last_state.is_some_and(StreamState::is_terminal));
+                    if last_state == Some(StreamState::Stopping) {
+                        prop_assert!(report.state.is_terminal(), "{report:?} while stopping");
+                    }
+                    if report.state == StreamState::Streaming {
+                        prop_assert!(self.camera_running && self.flowing, "streaming is not true");
+                    }
+                    let explained = !matches!(
+                        report.state,
+                        StreamState::Initializing | StreamState::Connecting | StreamState::Streaming
+                    );
+                    prop_assert_eq!(report.failure.is_some(), explained);
+                    prop_assert!(report.failure.as_ref().is_none_or(whole), "{report:?}");
+                    match report.state {
+                        StreamState::Reconnecting => prop_assert!(report.attempt > 0),
+                        // How many it took; none of a camera that came back.
+                        StreamState::Streaming if report.reconnected => {}
+                        _ => prop_assert_eq!(report.attempt, 0),
+                    }
+                    prop_assert!(report.max_attempts.is_none_or(|most| most >= report.attempt));
+                    self.last_report = Some(report.clone());
+                }
+                Action::End { state, failure } => {
+                    let last = self.last_report.as_ref().unwrap();
+                    prop_assert_eq!((last.state, last.failure.as_ref()), (*state, Some(failure)));
+                    prop_assert!(state.is_terminal());
+                    let gone = self.leaving.is_some_and(|since| now >= since + CLOSE_PATIENCE);
+                    prop_assert!(self.open.is_none() || gone, "ended with an open publisher");
+                    self.ended = true;
+                }
+            }
+        }
+        prop_assert!(stream.deadline().is_none_or(|at| at > now), "a deadline in the past");
+        prop_assert_eq!(self.last_report.as_ref().map(|report| report.state), Some(stream.state()));
+        if stream.state() == StreamState::Streaming && !matches!(stream.life, Life::Ending { .. }) {
+            prop_assert!(self.camera_running && self.flowing, "still said to stream");
+        }
+        prop_assert!(!self.ended || stream.deadline().is_none());
+        Ok(())
+    }
+}
+
+fn current(event: Event, latest: u32) -> Event {
+    let number = |back: u32| latest.saturating_sub(back);
+    match event {
+        Event::PublisherFlowing { attempt } => Event::PublisherFlowing { attempt: number(attempt) },
+        Event::PublisherLost { attempt, failure } => Event::PublisherLost { attempt: number(attempt), failure },
+        Event::PublisherClosed { attempt } => Event::PublisherClosed { attempt: number(attempt) },
+        other => other,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn its_word_is_true_and_it_ends_once(settings in any_settings(), steps in steps(), by_time in any::<bool>()) {
+        let mut now = ms(1000);
+        let (mut stream, actions) = Stream::new(settings, now);
+        let mut model = Model {
+            camera_running: false,
+            open: None,
+            leaving: None,
+            flowing: false,
+            latest: 0,
+            last_report: None,
+            ended: false,
+        };
+        model.check(&actions, &stream, now)?;
+        for (event, pause) in steps {
+            now += ms(pause);
+            let actions = stream.on(Event::Tick, now);
+            model.check(&actions, &stream, now)?;
+            let event = current(event, model.latest);
+            model.event(&event, now);
+            let actions = stream.on(event, now);
+            model.check(&actions, &stream, now)?;
+        }
+        // However it stands, a stop ends it: when the publisher says that it is closed, or after a while without.
+        let actions = stream.on(Event::Stop(Cause::Requested), now);
+        model.check(&actions, &stream, now)?;
+        let event = if by_time {
+            now += END_PATIENCE;
+            Event::Tick
+        } else {
+            Event::PublisherClosed { attempt: model.latest }
+        };
+        model.event(&event, now);
+        let actions = stream.on(event, now);
+        model.check(&actions, &stream, now)?;
+        prop_assert!(model.ended);
+        prop_assert!(stream.state().is_terminal() && stream.failure().is_some());
+    }
+
+    /// Left alone with a server that always fails, it ends by itself, in few steps.
+    #[test]
+    fn it_gives_up_by_itself(settings in any_settings(), give_up in 0u64..200_000, camera in any::<bool>()) {
+        let settings = Settings { give_up_after: Some(ms(give_up)), ..settings };
+        let (mut stream, mut actions) = Stream::new(settings, ms(0));
+        if camera {
+            actions.extend(stream.on(Event::CameraRunning, ms(0)));
+        }
+        let mut steps = 0;
+        while !matches!(actions.last(), Some(Action::End { .. })) {
+            steps += 1;
+            prop_assert!(steps < 300, "a busy loop");
+            let now = stream.deadline().expect("alive, and nothing to wait for");
+            actions = stream.on(Event::Tick, now);
+            if let Some(Action::OpenPublisher { attempt }) = actions.first().cloned() {
+                actions.extend(stream.on(Event::PublisherLost { attempt, failure: said(Cause::ConnectRefused) }, now));
+            }
+        }
+    }
+}
