@@ -201,7 +201,12 @@ fn fields(path: &str, structure: &str) -> BTreeSet<String> {
     let body = text.split_once(&format!("pub struct {structure} {{")).and_then(|(_, rest)| rest.split_once("\n}"));
     let (body, _) = body.unwrap_or_else(|| panic!("{path} has no {structure}"));
     let names = body.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':'));
-    names.map(|(name, _)| name.to_owned()).collect()
+    let mut fields: BTreeSet<String> = names.map(|(name, _)| name.to_owned()).collect();
+    // Its fields stand beside the others.
+    if structure != "Failure" && body.contains("#[serde(flatten)]") && fields.remove("failure") {
+        fields.extend(self::fields("src/protocol/failure.rs", "Failure"));
+    }
+    fields
 }
 
 /// Whether `word` stands in the text, and not as a part of another word.
