@@ -1,8 +1,8 @@
 //! FLV tags, the form in which rtmp2sink takes messages (Adobe Flash Video File Format Specification 10.1, Annex E).
 //!
 //! Written here rather than by `flvmux`, because of what that element of GStreamer 1.22 does to a live stream: it holds
-//! the first picture back until sound has come, repeats `onMetaData` several times a second, begins with whatever track
-//! comes first, and lets two tags have the same time. All else a reader finds as behind `flvmux`:
+//! the first picture back until sound has come, repeats `onMetaData` with each bitrate that a parser measures, begins
+//! with whatever track comes first, and lets two tags have the same time. All else a reader finds as behind `flvmux`:
 //! `tests/against_flvmux.rs` compares them. What the element costs is measured by `benches/budgets/flv.rs`.
 
 const AUDIO: u8 = 8;
