@@ -1,47 +1,31 @@
 //! Encoders, chosen by encoding: a profile counts only after it has turned pictures into H.264 here and now.
 
+mod trial;
+
 use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gstreamer::{self as gst, prelude::*};
-use gstreamer_app::AppSink;
 use gstreamer_video::{VideoCapsBuilder, VideoFormat};
 
 use super::failure::element_name;
-use super::memory;
 use super::pipeline;
 use super::profile::{Bitrate, Profile, Setting, h264_level};
 use crate::camera::{Choice, v4l2};
 use crate::protocol::{Cause, Failure, VideoSettings};
 
-/// Pictures encoded in a trial: enough for every encoder's delay, few enough for a start.
-const TRIAL_PICTURES: i32 = 15;
-/// How long a trial may take to give each picture.
-const PICTURE_LIMIT: Duration = Duration::from_secs(3);
-/// And how long altogether: three that hang are over before an opening of the camera takes too long (`policy::health`).
+pub use trial::Trial;
+use trial::try_out;
+
+/// How long a trial may take altogether: three that hang are over before an opening of the camera takes too long (`policy::health`).
 const TRIAL_LIMIT: Duration = Duration::from_secs(8);
 /// Key frames stand one second apart, so that whoever joins or returns waits no longer.
 const KEY_FRAMES_PER_SECOND: u32 = 1;
-
-/// What a trial showed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trial {
-    /// The element that was used.
-    pub element: String,
-    /// `profile_idc` and `level_idc` of its stream, as in the `avcC` record.
-    pub profile_and_level: (u8, u8),
-    /// Bit/s it gave for noise, and what was asked.
-    pub bitrate: (u32, u32),
-    /// Pictures a second that it made when nothing held it back, its start included.
-    pub speed: u32,
-    /// The node of its device, if it has one.
-    pub device: Option<PathBuf>,
-}
 
 /// The encoders of this board: their profiles, and what trials showed so far.
 #[derive(Debug)]
@@ -320,87 +304,6 @@ fn find_element(patterns: &[String]) -> Option<String> {
             .map(|feature| feature.name().to_string())
             .find(|name| name.starts_with(prefix) && name.ends_with(suffix)),
     })
-}
-
-fn try_out(profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure> {
-    // The picture's size matters to hardware only, and software would cost much at a large one.
-    let (width, height) = if profile.hardware { (settings.width, settings.height) } else { (320, 240) };
-    let settings = VideoSettings { width, height, bitrate: settings.bitrate.min(1_000_000), ..*settings };
-    let encoder = Encoder::build(profile, &settings)?;
-    let source = pipeline::element("videotestsrc", None)?;
-    source.set_property("num-buffers", TRIAL_PICTURES);
-    source.set_property_from_str("pattern", "snow");
-    let raw = pipeline::element("capsfilter", None)?;
-    let rate = gst::Fraction::new(settings.frame_rate as i32, 1);
-    raw.set_property("caps", raw_caps(&profile.raw_formats, &settings, rate)?);
-    let filter = pipeline::element("capsfilter", None)?;
-    filter.set_property("caps", &encoder.caps);
-    let parse = pipeline::element("h264parse", None)?;
-    let sink = AppSink::builder().caps(&avc_caps()).sync(false).build();
-    keep_pool(&encoder.element);
-    let elements = gst::Pipeline::new();
-    pipeline::chain(&elements, &[&source, &raw, &encoder.element, &filter, &parse, sink.upcast_ref()])?;
-    let name = encoder.element.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
-    let mut outcome = run_trial(&elements, &sink, &name, &settings);
-    let element = encoder.ends_first();
-    let _ = element.set_state(gst::State::Null);
-    let _ = elements.set_state(gst::State::Null);
-    if let Ok(trial) = &mut outcome {
-        trial.device = device(&element);
-    }
-    memory::give_back();
-    outcome
-}
-
-fn run_trial(elements: &gst::Pipeline, sink: &AppSink, name: &str, settings: &VideoSettings) -> Result<Trial, Failure> {
-    let failed = |why: &str| Failure::new(Cause::EncoderFailed, format!("{name} {why}"));
-    let _ = elements.set_state(gst::State::Playing); // why it fails is on the bus
-    let limit = gst::ClockTime::from_mseconds(PICTURE_LIMIT.as_millis() as u64);
-    let start = std::time::Instant::now();
-    let (mut pictures, mut bytes, mut profile_and_level) = (0_u32, 0_usize, None);
-    while let Some(sample) = sink.try_pull_sample(limit) {
-        let Some(unit) = pipeline::EncodedUnit::read(&sample, &mut None) else {
-            return Err(failed("gives pictures without time or configuration"));
-        };
-        if pictures == 0 && !unit.key {
-            return Err(failed("does not begin with a key frame"));
-        }
-        pictures += 1;
-        bytes += unit.data.len();
-        if let [_, profile, _, level, ..] = *unit.config {
-            profile_and_level = Some((profile, level));
-        }
-    }
-    if pictures < TRIAL_PICTURES as u32 {
-        let said = elements.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
-        return Err(match said.as_ref().map(|message| message.view()) {
-            Some(gst::MessageView::Error(error)) => failed(&format!("fails: {}", error.error())),
-            _ => failed(&format!("gave {pictures} of {TRIAL_PICTURES} pictures")),
-        });
-    }
-    let measured = bytes as u64 * 8 * u64::from(settings.frame_rate) / u64::from(pictures);
-    Ok(Trial {
-        element: name.to_owned(),
-        profile_and_level: profile_and_level.ok_or_else(|| failed("gives no SPS"))?,
-        bitrate: (measured as u32, settings.bitrate),
-        speed: (f64::from(pictures) / start.elapsed().as_secs_f64()) as u32,
-        device: None,
-    })
-}
-
-/// Leaves an encoder's pool to itself. A source right before it would take it and make it active, and so have the encoder
-/// leak (see [`Encoder::ends_first`]); in a capture there is a tee between, which hands no pools on.
-fn keep_pool(encoder: &gst::Element) {
-    let pad = encoder.static_pad("sink").expect("an encoder has a sink pad");
-    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query().map(gst::QueryRef::view) {
-        Some(gst::QueryView::Allocation(_)) => gst::PadProbeReturn::Drop,
-        _ => gst::PadProbeReturn::Ok,
-    });
-}
-
-fn device(encoder: &gst::Element) -> Option<PathBuf> {
-    encoder.find_property("device").filter(|spec| spec.value_type() == String::static_type())?;
-    encoder.property::<Option<String>>("device").map(PathBuf::from)
 }
 
 /// Raw pictures as the encoder takes them. Formats that only a later GStreamer knows are no choice here.

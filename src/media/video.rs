@@ -3,15 +3,17 @@
 //! Every picture is counted and timed where it leaves the camera and where it leaves the encoder, because neither
 //! tells when it stops: GStreamer 1.22 ends `v4l2h264enc` silently after one bad buffer.
 
+mod progress;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::{AppSink, AppSinkCallbacks};
 use gstreamer_video::UpstreamForceKeyUnitEvent;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::encoder::{self, Encoder};
@@ -23,9 +25,10 @@ use super::profile::Profile;
 use super::sequence;
 use super::source::{self, Rotation, VideoSource};
 use crate::camera;
-use crate::metrics::Counter;
 use crate::policy::bitrate::{Decision, Pictures};
 use crate::protocol::{Failure, VideoSettings};
+
+pub use progress::{Counters, Progress};
 
 /// How often it is looked whether the camera of a capture that would not end is free.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -33,158 +36,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Where pictures are left out, one is encoded at least so often, however slow the camera is: in the dark it gives
 /// fewer than its mode says.
 const LONGEST_GAP: Duration = Duration::from_secs(1);
-
-/// How far the pictures got.
-#[derive(Debug)]
-pub struct Progress {
-    start: Instant,
-    captured: Stage,
-    offered: Stage,
-    encoded: Stage,
-    first_encoded: Notify,
-    /// One of how many pictures is encoded.
-    one_in: AtomicU32,
-    /// Pictures that never came, by the camera's own numbers.
-    missed: Counter,
-    /// Pictures left out so that those which are sent are better.
-    left_out: Counter,
-    encoded_bytes: Counter,
-    /// Microseconds from the camera until they had left the encoder, of all pictures.
-    latency_us: Counter,
-}
-
-/// What went through a capture so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Pictures that left the camera.
-    pub captured: u64,
-    /// Pictures that the camera counted and did not deliver.
-    pub missed: u64,
-    /// Pictures left out on purpose, where the uplink carries no more.
-    pub left_out: u64,
-    /// Pictures that were there for the encoder to take.
-    pub offered: u64,
-    /// Pictures that left the encoder.
-    pub encoded: u64,
-    /// Their bytes.
-    pub encoded_bytes: u64,
-    /// The time from the camera until they had left the encoder, of all together.
-    pub latency: Duration,
-}
-
-impl std::ops::AddAssign for Counters {
-    fn add_assign(&mut self, more: Self) {
-        self.captured += more.captured;
-        self.missed += more.missed;
-        self.left_out += more.left_out;
-        self.offered += more.offered;
-        self.encoded += more.encoded;
-        self.encoded_bytes += more.encoded_bytes;
-        self.latency += more.latency;
-    }
-}
-
-#[derive(Debug, Default)]
-struct Stage {
-    count: AtomicU64,
-    /// Milliseconds after the start; 0 before there is one.
-    first_ms: AtomicU64,
-    /// Milliseconds after the start.
-    last_ms: AtomicU64,
-}
-
-impl Stage {
-    fn count(&self, start: Instant) -> u64 {
-        let now = start.elapsed().as_millis() as u64;
-        self.last_ms.store(now, Ordering::Relaxed);
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        if number == 0 {
-            self.first_ms.store(now.max(1), Ordering::Relaxed);
-        }
-        number
-    }
-
-    /// Of the first, if there was one.
-    fn age_of_first(&self, start: Instant) -> Option<Duration> {
-        let first = self.first_ms.load(Ordering::Relaxed);
-        (first > 0).then(|| start.elapsed().saturating_sub(Duration::from_millis(first)))
-    }
-
-    /// Of the last, or of the start.
-    fn age(&self, start: Instant) -> Duration {
-        start.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
-    }
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            captured: Stage::default(),
-            offered: Stage::default(),
-            encoded: Stage::default(),
-            first_encoded: Notify::new(),
-            one_in: AtomicU32::new(1),
-            missed: Counter::default(),
-            left_out: Counter::default(),
-            encoded_bytes: Counter::default(),
-            latency_us: Counter::default(),
-        }
-    }
-
-    /// What went through so far.
-    pub fn counters(&self) -> Counters {
-        Counters {
-            captured: self.captured(),
-            missed: self.missed.get(),
-            left_out: self.left_out.get(),
-            offered: self.offered(),
-            encoded: self.encoded(),
-            encoded_bytes: self.encoded_bytes.get(),
-            latency: Duration::from_micros(self.latency_us.get()),
-        }
-    }
-
-    /// Returns once, when the first picture has left the encoder.
-    pub async fn first_encoded(&self) {
-        self.first_encoded.notified().await;
-    }
-
-    /// Pictures that left the camera.
-    pub fn captured(&self) -> u64 {
-        self.captured.count.load(Ordering::Relaxed)
-    }
-
-    /// Pictures that were there for the encoder to take.
-    pub fn offered(&self) -> u64 {
-        self.offered.count.load(Ordering::Relaxed)
-    }
-
-    /// Pictures that left the encoder.
-    pub fn encoded(&self) -> u64 {
-        self.encoded.count.load(Ordering::Relaxed)
-    }
-
-    /// One of how many of the camera's pictures is encoded.
-    pub fn one_in(&self) -> u32 {
-        self.one_in.load(Ordering::Relaxed)
-    }
-
-    /// Time since the camera gave a picture, or since the start.
-    pub fn camera_silent(&self) -> Duration {
-        self.captured.age(self.start)
-    }
-
-    /// Time since a picture was there for the encoder to take, or since the start, as ever where the camera encodes.
-    pub fn offers_silent(&self) -> Duration {
-        self.offered.age(self.start)
-    }
-
-    /// Time since the encoder gave a picture, or since it could have begun to: the camera's first.
-    pub fn encoder_silent(&self) -> Duration {
-        self.captured.age_of_first(self.start).map_or(Duration::ZERO, |first| first.min(self.encoded.age(self.start)))
-    }
-}
 
 /// What a video capture is made of.
 #[derive(Clone, Debug)]
@@ -428,20 +279,6 @@ fn into_feed(feed: Arc<Feed>, progress: Arc<Progress>, size: (u32, u32), stamp: 
 fn monotonic_us() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("every Linux has this clock");
     now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000
-}
-
-#[cfg(test)]
-impl Progress {
-    /// As it is so long after the start, when the stages gave pictures at these times after it, in milliseconds.
-    pub(super) fn at(now: u64, captured: &[u64], offered: &[u64], encoded: &[u64]) -> Self {
-        let start = Instant::now().checked_sub(Duration::from_millis(now)).expect("this machine is up for longer");
-        let stage = |times: &[u64]| Stage {
-            count: (times.len() as u64).into(),
-            first_ms: times.first().copied().unwrap_or_default().into(),
-            last_ms: times.last().copied().unwrap_or_default().into(),
-        };
-        Self { start, captured: stage(captured), offered: stage(offered), encoded: stage(encoded), ..Self::new() }
-    }
 }
 
 #[cfg(test)]
