@@ -11,6 +11,7 @@ mod bad_input;
 mod board;
 mod causes;
 mod cloud_link;
+mod encoder;
 mod harness;
 mod metrics;
 mod network_faults;

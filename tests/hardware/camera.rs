@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::live::{BACK, LIVE, Live, NOTICED, SIZE};
-use crate::support::{Guest, poll_until, process};
+use crate::support::{CloudStandIn, Guest, PhoneStandIn, poll_until, process};
 
 const WEBCAM: &str = "--mode yuyv:320x240@30 --mode yuyv:640x480@30";
 
@@ -88,6 +88,35 @@ fn a_camera_that_another_program_holds_is_refused_with_its_name_until_it_is_free
     live.daemon.control().granted(&live.request(SIZE, 500_000));
     live.watch.wait_state("streaming", LIVE);
     live.finish();
+}
+
+#[test]
+fn cloud_and_phone_are_told_which_program_holds_the_camera() {
+    let guest = Guest::boot();
+    let webcam = guest.webcam("0001", WEBCAM);
+    let mut cloud = CloudStandIn::start_at(guest.host());
+    let mut phone = PhoneStandIn::start_in(&guest);
+    let live = Live::prepare(&guest, &format!("{}{}", cloud.config(), phone.config()));
+    let other = guest.start(&["v4l2-ctl", "-d", webcam.node(), "--stream-mmap=3", "--stream-count=100000"], &[]);
+    poll_until("the other program to stream", LIVE, || other.output().contains('<').then_some(()));
+    let start = |id: &str| {
+        json!({"type": "start_stream", "streamUrl": live.nginx.url("live", id), "streamId": id, "appId": "org.example",
+               "video": {"width": SIZE.0, "height": SIZE.1, "bitrate": 500_000, "frameRate": 30}})
+    };
+    let over = |id: &str, message: &Value| message["streamId"] == id && message["status"] == "error";
+
+    cloud.wait_connected(LIVE);
+    cloud.send(&start("by-cloud"));
+    let told_cloud = cloud.wait_message("the end", LIVE, |message| over("by-cloud", message));
+    phone.send(&start("by-phone"));
+    let told_phone = phone.wait("the end", LIVE, |message| over("by-phone", message));
+    for told in [told_cloud, told_phone] {
+        assert_eq!(told["cause"], "camera_busy", "{told}");
+        assert_eq!(told["owner"], json!({"kind": "foreign", "name": "v4l2-ctl", "pid": other.pid()}), "{told}");
+        let sentence = format!("the camera is in use: program v4l2-ctl (pid {})", other.pid());
+        assert_eq!(told["errorDetails"], sentence, "{told}");
+    }
+    live.daemon.finish();
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! A stand-in for the phone: the far end of the glasses' serial line, a pseudo-terminal.
+//! A stand-in for the phone: the far end of the glasses' serial line, a pseudo-terminal, here or in a guest.
 //!
 //! It speaks as phones do (K900 frames, lengths with the low byte first, long messages in pieces) and keeps every message
 //! with the time it came.
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -15,13 +16,38 @@ use nix::pty::openpty;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use serde_json::Value;
 
-use super::clock::monotonic;
+use super::clock::{monotonic, poll_until};
+use super::guest::{Guest, Program};
+
+/// One emulated CPU.
+const IN_GUEST: Duration = Duration::from_secs(20);
+
+/// Makes a line in a guest, leads it to the host, and says when it is there.
+const LINE_IN_GUEST: &str = r#"
+import os, pty, socket, sys, threading, tty
+line, end = pty.openpty()
+tty.setraw(end)
+host = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+def lead(take, give):
+    while data := take(1024):
+        give(data)
+threading.Thread(target=lead, args=(lambda most: os.read(line, most), host.sendall), daemon=True).start()
+os.symlink(os.ttyname(end), sys.argv[3])
+lead(host.recv, lambda data: os.write(line, data))
+"#;
+const DEVICE_IN_GUEST: &str = "/run/phone-line";
+
+/// What keeps the daemon's end of the line.
+enum End {
+    Here(OwnedFd),
+    InGuest(Program),
+}
 
 /// The stand-in.
 pub struct PhoneStandIn {
     line: File,
-    /// Kept open, so that the line stays while the daemon is away.
-    _slave: OwnedFd,
+    /// Kept, so that the line stays while the daemon is away.
+    _end: End,
     device: PathBuf,
     received: Receiver<Value>,
     past: Vec<Value>,
@@ -36,7 +62,24 @@ impl PhoneStandIn {
         cfmakeraw(&mut settings);
         tcsetattr(&line.slave, SetArg::TCSANOW, &settings).expect("a raw line");
         let device = std::fs::read_link(format!("/proc/self/fd/{}", line.slave.as_raw_fd())).expect("its name");
-        let writer = File::from(line.master);
+        Self::on(File::from(line.master), End::Here(line.slave), device)
+    }
+
+    /// The same for a daemon in a guest.
+    pub fn start_in(guest: &Guest) -> Self {
+        let listener = TcpListener::bind((guest.host(), 0)).expect("a free port");
+        let (host, port) = (guest.host().to_string(), listener.local_addr().expect("it is bound").port().to_string());
+        let line = guest.start(&["python3", "-c", LINE_IN_GUEST, &host, &port, DEVICE_IN_GUEST], &[]);
+        listener.set_nonblocking(true).expect("a socket can be non-blocking");
+        let socket = poll_until("the guest's line", IN_GUEST, || listener.accept().ok()).0;
+        socket.set_nonblocking(false).expect("a socket can block");
+        poll_until("its device", IN_GUEST, || {
+            (guest.shell(&format!("ls {DEVICE_IN_GUEST} || true")) != "").then_some(())
+        });
+        Self::on(File::from(OwnedFd::from(socket)), End::InGuest(line), DEVICE_IN_GUEST.into())
+    }
+
+    fn on(writer: File, end: End, device: PathBuf) -> Self {
         let mut reader = writer.try_clone().expect("another descriptor");
         let (heard, received) = channel();
         std::thread::spawn(move || {
@@ -56,7 +99,7 @@ impl PhoneStandIn {
                 }
             }
         });
-        Self { line: writer, _slave: line.slave, device, received, past: Vec::new(), sent: 0 }
+        Self { line: writer, _end: end, device, received, past: Vec::new(), sent: 0 }
     }
 
     /// The TOML table that points the daemon here.
