@@ -47,14 +47,24 @@ impl Phase {
 pub fn of_capture(message: &gst::message::Error) -> Failure {
     let source = message.src().map(|source| source.name().to_string()).unwrap_or_default();
     let error = message.error();
-    let debug = message.debug().unwrap_or_default();
+    let place = message.debug().unwrap_or_default();
     let cause = match source.as_str() {
         element_name::ENCODER => Cause::EncoderFailed,
         element_name::MICROPHONE => Cause::AudioFailed,
-        element_name::CAMERA => of_camera(&error, &debug),
+        element_name::CAMERA => of_camera(&error, &place),
         _ => Cause::CameraFailed,
     };
-    Failure::new(cause, format!("{source}: {error} ({debug})"))
+    tracing::debug!(source, %error, %place, "GStreamer gave a capture up");
+    Failure::new(cause, format!("{source}: {}", words(&error, &place)))
+}
+
+/// What a person can search for: the error's sentence and what the system answered. `GStreamer` puts that answer behind a
+/// first line about its own code (`gst_element_message_full`: "file(line): function (): path:"), which is for the log.
+pub fn words(error: &glib::Error, debug: &str) -> String {
+    match debug.split_once('\n').map(|(_, answer)| answer.trim()) {
+        Some(answer) if !answer.is_empty() => format!("{error} ({})", answer.replace('\n', " ")),
+        _ => error.to_string(),
+    }
 }
 
 fn of_camera(error: &glib::Error, debug: &str) -> Cause {
@@ -102,5 +112,21 @@ pub fn of_publisher(phase: Phase, error: &glib::Error, debug: &str) -> Cause {
         // The server speaks RTMP and says no, or hangs up on what it does not like: both are a refusal.
         Phase::Commands if says("cmd failed") || says("denied") => Cause::PublishRejected,
         Phase::Commands | Phase::Published => Cause::ConnectionLost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_reads_the_sentence_and_the_systems_answer_but_no_line_of_code() {
+        let error = glib::Error::new(gst::ResourceError::Busy, "Device '/dev/video0' is busy");
+        let debug =
+            "../sys/v4l2/gstv4l2object.c(4138): set_format (): /Pipeline/Src:camera:\nCall to S_FMT failed: EBUSY";
+        assert_eq!(words(&error, debug), "Device '/dev/video0' is busy (Call to S_FMT failed: EBUSY)");
+        for without in ["", "gstrtmp2sink.c(1): stop ()", "gstrtmp2sink.c(1): stop ():\n"] {
+            assert_eq!(words(&error, without), "Device '/dev/video0' is busy");
+        }
     }
 }

@@ -23,7 +23,7 @@ use super::guest::{Guest, Program};
 const IN_GUEST: Duration = Duration::from_secs(20);
 
 /// Makes a line in a guest, leads it to the host, and says when it is there.
-const LINE_IN_GUEST: &str = r#"
+const LINE_IN_GUEST: &str = r"
 import os, pty, socket, sys, threading, tty
 line, end = pty.openpty()
 tty.setraw(end)
@@ -34,7 +34,7 @@ def lead(take, give):
 threading.Thread(target=lead, args=(lambda most: os.read(line, most), host.sendall), daemon=True).start()
 os.symlink(os.ttyname(end), sys.argv[3])
 lead(host.recv, lambda data: os.write(line, data))
-"#;
+";
 const DEVICE_IN_GUEST: &str = "/run/phone-line";
 
 /// What keeps the daemon's end of the line.
@@ -74,7 +74,7 @@ impl PhoneStandIn {
         let socket = poll_until("the guest's line", IN_GUEST, || listener.accept().ok()).0;
         socket.set_nonblocking(false).expect("a socket can block");
         poll_until("its device", IN_GUEST, || {
-            (guest.shell(&format!("ls {DEVICE_IN_GUEST} || true")) != "").then_some(())
+            (!guest.shell(&format!("ls {DEVICE_IN_GUEST} || true")).is_empty()).then_some(())
         });
         Self::on(File::from(OwnedFd::from(socket)), End::InGuest(line), DEVICE_IN_GUEST.into())
     }

@@ -232,9 +232,10 @@ impl Life<'_> {
     fn failure(&self, message: &gst::Message) -> Failure {
         match message.view() {
             gst::MessageView::Error(error) => {
-                let debug = error.debug().unwrap_or_default();
-                let cause = failure::of_publisher(self.phase, &error.error(), &debug);
-                Failure::new(cause, format!("{:?}: {} ({debug})", self.phase, error.error()))
+                let place = error.debug().unwrap_or_default();
+                let cause = failure::of_publisher(self.phase, &error.error(), &place);
+                tracing::debug!(phase = ?self.phase, place = self.target.url.redact(&place), "GStreamer gave a publisher up");
+                Failure::new(cause, failure::words(&error.error(), &place))
             }
             _ => Failure::new(Cause::ConnectionLost, "the sink ended the stream"),
         }
@@ -267,7 +268,8 @@ impl Life<'_> {
             let now = start.elapsed();
             let verdict = detector.sample(now, sample).or_else(|| unread.sample(now, info.acked, self.acknowledged()));
             if let Some(cause) = verdict {
-                return Failure::new(cause, format!("{info:?}"));
+                tracing::debug!(?info, "the server reads nothing");
+                return cause.into();
             }
             if sampled.elapsed() + SAMPLING / 10 >= bitrate::INTERVAL {
                 sampled = Instant::now();

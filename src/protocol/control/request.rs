@@ -14,43 +14,43 @@ pub const MAX_REQUEST_LINE: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "cmd", rename_all = "snake_case")]
 pub enum Request {
-    /// The daemon's whole state; answered by [`Status`].
+    /// The daemon's whole state; answered by [`Status`](super::Status).
     Status,
-    /// The state and then every change; answered by [`Status`], then [`Event`]s. Nothing more is read from a
+    /// The state and then every change; answered by [`Status`](super::Status), then [`Event`](super::Event)s. Nothing more is read from a
     /// connection that watches.
     Watch,
-    /// Start a stream; answered by [`Started`] once it is accepted, not once it runs.
+    /// Start a stream; answered by [`Started`](super::Started) once it is accepted, not once it runs.
     Start(Start),
-    /// Stop a stream; answered by [`Done`].
+    /// Stop a stream; answered by [`Done`](super::Done).
     Stop {
         /// Which; without it, the one that runs.
         #[serde(skip_serializing_if = "Option::is_none")]
         stream_id: Option<String>,
     },
-    /// Change the running stream's video bitrate; answered by [`Done`] once the encoder is told.
+    /// Change the running stream's video bitrate; answered by [`Done`](super::Done) once the encoder is told.
     Bitrate {
         /// Bit/s; clamped as at a start.
         bitrate: u32,
     },
-    /// Take a photo; answered by [`PhotoHeader`] and that many bytes of JPEG.
+    /// Take a photo; answered by [`PhotoHeader`](super::PhotoHeader) and that many bytes of JPEG.
     Photo {
         /// For which app; an app may take a photo from its own stream.
         #[serde(skip_serializing_if = "Option::is_none")]
         app: Option<String>,
     },
-    /// The cameras there are; answered by [`Cameras`].
+    /// The cameras there are; answered by [`Cameras`](super::Cameras).
     CameraList,
-    /// Who has the camera; answered by [`Holder`].
+    /// Who has the camera; answered by [`Holder`](super::Holder).
     CameraWho,
-    /// Reserve the camera for this process; answered by [`Lease`]. Ends with the connection.
+    /// Reserve the camera for this process; answered by [`Lease`](super::Lease). Ends with the connection.
     CameraAcquire {
         /// The program's name for others to see; without it, the name of the process that asks.
         #[serde(skip_serializing_if = "Option::is_none")]
         program: Option<String>,
     },
-    /// Give up the leases of this connection; answered by [`Done`].
+    /// Give up the leases of this connection; answered by [`Done`](super::Done).
     CameraRelease,
-    /// What works here and what does not; answered by [`Checkup`].
+    /// What works here and what does not; answered by [`Checkup`](super::Checkup).
     Doctor,
 }
 
