@@ -287,16 +287,19 @@ mod tests {
     use crate::media::profile;
     use crate::protocol::Cause;
 
-    #[tokio::test]
-    async fn an_encoder_that_hangs_in_ending_does_not_keep_the_camera() {
-        crate::media::init().unwrap();
-        let profile = profile::load(&[]).unwrap().into_iter().find(|profile| profile.name == "x264");
-        let plan = VideoPlan {
+    fn by_x264() -> VideoPlan {
+        VideoPlan {
             source: VideoSource::Test { pattern: "ball".into() },
             settings: VideoSettings { width: 320, height: 240, frame_rate: 30, bitrate: 500_000 },
             rotation: Rotation::None,
-            profile,
-        };
+            profile: profile::load(&[]).unwrap().into_iter().find(|profile| profile.name == "x264"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_encoder_that_hangs_in_ending_does_not_keep_the_camera() {
+        crate::media::init().unwrap();
+        let plan = by_x264();
         let video = VideoPipeline::start(&plan, Arc::default()).await.unwrap();
         let camera = video.pipeline.by_name(element_name::CAMERA).unwrap();
         let (let_go, held) = std::sync::mpsc::channel::<()>();
@@ -348,13 +351,7 @@ mod tests {
     #[tokio::test]
     async fn who_asks_for_a_key_frame_asks_the_encoder() {
         crate::media::init().unwrap();
-        let profile = profile::load(&[]).unwrap().into_iter().find(|profile| profile.name == "x264");
-        let plan = VideoPlan {
-            source: VideoSource::Test { pattern: "ball".into() },
-            settings: VideoSettings { width: 320, height: 240, frame_rate: 30, bitrate: 500_000 },
-            rotation: Rotation::None,
-            profile,
-        };
+        let plan = by_x264();
         let feed = Arc::new(Feed::default());
         let video = VideoPipeline::start(&plan, feed.clone()).await.unwrap();
         let (asked, mut events) = mpsc::unbounded_channel();
