@@ -7,10 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::credential::KeyHash;
 
-/// What an app may be allowed, in `MentraOS`'s names.
+/// What an app may be allowed, in `MentraOS`'s names. Only CAMERA and ALL mean something here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[allow(missing_docs)] // the names say it; only CAMERA and ALL mean something here
 pub enum Permission {
     All,
     Microphone,

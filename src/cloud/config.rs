@@ -1,5 +1,6 @@
 //! The cloud's configuration: `/etc/lenscast/lenscast-cloud.toml`, then `lenscast-cloud.d/*.toml` beside it; the rules are
 //! those of [`crate::configuration`]. Everything listens on loopback unless told otherwise.
+#![warn(missing_docs)]
 
 mod check;
 

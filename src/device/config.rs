@@ -1,5 +1,6 @@
 //! The daemon's configuration: `/etc/lenscast/lenscastd.toml`, then `lenscastd.d/*.toml` beside it, later files over
 //! earlier ones. Every key has a default; an unknown key is an error that names file and line.
+#![warn(missing_docs)]
 
 mod board;
 

@@ -1,4 +1,5 @@
 //! Serde types of every hop, statuses and causes. No I/O, no clock.
+#![warn(missing_docs)]
 
 #[cfg(feature = "cloud")]
 pub mod app;
