@@ -35,6 +35,10 @@ flock --nonblock 9 || { echo "rig kernel: somebody else is building it; waiting"
 
 started=$SECONDS
 say() { echo "rig kernel: $* ($((SECONDS - started)) s)" >&2; }
+[[ ${TMPDIR:-} != *[[:space:]:]* ]] || {
+  echo "rig kernel: it cannot be built in $TMPDIR: set TMPDIR to a folder without a space or colon" >&2
+  exit 1
+}
 work=$(mktemp -d)
 reporter= command=
 finish() {
@@ -59,7 +63,13 @@ src=$work/$source_package out=$work/out new=$work/rig
 for patch in "$here"/patches/*.patch; do run patch -d "$src" -p1 -i "$patch"; done
 um() { run make -s -C "$src" ARCH=um O="$out" "$@"; }
 um allnoconfig
-(cd "$src" && ARCH=um run scripts/kconfig/merge_config.sh -O "$out" "$out/.config" "${fragments[@]}")
+# By names without a space, which merge_config.sh takes for two.
+options=()
+for fragment in "${fragments[@]}"; do
+  options+=("$work/options.${#options[@]}")
+  cp "$fragment" "${options[-1]}"
+done
+(cd "$src" && ARCH=um run scripts/kconfig/merge_config.sh -O "$out" "$out/.config" "${options[@]}")
 # What has no effect, for want of another option or of a driver in this version, would be missed much later.
 grep -hE '^CONFIG_.*=[ym]$' "${fragments[@]}" | while read -r option; do
   grep -qx "$option" "$out/.config" || { say "$option has no effect"; exit 1; }
