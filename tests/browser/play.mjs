@@ -1,9 +1,11 @@
 // Plays a URL in a real browser and prints what was seen, as one JSON object.
 //
-//   node play.mjs --mode watch|whep|hls|dash --url URL [--seconds 6] [--limit 20] [--screenshot FILE] [--viewport 1280x720]
+//   node play.mjs --mode watch|whep|hls|dash --url URL [--seconds 6] [--limit 20] [--listen 2] [--screenshot FILE] [--viewport 1280x720]
 //
 // `watch` opens the page at URL. `whep`, `hls` and `dash` play URL with a player of their own kind in an empty page.
 // Playback is sampled from the first picture on for `seconds`; without one within `limit` seconds the exit code is 1.
+// With `listen` playback goes on, for `limit` seconds at most, until so long a stretch of WebRTC's sound was whole: `heard` tells of
+// the best stretch. A browser that was starved of processor time makes up the sound that it reads too late, a server's gaps recur.
 // Before that object come lines about what happens: {"state": what the page shows} at each change, {"now": sample} about
 // once a second. The line `shoot` on standard input takes the screenshot (else the end does), `stop` ends playback early.
 
@@ -22,6 +24,7 @@ const { values: wanted } = parseArgs({
     url: { type: 'string' },
     seconds: { type: 'string', default: '6' },
     limit: { type: 'string', default: '20' },
+    listen: { type: 'string' },
     screenshot: { type: 'string' },
     viewport: { type: 'string', default: '1280x720' },
   },
@@ -79,11 +82,22 @@ function host(mode, url) {
   return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(server)));
 }
 
-/** What WebRTC says of the sound: its energy, and how much of it had to be made up. */
+/** WebRTC's totals of the sound until now: seconds, samples, those of them that were made up, energy. */
 async function listen() {
   const reports = [...(await window.connection?.getStats() ?? new Map()).values()];
   const sound = reports.find(({ type, kind }) => type === 'inbound-rtp' && kind === 'audio');
-  return sound && { energy: sound.totalAudioEnergy, concealed: sound.concealedSamples / (sound.totalSamplesReceived || 1) };
+  return { seconds: sound?.totalSamplesDuration ?? 0, samples: sound?.totalSamplesReceived ?? 0,
+    concealed: sound?.concealedSamples ?? 0, energy: sound?.totalAudioEnergy ?? 0 };
+}
+
+/** Of the stretches of sound that end now and last at least `length` seconds the one with the smallest share made up. */
+function bestStretch(totals, length) {
+  const now = totals.at(-1);
+  return totals.filter((then) => now.seconds - then.seconds >= length).map((then) => ({
+    seconds: now.seconds - then.seconds,
+    energy: now.energy - then.energy,
+    concealed: (now.concealed - then.concealed) / (now.samples - then.samples),
+  })).sort((one, other) => one.concealed - other.concealed)[0];
 }
 
 /** What the page shows at this moment. */
@@ -149,9 +163,16 @@ try {
     if (wanted.screenshot) await page.screenshot({ path: wanted.screenshot });
   };
   const until = Date.now() + seconds * 1000;
+  const listenUntil = wanted.listen ? Date.now() + limit : 0;
+  const totals = [];
   say({ state: first.state, now: first });
-  while (Date.now() < until && !stopped) {
+  while ((Date.now() < until || Date.now() < listenUntil && !(seen.heard?.concealed < 0.01)) && !stopped) {
     await page.waitForTimeout(250);
+    if (wanted.listen) {
+      totals.push(await page.evaluate(listen));
+      const heard = bestStretch(totals, Number(wanted.listen));
+      if (heard && !(seen.heard?.concealed <= heard.concealed)) seen.heard = heard;
+    }
     const now = await page.evaluate(look);
     if (now.state !== samples.at(-1).state) say({ state: now.state });
     if (samples.length % 4 === 0) say({ now });
@@ -173,7 +194,6 @@ try {
   }
   seen.states = samples.map((sample) => sample.state).filter((state, n, all) => state !== all[n - 1]);
   seen.figures = last.figures;
-  seen.heard = await page.evaluate(listen);
   seen.errors.push(...await page.evaluate(() => window.errors ?? []));
   seen.parts = last.parts;
   // A player that stood still once stays behind for as long.

@@ -128,12 +128,15 @@ async fn a_browser_hears_the_stream() {
     let server = Server::start().await;
     let _source = server.publish(1).await;
     let url = format!("{}/whep/live", server.base);
-    let seen = browse(["--mode", "whep", "--url", &url, "--seconds", "3"].map(String::from).into()).await;
+    let seen = browse(
+        ["--mode", "whep", "--url", &url, "--seconds", "3", "--limit", "40", "--listen", "5"].map(String::from).into(),
+    )
+    .await;
     assert!(seen["errors"].as_array().unwrap().is_empty(), "{seen}");
     assert!(seen["decoded"].as_f64().unwrap() > 60.0, "{seen}");
-    // A tone at -10 dB (0.1 by the second) that is not made up.
-    assert!(seen["heard"]["energy"].as_f64().unwrap() > 0.05, "{seen}");
-    assert!(seen["heard"]["concealed"].as_f64().unwrap() < 0.2, "{seen}");
+    // Five seconds of the tone, whose energy is 0.6 a second, with nothing made up.
+    assert!(seen["heard"]["energy"].as_f64().unwrap() > 1.5, "{seen}");
+    assert!(seen["heard"]["concealed"].as_f64().unwrap() < 0.01, "{seen}");
     server.whep.shut_down().await;
 }
 
