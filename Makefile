@@ -54,7 +54,7 @@ test-board:
 	scripts/test.sh --test board
 
 # Daemon, cloud, apps and viewers under faults drawn from a seed, for MINUTES; writes benches/RESULTS-soak.md. SEED=n repeats
-# a run. `make test` has five minutes of it.
+# a run. `make test` has two minutes of it.
 MINUTES ?= 30
 SEED ?=
 soak:

@@ -69,7 +69,7 @@ finish() {
   npm_packages "$npm"
   case $what in
     deny) cargo_command cargo-deny 0.20.2 ;;
-    deb | test) cargo_command cargo-deb 3.8.0 ;;
+    deb) cargo_command cargo-deb 3.8.0 ;;
     fuzz) cargo_command cargo-fuzz 0.13.2 ;;
   esac
 }

@@ -1,44 +1,54 @@
 #!/bin/bash
 # test.sh [ARGUMENT of cargo test...]: runs the tests; without arguments all of them, of the emulated board's those that take less than
-# five minutes. The rig's kernel is built meanwhile, if it is not there yet; for the board's tests the board too, and the package that
-# is flashed onto it. The last line sums up all test programs.
+# five minutes, those that need a kernel, a package or the board last, since prepare-tests.sh makes these meanwhile. Ends with how
+# long each part took and, as the last line, the sum of all test programs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/parts.sh
 log=${CARGO_TARGET_DIR:-target}/test.log
-mkdir -p "$(dirname "$log")"
-
-# The rest of it is `make test-board`.
-board_tests=(service:: a_boot_without whoever_cannot)
+: > "$log"
 
 [ "$(id -u)" -eq 0 ] || echo "not root: tests that need a network namespace, the rig, the board or a root file system will fail" >&2
-
-making=()
-make_beside() { # NAME COMMAND...: in the background; the tests say themselves what is wrong with it when they come to it
-  nice "${@:2}" > /dev/null 2> "$(dirname "$log")/$1.log" &
-  making+=("$!:$1")
-}
-trap 'for made in "${making[@]}"; do kill "${made%%:*}" 2> /dev/null || true; done' EXIT
-make_beside rig-kernel hw-fixtures/build-kernel.sh
-if [ $# -eq 0 ] || [[ " $* " == *" --test board "* ]]; then
-  make_beside board hw-fixtures/board/make-board.sh
-  make_beside package make --no-print-directory deb TARGET=aarch64-unknown-linux-gnu
-fi
-cargo test --locked --features cloud --no-run "$@"
-[ $# -gt 0 ] || cargo test --locked --features cloud --no-run --test board
-for made in "${making[@]}"; do
-  kill -0 "${made%%:*}" 2> /dev/null && echo "waiting for the ${made#*:}: $(tail -n 1 "$(dirname "$log")/${made#*:}.log")"
-  wait "${made%%:*}" || true
-done
-trap - EXIT
-
 # Most of these tests wait for something most of the time; those that need the machine take turns.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-8}
-status=0
-run() {
-  cargo test --locked --features cloud --no-fail-fast "$@" 2>&1 | tee -a "$log" || status=$?
+test_programs() { # ARGUMENT of cargo test...
+  cargo test --locked --features cloud --no-fail-fast "$@" 2>&1 | tee -a "$log"
 }
-: > "$log"
-run "$@"
-[ $# -gt 0 ] || run --test board -- "${board_tests[@]}"
-awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$log"
-exit "$status"
+sum_up() {
+  awk '/^test result:/ { passed += $4; failed += $6 } END { printf "%d passed, %d failed\n", passed, failed }' "$log"
+}
+
+if [ $# -gt 0 ]; then
+  status=0
+  test_programs "$@" || status=$?
+  sum_up
+  exit "$status"
+fi
+
+scripts/prepare-tests.sh & preparing=$!
+trap 'kill "$preparing" 2> /dev/null || true' EXIT
+# In this order, after all others. Of the board's the rest is `make test-board`.
+last=(package hardware)
+board_tests=(service:: a_boot_without whoever_cannot)
+mapfile -t programs < <(cargo metadata --locked --no-deps --format-version 1 | python3 -c '
+import json, sys
+for target in json.load(sys.stdin)["packages"][0]["targets"]:
+    if target["kind"] == ["test"] and target["test"] and target["name"] not in sys.argv[1:]:
+        print(target["name"])' "${last[@]}")
+
+part "test programs built" cargo test --locked --features cloud --no-run
+part "board's tests built" cargo test --locked --features cloud --no-run --test board
+failed=0
+part "unit tests" test_programs --lib --bins || failed=1
+part "documentation's tests" test_programs --doc || failed=1
+for program in "${programs[@]}" "${last[@]}"; do
+  part "tests/$program" test_programs --test "$program" || failed=1
+done
+waiting() { wait "$preparing" || true; }
+kill -0 "$preparing" 2> /dev/null && echo "waiting for what the board's tests need: target/prepare/"
+part "waited for prepare-tests.sh" waiting
+trap - EXIT
+part "tests/board" test_programs --test board -- "${board_tests[@]}" || failed=1
+print_parts
+sum_up
+exit "$failed"

@@ -4,7 +4,7 @@
 //! status was not true, and when a request did not get its one final answer. A scene is one stream from start to end; between
 //! scenes nothing runs, and what the processes hold then must stay the same.
 //!
-//! `LENSCAST_SOAK_MINUTES` is how long (5), `LENSCAST_SOAK_SEED` repeats a run, `LENSCAST_SOAK_REPORT` is a file for the
+//! `LENSCAST_SOAK_MINUTES` is how long (2), `LENSCAST_SOAK_SEED` repeats a run, `LENSCAST_SOAK_REPORT` is a file for the
 //! report. `make soak` sets them. Camera and encoder faults are in `tests/hardware/endurance.rs`.
 #![cfg(feature = "cloud")]
 
@@ -59,7 +59,7 @@ impl Drop for Last<'_> {
 #[test]
 fn everything_comes_back_nothing_grows_and_all_that_is_told_is_true() {
     let _turn = heavy::alone();
-    let minutes = from_environment("LENSCAST_SOAK_MINUTES").unwrap_or(5);
+    let minutes = from_environment("LENSCAST_SOAK_MINUTES").unwrap_or(2);
     let seed = from_environment("LENSCAST_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("soak: seed {seed}, {minutes} minutes");
     let doing = Cell::new("the beginning");

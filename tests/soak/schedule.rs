@@ -1,6 +1,6 @@
 //! What happens when: scenes with faults in them, drawn from a seed. Pure; the same seed gives the same schedule.
 //!
-//! Faults come out of bags: each kind once before any comes again, so that five minutes have nearly all of them. Whatever
+//! Faults come out of bags: each kind once before any comes again, so that two minutes have most of them. Whatever
 //! restarts a process is in every other bag only: what grows must be given time to grow.
 
 use std::collections::VecDeque;

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -28,11 +28,17 @@ const COMMAND: Duration = Duration::from_mins(1);
 /// The guest ends after this, whatever happens.
 const LIMIT: Duration = Duration::from_mins(4);
 
-/// Builds the rig's kernel if it is not there, which takes minutes.
+/// Builds the rig's kernel if it is not there, which takes minutes. What failed once is not tried again.
 pub fn prepare() {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/hw-fixtures/build-kernel.sh");
-    let output = Command::new(script).stdin(Stdio::null()).output().expect("bash is there");
-    assert!(output.status.success(), "the rig cannot be had: {}", String::from_utf8_lossy(&output.stderr));
+    static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/hw-fixtures/build-kernel.sh");
+        let output = Command::new(script).stdin(Stdio::null()).output().expect("bash is there");
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    });
+    if let Err(reason) = built {
+        panic!("the rig cannot be had: {reason}");
+    }
 }
 
 /// The guest.

@@ -1,0 +1,39 @@
+#!/bin/bash
+# prepare-tests.sh: makes what tests take minutes to wait for and what no test is about: the rig's kernel, the packages, the emulated
+# board. What is there already is not made again. It takes only the processor time that nobody else wants, so that it can run beside
+# compilers and tests. What cannot be made is said on stderr; the logs are in target/prepare/. Of several callers at once one works
+# and the others wait for it. Takes about 30 minutes of one idle core, or seconds when nothing has changed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+logs=${CARGO_TARGET_DIR:-target}/prepare
+mkdir -p "$logs"
+exec 9> "$logs/lock"
+flock 9
+chrt --idle --pid 0 $$ > /dev/null
+status=0
+command=
+trap '[ -z "$command" ] || kill -- "-$command" 2> /dev/null || true' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+make_ready() { # NAME COMMAND...
+  local name=$1 began=$SECONDS
+  shift
+  setsid "$@" > "$logs/$name.log" 2>&1 9>&- & command=$!
+  if wait "$command"; then
+    echo "$((SECONDS - began)) s: $name" >> "$logs/times"
+  else
+    status=1
+    echo "the $name cannot be made, and tests that need it will fail: $(tail -n 1 "$logs/$name.log") ($logs/$name.log)" >&2
+  fi
+  command=
+}
+: > "$logs/times"
+# Not dev: whoever builds tests would wait for its lock. By this target what the package needs is built already.
+CARGO_BUILD_TARGET=$(rustc -vV | sed -n 's/^host: //p')
+export CARGO_BUILD_TARGET MANUAL_PROFILE=ci
+# In the order in which scripts/test.sh needs them. The board flashes what users get.
+make_ready rig-kernel hw-fixtures/build-kernel.sh
+make_ready package scripts/deb.sh --profile ci
+make_ready board-package scripts/deb.sh aarch64-unknown-linux-gnu
+make_ready board hw-fixtures/board/make-board.sh
+exit "$status"
