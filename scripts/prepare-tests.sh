@@ -1,10 +1,12 @@
 #!/bin/bash
-# prepare-tests.sh: makes what tests take minutes to wait for and what no test is about: the rig's kernel, the packages, the emulated
-# board. What is there already is not made again. It takes only the processor time that nobody else wants, so that it can run beside
-# compilers and tests. What cannot be made is said on stderr; the logs are in target/prepare/. Of several callers at once one works
-# and the others wait for it. Takes about 30 minutes of one idle core, or seconds when nothing has changed.
+# prepare-tests.sh [rig-kernel|package|board-package|board...]: makes these, or all of what tests would have to wait minutes for: the
+# rig's kernel, the package for this machine, that for the emulated board, and the board. What is there already is not made again. It
+# takes only the processor time that nobody else wants, so that it can run beside compilers and tests. What cannot be made is said on
+# stderr; the logs are in target/prepare/. Of several callers at once one works and the others wait for it. Takes about 30 minutes of
+# one idle core, or seconds when nothing has changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+wanted=" ${*:-rig-kernel package board-package board} "
 logs=${CARGO_TARGET_DIR:-target}/prepare
 mkdir -p "$logs"
 exec 9> "$logs/lock"
@@ -18,6 +20,7 @@ trap 'exit 143' TERM
 make_ready() { # NAME COMMAND...
   local name=$1 began=$SECONDS
   shift
+  [[ $wanted == *" $name "* ]] || return 0
   setsid "$@" > "$logs/$name.log" 2>&1 9>&- & command=$!
   if wait "$command"; then
     echo "$((SECONDS - began)) s: $name" >> "$logs/times"

@@ -20,6 +20,7 @@ sum_up() {
 
 if [ $# -gt 0 ]; then
   status=0
+  [[ " $* " != *" --test board "* ]] || scripts/prepare-tests.sh board-package board || true
   test_programs "$@" || status=$?
   sum_up
   exit "$status"
