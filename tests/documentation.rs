@@ -390,7 +390,7 @@ fn every_field_of_the_state_is_named() {
 
 #[test]
 fn the_state_says_which_version_of_the_protocol_the_page_describes() {
-    let state = Core::new(Config::default()).state(Duration::ZERO);
+    let state = Core::new(&Config::default()).state(Duration::ZERO);
     assert_eq!(state.protocol, PROTOCOL_VERSION);
     let described = format!("`state.protocol` is {PROTOCOL_VERSION}");
     assert!(read(PROTOCOL).contains(&described), "{described}");

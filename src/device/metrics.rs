@@ -344,7 +344,7 @@ mod tests {
         totals.flowing(1, at(9)); // after a pause
         totals.attempt(2, at(10));
         totals.accepted(1, at(11)); // of the one before
-        let core = Core::new(super::super::config::Config::default());
+        let core = Core::new(&super::super::config::Config::default());
         let running = publisher::Counters { passed: 2, queued: at(1), ..publisher::Counters::default() };
         let present = Present {
             core: &core,

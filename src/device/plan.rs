@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::config::Config;
-use super::core::CaptureSettings;
 use crate::board::Light;
 use crate::camera::{self, Device, FrameRate, PixelFormat, Selector, Wanted};
 use crate::media::audio::AudioSource;
@@ -11,6 +10,7 @@ use crate::media::capture::Plan;
 use crate::media::encoder::Encoders;
 use crate::media::source::{Rotation, VideoSource};
 use crate::media::video::VideoPlan;
+use crate::policy::camera::CaptureSettings;
 use crate::protocol::{Cause, Failure, Owner, OwnerKind, VideoSettings};
 
 /// The pattern that `device = "test"` shows: colour bars to judge the picture by, and a corner of noise, so that the

@@ -1,18 +1,21 @@
-//! The life of the capture pipeline while somebody needs it: opened, closed after a linger, reopened after a loss.
+//! The life of the capture pipeline, and the one owner of what is known of it. It is told who needs the camera and how;
+//! it opens, closes after a linger, closes and opens anew for other settings, and reopens after a loss.
 //!
 //! Each opening is a *generation*, counted up from 1. The next one is opened only when the former is closed: a V4L2
 //! device has one user. What arrives for an older generation is ignored.
 //!
 //! A camera that somebody holds or forbids, or that cannot do what is asked, is told to the holder at once
-//! (`Failed`): waiting would not help. Once it ran, or when there is none yet, it is worth coming back to (`Lost`,
-//! reopened): after 100 ms, then x1.5 to at most 1 s, and at once when a device appears. A new node is the kernel's alone
-//! until udev has given it to its group, so a forbidden one is tried again for a moment, in silence. Deadlines of the pipeline
-//! itself (first frame, next frame, teardown) are the media side's; this machine waits for its word.
+//! (`Failed`): waiting would not help, and it is not tried again for this holder. Once it ran, or when there is none yet, it
+//! is worth coming back to (`Lost`, reopened): after 100 ms, then x1.5 to at most 1 s, and at once when a device appears. A
+//! new node is the kernel's alone until udev has given it to its group, so a forbidden one is tried again for a moment, in
+//! silence. Deadlines of the pipeline itself (first frame, next frame, teardown) are the media side's; this machine waits
+//! for its word.
 
 use std::time::Duration;
 
 use super::Time;
-use crate::protocol::{CameraState, Cause, Failure};
+use super::arbiter::LeaseId;
+use crate::protocol::{AudioSettings, CameraState, Cause, Failure, VideoSettings};
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
@@ -21,16 +24,42 @@ const HEALED: Duration = Duration::from_secs(5);
 /// udev's time to give a new node to its group.
 const SETTLING: Duration = Duration::from_secs(3);
 
+/// What a capture is to be like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CaptureSettings {
+    /// The picture.
+    pub video: VideoSettings,
+    /// The sound.
+    pub audio: AudioSettings,
+}
+
+/// Who needs the camera.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nobody: it closes when the last holder's linger is over.
+    Nobody,
+    /// Nobody, and another process or the end of this one waits for it: it closes at once.
+    Closed,
+    /// A holder of a lease.
+    Holder(Holder),
+}
+
+/// Who needs the camera, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Each holder has another.
+    pub lease: LeaseId,
+    /// `None`: as it is open, else the default. With the same lease only its bitrate may change, which reopens nothing.
+    pub settings: Option<CaptureSettings>,
+    /// How long the camera stays open afterwards, for the next holder.
+    pub linger: Duration,
+}
+
 /// What happens to the camera.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A holder needs it. Answered with `Running` at once if it runs.
-    Wanted,
-    /// Nobody needs it any more.
-    Unwanted {
-        /// How long it stays open for the next holder.
-        linger: Duration,
-    },
+    /// Who needs it from now on. A new holder is answered with `Running` at once if it runs as wanted.
+    Needed(Need),
     /// A fresh encoded frame of that generation. Only the first one matters.
     Running {
         /// Which opening.
@@ -61,6 +90,8 @@ pub enum Action {
     Open {
         /// Which opening.
         generation: u64,
+        /// How.
+        settings: CaptureSettings,
     },
     /// Tear it down and say `Closed`.
     Close {
@@ -71,7 +102,7 @@ pub enum Action {
     Running,
     /// Tell the holder: they do not, and the camera is being tried again.
     Lost(Failure),
-    /// Tell the holder: it cannot have the camera. It is not tried again until somebody wants it anew.
+    /// Tell the holder: it cannot have the camera. It is not tried again for this one.
     Failed(Failure),
 }
 
@@ -80,9 +111,9 @@ enum Pipeline {
     /// Nothing is open. `reopen`: when to try again.
     Closed { reopen: Option<Time> },
     /// `since`: when its first frame came.
-    Open { since: Option<Time> },
+    Open { settings: CaptureSettings, since: Option<Time> },
     /// Being torn down. `reopen`: not before that time.
-    Closing { reopen: Time },
+    Closing { settings: CaptureSettings, reopen: Time },
 }
 
 /// The camera machine.
@@ -90,7 +121,9 @@ enum Pipeline {
 pub struct Camera {
     pipeline: Pipeline,
     generation: u64,
-    wanted: bool,
+    need: Need,
+    /// The holder was told that it cannot have the camera.
+    given_up: bool,
     /// Nobody needs it, but it stays open until then.
     linger_until: Option<Time>,
     /// The holder's first opening is not over: neither has it run, nor was it lost.
@@ -113,7 +146,8 @@ impl Camera {
         Self {
             pipeline: Pipeline::Closed { reopen: None },
             generation: 0,
-            wanted: false,
+            need: Need::Nobody,
+            given_up: false,
             linger_until: None,
             first_opening: false,
             settles_until: None,
@@ -126,8 +160,7 @@ impl Camera {
     pub fn on(&mut self, event: Event, now: Time) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
-            Event::Wanted => self.want(now, &mut actions),
-            Event::Unwanted { linger } => self.unwant(now.saturating_add(linger)),
+            Event::Needed(need) => self.needed(need, now, &mut actions),
             Event::Running { generation } if generation == self.generation => self.running(now, &mut actions),
             Event::Lost { generation, failure } if generation == self.generation => {
                 self.lost(failure, now, &mut actions);
@@ -154,18 +187,28 @@ impl Camera {
         self.generation
     }
 
-    /// Whether somebody needs it and was not told that it cannot be had.
+    /// Whether a holder needs it and was not told that it cannot be had.
     pub fn is_wanted(&self) -> bool {
-        self.wanted
+        matches!(self.need, Need::Holder(_)) && !self.given_up
+    }
+
+    /// Whether a generation is open, or not closed yet.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.pipeline, Pipeline::Closed { .. })
+    }
+
+    /// Whether encoded frames arrive.
+    pub fn is_running(&self) -> bool {
+        matches!(self.pipeline, Pipeline::Open { since: Some(_), .. })
     }
 
     /// What it is doing, as a status shows it.
     pub fn state(&self) -> CameraState {
         match self.pipeline {
-            Pipeline::Open { since: Some(_) } => CameraState::Running,
+            Pipeline::Open { since: Some(_), .. } => CameraState::Running,
             _ if self.failure.is_some() => CameraState::Lost,
-            Pipeline::Open { since: None } => CameraState::Opening,
-            Pipeline::Closed { .. } | Pipeline::Closing { .. } if self.wanted => CameraState::Opening,
+            Pipeline::Open { since: None, .. } => CameraState::Opening,
+            Pipeline::Closed { .. } | Pipeline::Closing { .. } if self.is_wanted() => CameraState::Opening,
             Pipeline::Closed { .. } | Pipeline::Closing { .. } => CameraState::Closed,
         }
     }
@@ -175,37 +218,63 @@ impl Camera {
         self.failure.as_ref()
     }
 
-    fn want(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let fresh = !self.wanted;
-        self.wanted = true;
-        self.linger_until = None;
-        match self.pipeline {
-            Pipeline::Open { since: Some(_) } => actions.push(Action::Running),
-            // A holder that joins an outage must know of it.
-            _ if !fresh => actions.extend(self.failure.clone().map(Action::Lost)),
-            Pipeline::Closed { .. } => {
-                self.first_opening = true;
-                self.pipeline = Pipeline::Closed { reopen: Some(now) };
+    fn needed(&mut self, need: Need, now: Time, actions: &mut Vec<Action>) {
+        let before = std::mem::replace(&mut self.need, need);
+        match (before, need) {
+            (Need::Holder(last), Need::Holder(next)) if last.lease == next.lease => self.adjust(next.settings),
+            (_, Need::Holder(next)) => {
+                let joins = matches!(before, Need::Holder(_)) && !self.given_up;
+                self.take_on(next, joins, now, actions);
             }
-            Pipeline::Open { since: None } => self.first_opening = true,
-            Pipeline::Closing { .. } => {
-                self.first_opening = true;
-                self.pipeline = Pipeline::Closing { reopen: now };
-            }
+            (Need::Holder(last), Need::Nobody) => self.let_go(now.saturating_add(last.linger)),
+            (_, Need::Closed) => self.let_go(now),
+            (Need::Nobody | Need::Closed, Need::Nobody) => {}
         }
-        if fresh {
+    }
+
+    /// The holder's bitrate changed, or it is now content with what is open.
+    fn adjust(&mut self, wanted: Option<CaptureSettings>) {
+        if let (Pipeline::Open { settings, .. }, Some(wanted)) = (&mut self.pipeline, wanted) {
+            *settings = wanted;
+        }
+    }
+
+    /// A new holder. `joins`: another one held it until now, so that it may be amidst an outage.
+    fn take_on(&mut self, holder: Holder, joins: bool, now: Time, actions: &mut Vec<Action>) {
+        self.given_up = false;
+        self.linger_until = None;
+        let other = match self.pipeline {
+            Pipeline::Open { settings, .. } | Pipeline::Closing { settings, .. } => {
+                holder.settings.is_some_and(|wanted| wanted != settings)
+            }
+            Pipeline::Closed { .. } => false,
+        };
+        match &mut self.pipeline {
+            Pipeline::Open { settings, .. } if other => {
+                self.pipeline = Pipeline::Closing { settings: *settings, reopen: now };
+                actions.push(Action::Close { generation: self.generation });
+            }
+            Pipeline::Open { since: Some(_), .. } => actions.push(Action::Running),
+            // Whoever joins an outage must know of it.
+            _ if joins && !other => actions.extend(self.failure.clone().map(Action::Lost)),
+            Pipeline::Open { since: None, .. } => {}
+            Pipeline::Closed { reopen } => *reopen = Some(now),
+            Pipeline::Closing { reopen, .. } => *reopen = now,
+        }
+        if !joins || other {
+            self.first_opening = !self.is_running();
             self.settles_until = None;
             self.failure = None;
             self.delay = FIRST_DELAY;
         }
     }
 
-    fn unwant(&mut self, until: Time) {
-        self.wanted = false;
+    fn let_go(&mut self, until: Time) {
+        self.given_up = false;
         self.first_opening = false;
         self.failure = None;
         match &mut self.pipeline {
-            // The shorter linger holds: it may be a shutdown's.
+            // The shorter linger holds: another process may wait.
             Pipeline::Open { .. } => {
                 self.linger_until = Some(self.linger_until.map_or(until, |earlier| earlier.min(until)));
             }
@@ -215,27 +284,27 @@ impl Camera {
     }
 
     fn running(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if let Pipeline::Open { since: since @ None } = &mut self.pipeline {
+        if let Pipeline::Open { since: since @ None, .. } = &mut self.pipeline {
             *since = Some(now);
             self.first_opening = false;
             self.failure = None;
-            if self.wanted {
+            if self.is_wanted() {
                 actions.push(Action::Running);
             }
         }
     }
 
     fn lost(&mut self, failure: Failure, now: Time, actions: &mut Vec<Action>) {
-        let Pipeline::Open { since } = self.pipeline else { return };
+        let Pipeline::Open { settings, since } = self.pipeline else { return };
         if since.is_some_and(|since| now.saturating_sub(since) >= HEALED) {
             self.delay = FIRST_DELAY;
         }
-        self.pipeline = Pipeline::Closing { reopen: now.saturating_add(self.delay) };
+        self.pipeline = Pipeline::Closing { settings, reopen: now.saturating_add(self.delay) };
         self.delay = self.delay.mul_f64(1.5).min(LONGEST_DELAY);
         self.linger_until = None;
         actions.push(Action::Close { generation: self.generation });
         let first_opening = std::mem::take(&mut self.first_opening);
-        if !self.wanted {
+        if !self.is_wanted() {
             return;
         }
         let settles = first_opening
@@ -244,7 +313,7 @@ impl Camera {
         if settles {
             self.first_opening = true;
         } else if first_opening && hopeless(failure.cause) {
-            self.wanted = false;
+            self.given_up = true;
             actions.push(Action::Failed(failure));
         } else {
             self.failure = Some(failure.clone());
@@ -258,15 +327,15 @@ impl Camera {
             self.lost(Cause::Internal.into(), now, actions);
             actions.retain(|action| !matches!(action, Action::Close { .. }));
         }
-        if let Pipeline::Closing { reopen } = self.pipeline {
-            self.pipeline = Pipeline::Closed { reopen: self.wanted.then_some(reopen) };
+        if let Pipeline::Closing { reopen, .. } = self.pipeline {
+            self.pipeline = Pipeline::Closed { reopen: self.is_wanted().then_some(reopen) };
         }
     }
 
     fn devices_changed(&mut self, now: Time) {
         // A device's nodes appear one by one: if this was too early, the next try is soon.
         match &mut self.pipeline {
-            Pipeline::Closed { reopen: Some(reopen) } | Pipeline::Closing { reopen } if *reopen > now => {
+            Pipeline::Closed { reopen: Some(reopen) } | Pipeline::Closing { reopen, .. } if *reopen > now => {
                 *reopen = now;
                 self.delay = FIRST_DELAY;
             }
@@ -278,13 +347,15 @@ impl Camera {
     fn proceed(&mut self, now: Time, actions: &mut Vec<Action>) {
         match self.pipeline {
             Pipeline::Closed { reopen: Some(at) } if now >= at => {
+                let settings = if let Need::Holder(holder) = self.need { holder.settings } else { None };
+                let settings = settings.unwrap_or_default();
                 self.generation += 1;
-                self.pipeline = Pipeline::Open { since: None };
-                actions.push(Action::Open { generation: self.generation });
+                self.pipeline = Pipeline::Open { settings, since: None };
+                actions.push(Action::Open { generation: self.generation, settings });
             }
-            Pipeline::Open { .. } if self.linger_until.is_some_and(|until| now >= until) => {
+            Pipeline::Open { settings, .. } if self.linger_until.is_some_and(|until| now >= until) => {
                 self.linger_until = None;
-                self.pipeline = Pipeline::Closing { reopen: now };
+                self.pipeline = Pipeline::Closing { settings, reopen: now };
                 actions.push(Action::Close { generation: self.generation });
             }
             _ => {}

@@ -4,7 +4,7 @@
 //! date (a charger plugged in a moment ago), so such a start waits for a fresh look before it is refused.
 
 use super::stream::Asked;
-use super::{Core, Effect};
+use super::{Effect, Outbox};
 use crate::board::Reading;
 use crate::device::config::Config;
 use crate::policy::Time;
@@ -68,7 +68,7 @@ impl Board {
     }
 
     /// Why the stream that runs may not go on.
-    fn end(&self) -> Option<Cause> {
+    pub fn end(&self) -> Option<Cause> {
         let unlit = self.reading.as_ref().is_some_and(|reading| reading.light_obeys == Some(false));
         if self.heat.too_hot() {
             Some(Cause::Overheated)
@@ -79,7 +79,8 @@ impl Board {
         }
     }
 
-    fn snapshot(&self, in_use: bool) -> BoardSnapshot {
+    /// `in_use`: somebody uses the camera or is about to, so its light is to shine.
+    pub fn snapshot(&self, in_use: bool) -> BoardSnapshot {
         let reading = self.reading.as_ref();
         let hottest = reading.and_then(|reading| reading.hottest.clone());
         let light = reading.and_then(|reading| reading.light_obeys);
@@ -100,58 +101,43 @@ impl Board {
             privacy_led: light.map(|obeys| if obeys { in_use } else { false }),
         }
     }
-}
 
-impl Core {
-    /// Whether anybody uses the camera or is about to: so long its light is to shine.
-    pub fn camera_in_use(&self) -> bool {
-        self.capture.open.is_some() || self.capture.wanted || !self.processes.is_empty()
-    }
-
-    pub(super) fn board_snapshot(&self) -> BoardSnapshot {
-        self.board.snapshot(self.camera_in_use())
-    }
-
-    /// Whether the board allows the start; if not it was refused, or is `doubted` until the next look.
-    pub(super) fn board_allows(&mut self, request: RequestId, asked: Asked, looked: bool) -> Option<Asked> {
-        let refusal = self.board.refusal(&asked.start.url);
-        let unknown = self.board.reading.is_none();
-        match refusal {
-            None if looked || !unknown => return Some(asked),
-            Some(refusal) if looked || self.board.doubted.len() == MOST_DOUBTED => {
-                self.refuse_stream(&asked, refusal);
-            }
+    /// Whether the board allows the start. `looked`: it was looked at for this one.
+    pub fn judge(&mut self, request: RequestId, asked: Asked, looked: bool, out: &mut Outbox) -> Judgement {
+        match self.refusal(&asked.start.url) {
+            None if looked || self.reading.is_some() => Judgement::Allowed(asked),
+            Some(refusal) if looked || self.doubted.len() == MOST_DOUBTED => Judgement::Refused(asked, refusal),
             _ => {
-                self.board.doubted.push((request, asked));
-                self.effects.push(Effect::LookAtBoard);
+                self.doubted.push((request, asked));
+                out.push(Effect::LookAtBoard);
+                Judgement::Doubted
             }
         }
-        None
     }
 
-    pub(super) fn board_read(&mut self, reading: Reading, now: Time) {
-        let before = self.board.heat.step();
+    /// The board was looked at. Returns the starts that waited for it.
+    pub fn on(&mut self, reading: Reading, now: Time) -> Vec<(RequestId, Asked)> {
+        let before = self.heat.step();
         if let Some(sample) = reading.heat {
-            self.board.heat.on(sample, now);
+            self.heat.on(sample, now);
         }
-        self.board.battery.on(reading.battery);
-        self.board.reading = Some(reading);
-        let (step, allowance) = (self.board.heat.step(), self.board.allowance());
+        self.battery.on(reading.battery);
+        self.reading = Some(reading);
+        let step = self.heat.step();
         if step != before {
-            let celsius = self.board.celsius();
-            let Allowance { percent, pictures } = allowance;
+            let celsius = self.celsius();
+            let Allowance { percent, pictures } = self.allowance();
             tracing::info!(step, of = STEPS.len(), celsius, bitrate_percent = percent, ?pictures, "heat");
         }
-        if let Some(what) = self.stream.as_mut().and_then(|stream| stream.rate.heat(allowance, now)) {
-            self.encode(what);
-        }
-        if self.stream.is_some()
-            && let Some(cause) = self.board.end()
-        {
-            self.stop_stream(cause, now);
-        }
-        for (request, asked) in std::mem::take(&mut self.board.doubted) {
-            self.consider_stream(request, asked, true, now);
-        }
+        std::mem::take(&mut self.doubted)
     }
+}
+
+/// What the board says to a start.
+#[derive(Debug)]
+pub enum Judgement {
+    Allowed(Asked),
+    Refused(Asked, Refusal),
+    /// It waits for the look that was asked for.
+    Doubted,
 }

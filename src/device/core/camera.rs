@@ -1,238 +1,306 @@
-//! The camera's other uses: photos, and leases of other processes; and whether the capture is needed.
+//! The camera: when its capture is open, the photos that wait for it, and the processes that it is lent to.
 
 use std::time::Duration;
 
-use super::{CaptureSettings, Core, Effect, PHOTO_LIMIT};
+use super::{Effect, Outbox};
 use crate::media::capture;
 use crate::policy::Time;
-use crate::policy::arbiter::{Event as ArbiterEvent, LeaseId, RequestId};
-use crate::policy::camera::{Action, Event};
-use crate::policy::stream::Event as StreamEvent;
+use crate::policy::arbiter::{LeaseId, RequestId};
+use crate::policy::bitrate::Decision;
+use crate::policy::camera::{self as policy, Action, CaptureSettings, Event, Holder, Need};
 use crate::protocol::control::{Answer, Lease, Refusal, Reply};
-use crate::protocol::{AudioSettings, CameraSnapshot, Cause, VideoSettings};
+use crate::protocol::{CameraSnapshot, Cause, Failure, VideoSettings};
+
+/// How long a photo may take in all, the opening of the camera included.
+pub const PHOTO_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a stream needs of the camera.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamNeed {
+    pub lease: LeaseId,
+    pub settings: CaptureSettings,
+    /// Where its rate stands, bit/s of video: not where it began, for the camera may be opened anew amidst the stream.
+    pub bitrate: u32,
+}
+
+/// What others are to know.
+#[derive(Debug)]
+pub enum CameraOutcome {
+    /// Encoded frames arrive.
+    Running,
+    /// They do not, and the camera is being tried again.
+    Lost(Failure),
+    /// Who needs it cannot have it.
+    Failed(Failure),
+    /// A photo is answered.
+    Photo(RequestId, Reply),
+    /// A lease is over.
+    Released(LeaseId),
+}
 
 /// A photo that was granted.
 #[derive(Debug)]
-pub struct Photo {
-    pub request: RequestId,
-    /// None when it is taken from the running stream.
-    pub lease: Option<LeaseId>,
-    pub deadline: Time,
+struct Photo {
+    request: RequestId,
+    /// Its own, or the running stream's.
+    lease: LeaseId,
+    joined: bool,
+    deadline: Time,
     /// Asked of the capture; else it waits for the capture to run.
-    pub taking: bool,
+    taking: bool,
 }
 
 /// The camera, given to another process.
 #[derive(Debug)]
-pub struct ProcessLease {
-    pub request: RequestId,
-    pub connection: u64,
-    pub program: String,
-    pub lease: LeaseId,
-    /// The process knows it.
-    pub given: bool,
+struct ProcessLease {
+    request: RequestId,
+    connection: u64,
+    program: String,
+    lease: LeaseId,
     /// The device is being looked up for it.
-    pub looking: bool,
+    looking: bool,
 }
 
-impl Core {
-    pub(super) fn begin_photo(&mut self, request: RequestId, lease: Option<LeaseId>, now: Time) {
-        let deadline = now + PHOTO_LIMIT;
-        self.photos.push(Photo { request, lease, deadline, taking: false });
-        self.want_camera_anew();
-        self.settle_camera(now);
-        self.take_photos();
+/// The camera and its users beside the stream.
+#[derive(Debug)]
+pub struct Camera {
+    life: policy::Camera,
+    photo_linger: Duration,
+    /// Of the stream that needs it.
+    bitrate: Option<u32>,
+    photos: Vec<Photo>,
+    processes: Vec<ProcessLease>,
+}
+
+impl Camera {
+    /// `photo_linger`: how long it stays open after a photo.
+    pub fn new(photo_linger: Duration) -> Self {
+        Self { life: policy::Camera::new(), photo_linger, bitrate: None, photos: Vec::new(), processes: Vec::new() }
     }
 
-    /// Starts the photos that a running capture allows.
-    fn take_photos(&mut self) {
-        if !self.capture.running {
-            return;
+    /// Brings the capture in line with who needs it: the stream, else photos, else nobody. `ending`: it is not to linger.
+    pub fn settle(
+        &mut self,
+        stream: Option<StreamNeed>,
+        ending: bool,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Vec<CameraOutcome> {
+        self.bitrate = stream.map(|stream| stream.bitrate);
+        let need = if let Some(StreamNeed { lease, settings, .. }) = stream {
+            Need::Holder(Holder { lease, settings: Some(settings), linger: Duration::ZERO })
+        } else if let Some(photo) = self.photos.first() {
+            Need::Holder(Holder { lease: photo.lease, settings: None, linger: self.photo_linger })
+        } else if ending || !self.processes.is_empty() {
+            Need::Closed
+        } else {
+            Need::Nobody
+        };
+        self.on(Event::Needed(need), now, out)
+    }
+
+    /// The capture of this generation says something.
+    pub fn capture(
+        &mut self,
+        generation: u64,
+        event: capture::Event,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Vec<CameraOutcome> {
+        match event {
+            capture::Event::Running => self.on(Event::Running { generation }, now, out),
+            capture::Event::Lost(failure) => {
+                let cause = failure.cause;
+                out.counts.captures_lost.count(cause.name());
+                if matches!(cause, Cause::EncoderFailed | Cause::EncoderStalled) {
+                    out.push(Effect::DistrustEncoder(failure.clone()));
+                }
+                self.on(Event::Lost { generation, failure }, now, out)
+            }
+            // The camera is in use until it is closed all the same.
+            capture::Event::LeftBehind => Vec::new(),
+            capture::Event::Closed => {
+                let outcomes = self.on(Event::Closed { generation }, now, out);
+                self.give_process_leases(out);
+                outcomes
+            }
         }
-        for photo in self.photos.iter_mut().filter(|photo| !photo.taking) {
-            photo.taking = true;
-            self.effects.push(Effect::TakePhoto(photo.request));
-        }
     }
 
-    pub(super) fn photo_taken(&mut self, request: RequestId, jpeg: Result<Vec<u8>, Refusal>, now: Time) {
-        let reply = jpeg.map(Answer::Photo);
-        self.end_photos(now, |photo| photo.request == request, &reply);
+    pub fn devices_changed(&mut self, now: Time, out: &mut Outbox) -> Vec<CameraOutcome> {
+        self.on(Event::DevicesChanged, now, out)
     }
 
-    pub(super) fn expire_photos(&mut self, now: Time) {
+    pub fn tick(&mut self, now: Time, out: &mut Outbox) -> Vec<CameraOutcome> {
+        let mut outcomes = self.on(Event::Tick, now, out);
         // A camera that was tried again and again in vain has said why.
-        let failure = self.camera.failure().cloned().unwrap_or(Cause::CameraStalled.into());
-        self.end_photos(now, |photo| photo.deadline <= now, &Err(failure.into()));
+        let failure = self.life.failure().cloned().unwrap_or(Cause::CameraStalled.into());
+        outcomes.extend(self.end_photos(|photo| photo.deadline <= now, &Err(failure.into()), out));
+        outcomes
     }
 
-    fn end_photos(&mut self, now: Time, which: impl Fn(&Photo) -> bool, reply: &Reply) {
-        let (ended, remaining): (Vec<_>, Vec<_>) = std::mem::take(&mut self.photos).into_iter().partition(which);
-        self.photos = remaining;
-        for photo in ended {
-            match reply {
-                Ok(_) => self.counts.photos += 1,
-                Err(refusal) => self.counts.photos_failed.count(refusal.cause.name()),
+    /// When [`Camera::tick`] is due.
+    pub fn deadline(&self) -> Option<Time> {
+        self.photos.iter().map(|photo| photo.deadline).chain(self.life.deadline()).min()
+    }
+
+    /// Tells the encoder what to make, if one runs.
+    pub fn encode(&self, what: Decision, out: &mut Outbox) {
+        if self.life.is_open() {
+            out.push(Effect::Encode(self.life.generation(), what));
+        }
+    }
+
+    /// Whether a capture is open, or not closed yet.
+    pub fn is_open(&self) -> bool {
+        self.life.is_open()
+    }
+
+    /// Whether anybody uses the camera or is about to.
+    pub fn in_use(&self) -> bool {
+        self.life.is_open() || self.life.is_wanted() || !self.processes.is_empty()
+    }
+
+    pub fn snapshot(&self) -> CameraSnapshot {
+        let (state, failure) = (self.life.state(), self.life.failure().cloned());
+        CameraSnapshot { state, failure, generation: self.life.generation(), ..CameraSnapshot::default() }
+    }
+
+    /// A photo was granted: by a lease of its own, or, `joined`, from the stream that has this one.
+    pub fn begin_photo(&mut self, request: RequestId, lease: LeaseId, joined: bool, now: Time, out: &mut Outbox) {
+        self.photos.push(Photo { request, lease, joined, deadline: now + PHOTO_LIMIT, taking: false });
+        self.take_photos(out);
+    }
+
+    pub fn photo_taken(
+        &mut self,
+        request: RequestId,
+        jpeg: Result<Vec<u8>, Refusal>,
+        out: &mut Outbox,
+    ) -> Vec<CameraOutcome> {
+        self.end_photos(|photo| photo.request == request, &jpeg.map(Answer::Photo), out)
+    }
+
+    /// Refuses all photos that are not taken yet.
+    pub fn refuse_photos(&mut self, refusal: Refusal, out: &mut Outbox) -> Vec<CameraOutcome> {
+        self.end_photos(|_| true, &Err(refusal), out)
+    }
+
+    /// The camera was granted to a process, which gets it once it is closed here.
+    pub fn begin_process_lease(
+        &mut self,
+        request: RequestId,
+        connection: u64,
+        program: String,
+        lease: LeaseId,
+        out: &mut Outbox,
+    ) {
+        self.processes.push(ProcessLease { request, connection, program, lease, looking: false });
+        self.give_process_leases(out);
+    }
+
+    /// The device for a process is known, or why there is none.
+    pub fn found(
+        &mut self,
+        request: RequestId,
+        found: Result<String, Refusal>,
+        out: &mut Outbox,
+    ) -> Vec<CameraOutcome> {
+        let Some(process) = self.processes.iter().find(|process| process.request == request) else {
+            return Vec::new();
+        };
+        match found {
+            Ok(device) => {
+                let lease = Lease { lease: process.lease.0, device };
+                tracing::info!(program = process.program, lease = lease.lease, "camera leased");
+                out.reply(request, Ok(Answer::Lease(lease)));
+                Vec::new()
             }
-            self.reply(photo.request, reply.clone());
-            if let Some(lease) = photo.lease {
-                self.arbitrate(ArbiterEvent::Release { lease }, now);
+            Err(refusal) => {
+                out.reply(request, Err(refusal));
+                self.take_back(request)
             }
         }
     }
 
-    pub(super) fn begin_process_lease(&mut self, request: RequestId, connection: u64, program: String, lease: LeaseId) {
-        self.processes.push(ProcessLease { request, connection, program, lease, given: false, looking: false });
-        self.give_process_leases();
+    /// Whoever was lent the camera by this request never heard of it.
+    pub fn take_back(&mut self, request: RequestId) -> Vec<CameraOutcome> {
+        self.release_processes(|process| process.request == request)
     }
 
-    /// The camera is handed over only once it is closed here.
-    fn give_process_leases(&mut self) {
-        if self.capture.open.is_some() {
+    /// This client of the control socket gives back what it was lent.
+    pub fn release(&mut self, connection: u64) -> Vec<CameraOutcome> {
+        self.release_processes(|process| process.connection == connection)
+    }
+
+    fn release_processes(&mut self, which: impl Fn(&ProcessLease) -> bool) -> Vec<CameraOutcome> {
+        let ended = self.processes.extract_if(.., |process| which(process));
+        ended
+            .map(|process| {
+                tracing::info!(program = process.program, lease = process.lease.0, "camera lease ended");
+                CameraOutcome::Released(process.lease)
+            })
+            .collect()
+    }
+
+    /// A device has one user: processes get it once it is closed here.
+    fn give_process_leases(&mut self, out: &mut Outbox) {
+        if self.life.is_open() {
             return;
         }
         for process in self.processes.iter_mut().filter(|process| !process.looking) {
             process.looking = true;
-            self.effects.push(Effect::FindCamera(process.request));
+            out.push(Effect::FindCamera(process.request));
         }
     }
 
-    pub(super) fn camera_found(&mut self, request: RequestId, found: Result<String, Refusal>, now: Time) {
-        let Some(process) = self.processes.iter_mut().find(|process| process.request == request) else { return };
-        match found {
-            Ok(device) => {
-                process.given = true;
-                let lease = Lease { lease: process.lease.0, device };
-                tracing::info!(program = process.program, lease = lease.lease, "camera leased");
-                self.reply(request, Ok(Answer::Lease(lease)));
-            }
-            Err(refusal) => {
-                self.reply(request, Err(refusal));
-                self.release_processes(now, |process| process.request == request);
-            }
+    /// Starts the photos that a running capture allows.
+    fn take_photos(&mut self, out: &mut Outbox) {
+        if !self.life.is_running() {
+            return;
+        }
+        for photo in self.photos.iter_mut().filter(|photo| !photo.taking) {
+            photo.taking = true;
+            out.push(Effect::TakePhoto(photo.request));
         }
     }
 
-    pub(super) fn release_processes(&mut self, now: Time, which: impl Fn(&ProcessLease) -> bool) {
-        let (ended, remaining): (Vec<_>, Vec<_>) = std::mem::take(&mut self.processes).into_iter().partition(which);
-        self.processes = remaining;
-        for process in ended {
-            tracing::info!(program = process.program, lease = process.lease.0, "camera lease ended");
-            self.arbitrate(ArbiterEvent::Release { lease: process.lease }, now);
+    fn end_photos(&mut self, which: impl Fn(&Photo) -> bool, reply: &Reply, out: &mut Outbox) -> Vec<CameraOutcome> {
+        let mut outcomes = Vec::new();
+        for photo in self.photos.extract_if(.., |photo| which(photo)) {
+            match reply {
+                Ok(_) => out.counts.photos += 1,
+                Err(refusal) => out.counts.photos_failed.count(refusal.cause.name()),
+            }
+            outcomes.push(CameraOutcome::Photo(photo.request, reply.clone()));
+            if !photo.joined {
+                outcomes.push(CameraOutcome::Released(photo.lease));
+            }
         }
+        outcomes
     }
 
-    /// For somebody new: a camera that was given up is to be tried again. Not before, or a stream that ends because of
-    /// that would open it in a loop.
-    pub(super) fn want_camera_anew(&mut self) {
-        self.capture.wanted &= self.camera.is_wanted();
-    }
-
-    /// What the capture is needed for decides whether it is open, and how.
-    pub(super) fn settle_camera(&mut self, now: Time) {
-        let needed = self.stream.as_ref().map(super::stream::Active::capture_settings).or_else(|| {
-            (!self.photos.is_empty()).then(|| {
-                let photo = CaptureSettings { video: VideoSettings::default(), audio: AudioSettings::default() };
-                self.capture.open.clone().unwrap_or(photo)
-            })
-        });
-        match needed {
-            Some(settings) => {
-                if self.capture.open.as_ref().is_some_and(|open| *open != settings) {
-                    self.camera_policy(Event::Unwanted { linger: Duration::ZERO }, now);
-                    self.capture.wanted = false;
-                }
-                if !self.capture.wanted {
-                    self.capture.wanted = true;
-                    self.camera_policy(Event::Wanted, now);
-                }
-            }
-            // The camera is to be handed over: it closes at once, even if it lingered.
-            None if !self.processes.is_empty() && self.capture.open.is_some() => {
-                self.capture.wanted = false;
-                self.camera_policy(Event::Unwanted { linger: Duration::ZERO }, now);
-            }
-            None if self.capture.wanted => {
-                self.capture.wanted = false;
-                let after_photo = !self.ending && self.capture.for_photo;
-                let linger = if after_photo { self.settings.camera.photo_linger_s } else { 0 };
-                self.camera_policy(Event::Unwanted { linger: Duration::from_secs(linger) }, now);
-            }
-            None => {}
-        }
-    }
-
-    pub(super) fn camera_policy(&mut self, event: Event, now: Time) {
-        for action in self.camera.on(event, now) {
+    fn on(&mut self, event: Event, now: Time, out: &mut Outbox) -> Vec<CameraOutcome> {
+        let mut outcomes = Vec::new();
+        for action in self.life.on(event, now) {
             match action {
-                Action::Open { generation } => {
-                    let settings = self.stream.as_ref().map_or_else(
-                        || CaptureSettings { video: VideoSettings::default(), audio: AudioSettings::default() },
-                        super::stream::Active::capture_settings,
-                    );
-                    self.capture.for_photo = self.stream.is_none();
-                    self.capture.generation = generation;
-                    self.capture.running = false;
-                    self.capture.open = Some(settings.clone());
-                    // Where the rate stands, not where it began: the camera may have been lost meanwhile.
-                    let bitrate = self.stream.as_ref().map_or(settings.video.bitrate, |s| s.rate.decision().bitrate);
+                Action::Open { generation, settings } => {
+                    let bitrate = self.bitrate.unwrap_or(settings.video.bitrate);
                     let video = VideoSettings { bitrate, ..settings.video };
-                    self.effects.push(Effect::OpenCapture(generation, CaptureSettings { video, ..settings }));
+                    out.push(Effect::OpenCapture(generation, CaptureSettings { video, ..settings }));
                 }
-                Action::Close { generation } => {
-                    self.capture.running = false;
-                    self.effects.push(Effect::CloseCapture(generation));
-                }
+                Action::Close { generation } => out.push(Effect::CloseCapture(generation)),
                 Action::Running => {
-                    self.capture.running = true;
-                    if let Some(what) = self.stream.as_ref().map(|stream| stream.rate.decision()) {
-                        self.encode(what);
-                    }
-                    self.stream_event(StreamEvent::CameraRunning, now);
-                    self.take_photos();
+                    outcomes.push(CameraOutcome::Running);
+                    self.take_photos(out);
                 }
-                Action::Lost(failure) => {
-                    self.capture.running = false;
-                    self.stream_event(StreamEvent::CameraLost(failure), now);
-                }
+                Action::Lost(failure) => outcomes.push(CameraOutcome::Lost(failure)),
                 Action::Failed(failure) => {
-                    self.capture.running = false;
-                    let refusal = failure.clone().into();
-                    // Not those that are granted when the stream ends.
-                    let failed: Vec<RequestId> = self.photos.iter().map(|photo| photo.request).collect();
-                    self.stream_event(StreamEvent::CameraFailed(failure), now);
-                    self.end_photos(now, |photo| failed.contains(&photo.request), &Err(refusal));
+                    outcomes.push(CameraOutcome::Failed(failure.clone()));
+                    outcomes.extend(self.end_photos(|_| true, &Err(failure.into()), out));
                 }
             }
         }
-    }
-
-    pub(super) fn capture_event(&mut self, generation: u64, event: capture::Event, now: Time) {
-        match event {
-            capture::Event::Running => self.camera_policy(Event::Running { generation }, now),
-            capture::Event::Lost(failure) => {
-                let cause = failure.cause;
-                self.counts.captures_lost.count(cause.name());
-                if matches!(cause, Cause::EncoderFailed | Cause::EncoderStalled) {
-                    self.effects.push(Effect::DistrustEncoder(failure.clone()));
-                }
-                self.camera_policy(Event::Lost { generation, failure }, now);
-            }
-            // The camera is in use until it is closed all the same.
-            capture::Event::LeftBehind => {}
-            capture::Event::Closed => {
-                if generation == self.capture.generation {
-                    self.capture.open = None;
-                    self.capture.running = false;
-                }
-                self.camera_policy(Event::Closed { generation }, now);
-                self.give_process_leases();
-            }
-        }
-    }
-
-    pub(super) fn camera_snapshot(&self) -> CameraSnapshot {
-        let (state, failure) = (self.camera.state(), self.camera.failure().cloned());
-        CameraSnapshot { state, failure, generation: self.camera.generation(), ..CameraSnapshot::default() }
+        outcomes
     }
 }

@@ -1,5 +1,3 @@
-use super::Core;
-use crate::link::LinkId;
 use crate::metrics::Tally;
 use crate::protocol::StreamKind;
 
@@ -38,22 +36,5 @@ impl Counts {
             StreamKind::Unmanaged => self.unmanaged += 1,
             StreamKind::Managed => self.managed += 1,
         }
-    }
-}
-
-impl Core {
-    /// What happened so far.
-    pub fn counts(&self) -> &Counts {
-        &self.counts
-    }
-
-    /// Whether a link to phone or cloud is up.
-    pub fn is_linked(&self) -> bool {
-        LinkId::ALL.into_iter().any(|link| self.links.of(link).up)
-    }
-
-    /// What the encoder is to make, bit/s of video, while there is a stream.
-    pub fn target_bitrate(&self) -> Option<u32> {
-        self.stream.as_ref().map(|stream| stream.rate.decision().bitrate)
     }
 }

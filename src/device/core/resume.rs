@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::stream::{Asked, Origin};
-use super::{Core, Effect};
+use super::streams::Streams;
+use super::{Effect, Outbox};
 use crate::device::config::OnLoss;
 use crate::link::LinkId;
 use crate::policy::Time;
+use crate::policy::arbiter::RequestId;
 use crate::policy::resume::{self, Former, HARMLESS_AFTER};
 use crate::protocol::command::{Dialect, StartStream};
 use crate::protocol::control::ReportLine;
@@ -40,13 +42,13 @@ pub struct LeftOver {
     pub gone_for: Option<Duration>,
 }
 
-impl Core {
-    /// Takes the stream up, or tells its end.
-    pub(super) fn take_up(&mut self, left_over: LeftOver, now: Time) {
-        let LeftOver { stream: Remembered { start, link, patience, crashes, handed_over }, gone_for } = left_over;
+impl LeftOver {
+    /// The start that takes the stream up, or why it is over.
+    pub(super) fn taken_up(self, request: RequestId) -> Result<Asked, Over> {
+        let Self { stream: Remembered { start, link, patience, crashes, handed_over }, gone_for } = self;
         let crashes = crashes.saturating_add(u32::from(!handed_over));
         if let Some(cause) = resume::over(&Former { gone_for, patience, crashes }) {
-            return self.tell_left_over(&start.stream_id, link, cause);
+            return Err(Over { stream_id: start.stream_id, link, cause });
         }
         tracing::info!(
             stream_id = start.stream_id,
@@ -54,31 +56,39 @@ impl Core {
             crashes,
             "taking up the stream of the process before"
         );
-        let request = self.next_request();
         // Nobody waits for the answer to this request: who asked heard it from the process before.
         let origin = link.map_or(Origin::Control(request), |(link, dialect)| Origin::Link(link, dialect));
-        self.consider_stream(request, Asked { start, origin, crashes: Some(crashes) }, false, now);
+        Ok(Asked { start, origin, crashes: Some(crashes) })
     }
+}
 
-    /// The stream of a process that is gone is over.
-    pub(super) fn tell_left_over(&mut self, stream_id: &str, link: Option<(LinkId, Dialect)>, cause: Cause) {
-        let state = if cause == Cause::DaemonRestarted { StreamState::Stopped } else { StreamState::Error };
-        let end = StreamReport::new(state, Some(cause.into()));
+/// A stream of the process before this one that is not taken up.
+#[derive(Debug)]
+pub(super) struct Over {
+    pub stream_id: String,
+    pub link: Option<(LinkId, Dialect)>,
+    pub cause: Cause,
+}
+
+impl Streams {
+    /// The stream of a process that is gone is over. Returns what the link that asked for it is to be told.
+    pub fn left_over_ended(&mut self, over: &Over, out: &mut Outbox) -> Option<(LinkId, String)> {
+        let Over { stream_id, link, cause } = over;
+        let state = if *cause == Cause::DaemonRestarted { StreamState::Stopped } else { StreamState::Error };
+        let end = StreamReport::new(state, Some((*cause).into()));
         tracing::warn!(stream_id, %cause, "the stream of the process before is over");
-        self.counts.ended.count(cause.name());
-        self.effects.push(Effect::Tell(ReportLine::new(stream_id, &end)));
-        if let Some((link, dialect)) = link {
-            self.tell_end(link, report::status(&end, stream_id, dialect).to_string());
-        }
-        self.last_end = Some(StreamEnd { stream_id: stream_id.to_owned(), state, failure: cause.into() });
-        self.effects.push(Effect::Remember(None));
+        out.counts.ended.count(cause.name());
+        out.push(Effect::Tell(ReportLine::new(stream_id, &end)));
+        self.last_end = Some(StreamEnd { stream_id: stream_id.clone(), state, failure: (*cause).into() });
+        out.push(Effect::Remember(None));
+        link.map(|(link, dialect)| (link, report::status(&end, stream_id, dialect).to_string()))
     }
 
     /// Keeps what the next process needs, if there is a stream.
-    pub(super) fn remember(&mut self, handed_over: bool, now: Time) {
-        let Some(stream) = &self.stream else { return };
+    pub fn remember(&self, handed_over: bool, now: Time, out: &mut Outbox) {
+        let Some(stream) = &self.active else { return };
         let harmless = stream.life.streaming_for(now).is_some_and(|time| time >= HARMLESS_AFTER);
-        let config = &self.settings.stream;
+        let config = &self.config;
         let without = if config.on_keep_alive_loss == OnLoss::Stop {
             Duration::from_secs(config.keep_alive_timeout_s)
         } else {
@@ -94,13 +104,13 @@ impl Core {
             crashes: if harmless { 0 } else { stream.crashes },
             handed_over,
         };
-        self.effects.push(Effect::Remember(Some(Box::new(remembered))));
+        out.push(Effect::Remember(Some(Box::new(remembered))));
     }
 
     /// Keeps it from time to time; called with each measurement.
-    pub(super) fn remember_now_and_then(&mut self, now: Time) {
+    pub(super) fn remember_now_and_then(&self, now: Time, out: &mut Outbox) {
         if self.measured.is_multiple_of(KEPT_EVERY) {
-            self.remember(false, now);
+            self.remember(false, now, out);
         }
     }
 }

@@ -13,9 +13,13 @@ use std::collections::{HashMap, VecDeque};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::camera::PHOTO_LIMIT;
 use super::*;
-use crate::protocol::control::{Answer, Start};
-use crate::protocol::{CameraState, Owner, OwnerKind, StreamKind, StreamState};
+use crate::link::control::Peer;
+use crate::media::{capture, publisher};
+use crate::policy::bitrate;
+use crate::protocol::control::{Reply, Request, Start};
+use crate::protocol::{CameraState, Failure, Owner, OwnerKind, StreamKind};
 
 /// Camera and server, as they behave in a test.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,10 +51,10 @@ struct Daemon {
 
 impl Daemon {
     fn new() -> Self {
-        Self::with(config::Config::default())
+        Self::with(&config::Config::default())
     }
 
-    fn with(settings: config::Config) -> Self {
+    fn with(settings: &config::Config) -> Self {
         Self {
             core: Core::new(settings),
             now: Duration::from_secs(100),

@@ -4,12 +4,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::Task;
-use crate::device::core::{CaptureSettings, Effect, Input};
+use crate::device::core::{Effect, Input};
 use crate::device::{network, plan, remember};
 use crate::link::{LinkId, Outgoing};
 use crate::media::capture::{self, Capture};
 use crate::media::publisher::Publisher;
 use crate::policy::arbiter::RequestId;
+use crate::policy::camera::CaptureSettings;
 use crate::policy::health;
 use crate::protocol::control::Reply;
 use crate::protocol::{Cause, Failure};

@@ -247,7 +247,7 @@ impl Task {
         let left_over = remember::recall(&config);
         let config = Arc::new(config);
         let mut task = Self {
-            core: Core::new(Config::clone(&config)),
+            core: Core::new(&config),
             start: Instant::now(),
             config: config.clone(),
             encoders,

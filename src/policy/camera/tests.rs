@@ -11,10 +11,31 @@ fn said(cause: Cause) -> Failure {
     Failure::new(cause, format!("/dev/video0: {cause}"))
 }
 
+const SETTINGS: CaptureSettings = CaptureSettings {
+    video: VideoSettings { width: 640, height: 360, bitrate: 1_000_000, frame_rate: 30 },
+    audio: AudioSettings { bitrate: 64_000, sample_rate: 48_000, echo_cancellation: false, noise_suppression: false },
+};
+
+fn open(generation: u64) -> Action {
+    Action::Open { generation, settings: SETTINGS }
+}
+
+fn holder(lease: u64, linger: u64) -> Need {
+    Need::Holder(Holder { lease: LeaseId(lease), settings: Some(SETTINGS), linger: ms(linger) })
+}
+
+/// A holder that leaves it open for 3 s.
+fn wanted(lease: u64) -> Event {
+    Event::Needed(holder(lease, 3000))
+}
+
+const UNWANTED: Event = Event::Needed(Need::Nobody);
+const CLOSED: Event = Event::Needed(Need::Closed);
+
 /// A camera whose first generation runs since time zero.
 fn running() -> Camera {
     let mut camera = Camera::new();
-    assert_eq!(camera.on(Event::Wanted, ms(0)), [Action::Open { generation: 1 }]);
+    assert_eq!(camera.on(wanted(1), ms(0)), [open(1)]);
     assert_eq!(camera.on(Event::Running { generation: 1 }, ms(0)), [Action::Running]);
     camera
 }
@@ -34,7 +55,7 @@ fn runs_once_however_many_frames_come() {
     let mut camera = running();
     assert_eq!(camera.on(Event::Running { generation: 1 }, ms(33)), []);
     assert_eq!(camera.state(), CameraState::Running);
-    assert_eq!(camera.on(Event::Wanted, ms(50)), [Action::Running], "the next holder learns that it runs");
+    assert_eq!(camera.on(wanted(2), ms(50)), [Action::Running], "the next holder learns that it runs");
 }
 
 #[test]
@@ -43,13 +64,13 @@ fn a_lost_camera_is_closed_first_and_reopened_100_ms_after_the_loss() {
     let lost = lose(&mut camera, Cause::CameraLost, ms(1000));
     assert_eq!(lost, [Action::Close { generation: 1 }, Action::Lost(said(Cause::CameraLost))]);
     assert_eq!(camera.on(Event::Tick, ms(1500)), [], "not before the former is closed");
-    assert_eq!(close(&mut camera, ms(1600)), [Action::Open { generation: 2 }]);
+    assert_eq!(close(&mut camera, ms(1600)), [open(2)]);
 
     let mut camera = running();
     lose(&mut camera, Cause::CameraLost, ms(1000));
     assert_eq!(close(&mut camera, ms(1010)), []);
     assert_eq!(camera.deadline(), Some(ms(1100)));
-    assert_eq!(camera.on(Event::Tick, ms(1100)), [Action::Open { generation: 2 }]);
+    assert_eq!(camera.on(Event::Tick, ms(1100)), [open(2)]);
     assert_eq!(camera.on(Event::Running { generation: 2 }, ms(1200)), [Action::Running]);
 }
 
@@ -85,7 +106,7 @@ fn a_new_device_is_tried_at_once() {
     }
     lose(&mut camera, Cause::NoCamera, ms(20_000));
     close(&mut camera, ms(20_000));
-    assert_eq!(camera.on(Event::DevicesChanged, ms(20_010)), [Action::Open { generation: 8 }]);
+    assert_eq!(camera.on(Event::DevicesChanged, ms(20_010)), [open(8)]);
     // Too early, its node could not be opened yet: soon again.
     lose(&mut camera, Cause::NoCamera, ms(20_020));
     close(&mut camera, ms(20_020));
@@ -97,27 +118,28 @@ fn a_new_device_during_the_teardown_is_tried_right_after_it() {
     let mut camera = running();
     lose(&mut camera, Cause::CameraLost, ms(0));
     assert_eq!(camera.on(Event::DevicesChanged, ms(10)), []);
-    assert_eq!(close(&mut camera, ms(20)), [Action::Open { generation: 2 }]);
+    assert_eq!(close(&mut camera, ms(20)), [open(2)]);
 }
 
 #[test]
 fn what_cannot_be_had_fails_at_the_first_opening_only() {
     for cause in [Cause::CameraBusy, Cause::CameraFailed, Cause::EncoderFailed] {
         let mut camera = Camera::new();
-        camera.on(Event::Wanted, ms(0));
+        camera.on(wanted(1), ms(0));
         let actions = lose(&mut camera, cause, ms(10));
         assert_eq!(actions, [Action::Close { generation: 1 }, Action::Failed(said(cause))]);
         assert_eq!(close(&mut camera, ms(20)), []);
         assert_eq!(camera.deadline(), None, "not tried again");
         assert!(!camera.is_wanted());
-        assert_eq!(camera.on(Event::Wanted, ms(30)), [Action::Open { generation: 2 }], "but for the next holder");
+        assert_eq!(camera.on(wanted(1), ms(25)), [], "nor for the same holder");
+        assert_eq!(camera.on(wanted(2), ms(30)), [open(2)], "but for the next holder");
         assert!(camera.is_wanted());
 
         let mut camera = running();
         assert!(lose(&mut camera, cause, ms(10)).contains(&Action::Lost(said(cause))), "it ran before");
 
         let mut camera = Camera::new();
-        camera.on(Event::Wanted, ms(0));
+        camera.on(wanted(1), ms(0));
         lose(&mut camera, Cause::NoCamera, ms(10));
         close(&mut camera, ms(10));
         camera.on(Event::Tick, ms(110));
@@ -128,14 +150,14 @@ fn what_cannot_be_had_fails_at_the_first_opening_only() {
 #[test]
 fn a_forbidden_camera_may_be_a_new_one_and_fails_only_after_a_moment() {
     let mut camera = Camera::new();
-    camera.on(Event::Wanted, ms(0));
+    camera.on(wanted(1), ms(0));
     assert_eq!(lose(&mut camera, Cause::CameraForbidden, ms(10)), [Action::Close { generation: 1 }], "in silence");
     close(&mut camera, ms(10));
     camera.on(Event::Tick, ms(110));
     assert_eq!(camera.on(Event::Running { generation: 2 }, ms(200)), [Action::Running], "udev was there");
 
     let mut camera = Camera::new();
-    camera.on(Event::Wanted, ms(0));
+    camera.on(wanted(1), ms(0));
     let mut actions = Vec::new();
     let mut now = ms(10);
     while now < ms(8000) && !actions.contains(&Action::Failed(said(Cause::CameraForbidden))) {
@@ -152,38 +174,65 @@ fn a_forbidden_camera_may_be_a_new_one_and_fails_only_after_a_moment() {
 #[test]
 fn no_camera_yet_is_waited_for() {
     let mut camera = Camera::new();
-    camera.on(Event::Wanted, ms(0));
+    camera.on(wanted(1), ms(0));
     assert_eq!(lose(&mut camera, Cause::NoCamera, ms(1))[1], Action::Lost(said(Cause::NoCamera)));
     assert_eq!(camera.state(), CameraState::Lost);
     close(&mut camera, ms(2));
-    assert_eq!(camera.on(Event::Tick, ms(101)), [Action::Open { generation: 2 }]);
+    assert_eq!(camera.on(Event::Tick, ms(101)), [open(2)]);
 }
 
 #[test]
 fn it_lingers_and_the_next_holder_finds_the_same_generation() {
     let mut camera = running();
-    assert_eq!(camera.on(Event::Unwanted { linger: ms(3000) }, ms(1000)), []);
+    assert_eq!(camera.on(UNWANTED, ms(1000)), []);
     assert_eq!(camera.deadline(), Some(ms(4000)));
-    assert_eq!(camera.on(Event::Wanted, ms(3999)), [Action::Running]);
+    assert_eq!(camera.on(wanted(2), ms(3999)), [Action::Running]);
     assert_eq!(camera.deadline(), None);
-    camera.on(Event::Unwanted { linger: ms(3000) }, ms(5000));
+    camera.on(UNWANTED, ms(5000));
     assert_eq!(camera.on(Event::Tick, ms(8000)), [Action::Close { generation: 1 }]);
     assert_eq!(close(&mut camera, ms(8010)), []);
     assert_eq!(camera.state(), CameraState::Closed);
-    assert_eq!(camera.on(Event::Wanted, ms(9000)), [Action::Open { generation: 2 }]);
+    assert_eq!(camera.on(wanted(2), ms(9000)), [open(2)]);
 }
 
 #[test]
 fn without_linger_it_closes_at_once_even_while_it_lingers() {
     let mut camera = running();
-    camera.on(Event::Unwanted { linger: ms(3000) }, ms(0));
-    assert_eq!(camera.on(Event::Unwanted { linger: ms(0) }, ms(100)), [Action::Close { generation: 1 }]);
+    camera.on(UNWANTED, ms(0));
+    assert_eq!(camera.on(CLOSED, ms(100)), [Action::Close { generation: 1 }]);
+}
+
+#[test]
+fn it_is_opened_anew_for_other_settings_and_only_for_these() {
+    let other = CaptureSettings { video: VideoSettings { frame_rate: 15, ..SETTINGS.video }, ..SETTINGS };
+    let needed =
+        |lease, settings| Event::Needed(Need::Holder(Holder { lease: LeaseId(lease), settings, linger: ms(0) }));
+    let mut camera = running();
+    assert_eq!(camera.on(needed(2, None), ms(10)), [Action::Running], "content with what is open");
+    assert_eq!(camera.on(needed(3, Some(other)), ms(20)), [Action::Close { generation: 1 }]);
+    assert_eq!(close(&mut camera, ms(30)), [Action::Open { generation: 2, settings: other }]);
+    assert_eq!(camera.on(Event::Running { generation: 2 }, ms(40)), [Action::Running]);
+
+    let slower = CaptureSettings { video: VideoSettings { bitrate: 500_000, ..other.video }, ..other };
+    assert_eq!(camera.on(needed(3, Some(slower)), ms(50)), [], "the encoder is told another bitrate");
+    assert_eq!(camera.on(needed(4, Some(slower)), ms(60)), [Action::Running], "which is what is open now");
+}
+
+#[test]
+fn what_the_next_holder_wants_is_opened_after_the_teardown() {
+    let other = CaptureSettings { video: VideoSettings { frame_rate: 15, ..SETTINGS.video }, ..SETTINGS };
+    let mut camera = running();
+    camera.on(CLOSED, ms(0));
+    assert!(camera.is_open());
+    let next = Holder { lease: LeaseId(2), settings: Some(other), linger: ms(0) };
+    assert_eq!(camera.on(Event::Needed(Need::Holder(next)), ms(5)), []);
+    assert_eq!(close(&mut camera, ms(10)), [Action::Open { generation: 2, settings: other }]);
 }
 
 #[test]
 fn nobody_is_told_of_a_loss_that_concerns_nobody() {
     let mut camera = running();
-    camera.on(Event::Unwanted { linger: ms(3000) }, ms(0));
+    camera.on(UNWANTED, ms(0));
     assert_eq!(lose(&mut camera, Cause::CameraLost, ms(100)), [Action::Close { generation: 1 }]);
     assert_eq!(close(&mut camera, ms(110)), []);
     assert_eq!(camera.deadline(), None);
@@ -192,16 +241,16 @@ fn nobody_is_told_of_a_loss_that_concerns_nobody() {
 #[test]
 fn wanted_again_during_the_teardown_it_opens_when_that_is_done() {
     let mut camera = running();
-    camera.on(Event::Unwanted { linger: ms(0) }, ms(0));
-    assert_eq!(camera.on(Event::Wanted, ms(10)), []);
-    assert_eq!(close(&mut camera, ms(50)), [Action::Open { generation: 2 }]);
+    camera.on(CLOSED, ms(0));
+    assert_eq!(camera.on(wanted(2), ms(10)), []);
+    assert_eq!(close(&mut camera, ms(50)), [open(2)]);
 }
 
 #[test]
 fn a_holder_that_joins_an_outage_learns_of_it() {
     let mut camera = running();
     lose(&mut camera, Cause::CameraStalled, ms(0));
-    assert_eq!(camera.on(Event::Wanted, ms(10)), [Action::Lost(said(Cause::CameraStalled))]);
+    assert_eq!(camera.on(wanted(2), ms(10)), [Action::Lost(said(Cause::CameraStalled))]);
 }
 
 #[test]
@@ -220,14 +269,15 @@ fn words_about_older_generations_are_ignored() {
 fn a_pipeline_that_closes_without_a_word_is_a_loss() {
     let mut camera = running();
     assert_eq!(close(&mut camera, ms(1000)), [Action::Lost(Cause::Internal.into())]);
-    assert_eq!(camera.on(Event::Tick, ms(1100)), [Action::Open { generation: 2 }]);
+    assert_eq!(camera.on(Event::Tick, ms(1100)), [open(2)]);
 }
 
 fn steps() -> impl Strategy<Value = Vec<(Event, bool, u64)>> {
     let cause = prop::sample::select(vec![Cause::NoCamera, Cause::CameraLost, Cause::CameraBusy, Cause::EncoderFailed]);
     let event = prop_oneof![
-        3 => Just(Event::Wanted),
-        2 => prop::sample::select(vec![0u64, 100, 3000]).prop_map(|linger| Event::Unwanted { linger: ms(linger) }),
+        3 => (1u64..4, prop::sample::select(vec![0u64, 100, 3000])).prop_map(|(n, linger)| Event::Needed(holder(n, linger))),
+        1 => Just(UNWANTED),
+        1 => Just(CLOSED),
         4 => (0u64..20).prop_map(|generation| Event::Running { generation }),
         4 => ((0u64..20), cause).prop_map(|(generation, cause)| Event::Lost { generation, failure: said(cause) }),
         4 => (0u64..20).prop_map(|generation| Event::Closed { generation }),
@@ -249,6 +299,7 @@ struct Model {
     latest: u64,
     closing: bool,
     running: bool,
+    holder: Option<LeaseId>,
     wanted: bool,
 }
 
@@ -256,8 +307,11 @@ impl Model {
     /// Before the machine sees the event.
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Wanted => self.wanted = true,
-            Event::Unwanted { .. } => self.wanted = false,
+            Event::Needed(Need::Holder(holder)) => {
+                self.wanted |= self.holder != Some(holder.lease);
+                self.holder = Some(holder.lease);
+            }
+            Event::Needed(_) => (self.holder, self.wanted) = (None, false),
             Event::Running { generation } if self.open == Some(*generation) && !self.closing => self.running = true,
             Event::Closed { generation } if self.open == Some(*generation) => {
                 self.open = None;
@@ -270,7 +324,7 @@ impl Model {
     fn check(&mut self, actions: &[Action], camera: &Camera, now: Time) -> Result<(), TestCaseError> {
         for action in actions {
             match action {
-                &Action::Open { generation } => {
+                &Action::Open { generation, .. } => {
                     prop_assert_eq!(self.open, None, "two generations open");
                     prop_assert!(self.wanted);
                     prop_assert_eq!(generation, self.latest + 1);
@@ -294,6 +348,7 @@ impl Model {
             }
         }
         prop_assert_eq!(camera.state() == CameraState::Running, self.running);
+        prop_assert_eq!((camera.is_open(), camera.is_wanted()), (self.open.is_some(), self.wanted));
         prop_assert!(camera.deadline().is_none_or(|at| at > now), "a deadline in the past");
         Ok(())
     }
@@ -322,8 +377,8 @@ proptest! {
             model.check(&actions, &camera, now)?;
         }
         // Whoever wants it now has it soon, if the media side does its part.
-        model.event(&Event::Wanted);
-        let mut actions = camera.on(Event::Wanted, now);
+        model.event(&wanted(9));
+        let mut actions = camera.on(wanted(9), now);
         model.check(&actions, &camera, now)?;
         for _ in 0..4 {
             if model.running {
@@ -343,9 +398,9 @@ proptest! {
         }
         prop_assert!(actions.contains(&Action::Running));
         // And it closes for good.
-        model.event(&Event::Unwanted { linger: ms(0) });
+        model.event(&CLOSED);
         let generation = camera.generation();
-        prop_assert_eq!(camera.on(Event::Unwanted { linger: ms(0) }, now), [Action::Close { generation }]);
+        prop_assert_eq!(camera.on(CLOSED, now), [Action::Close { generation }]);
         camera.on(Event::Closed { generation }, now);
         prop_assert_eq!(camera.state(), CameraState::Closed);
         prop_assert_eq!(camera.deadline(), None);

@@ -29,7 +29,7 @@ impl Daemon {
     fn streaming() -> Self {
         let mut settings = config::Config::default();
         settings.stream.on_keep_alive_loss = config::OnLoss::Continue; // minutes pass here
-        let mut daemon = Self::with(settings);
+        let mut daemon = Self::with(&settings);
         daemon.give(Input::LinkUp(LinkId::Cloud));
         let mut start = start_message("s1", "a");
         start["video"] = json!({"width": 1280, "height": 720, "bitrate": 2_000_000, "frameRate": 30});
@@ -148,7 +148,7 @@ fn a_refusal_is_never_out_of_date() {
 #[test]
 fn a_start_that_waits_for_a_look_is_answered_once_if_it_is_stopped_or_the_daemon_ends() {
     for end in [json!({"type": "stop_stream"}), Value::Null] {
-        let mut core = Core::new(config::Config::default());
+        let mut core = Core::new(&config::Config::default());
         let now = Duration::from_secs(1);
         core.on(Input::LinkUp(LinkId::Cloud), now);
         core.on(Input::Board(charged(5, false)), now);
@@ -186,13 +186,13 @@ fn a_light_that_goes_out_ends_the_stream_only_where_it_is_required() {
     for require in [false, true] {
         let mut settings = config::Config::default();
         settings.privacy_led.require = require;
-        let mut daemon = Daemon::with(settings);
+        let mut daemon = Daemon::with(&settings);
         daemon.start("a", "s1", StreamKind::Unmanaged);
         let light = |obeys| Reading { light_obeys: Some(obeys), ..Reading::default() };
         daemon.looks(&light(true));
         assert_eq!(daemon.core.state(daemon.now).board.privacy_led, Some(true));
         daemon.looks(&light(false));
-        assert_eq!(daemon.core.stream.is_none(), require);
+        assert_eq!(daemon.core.streams.active().is_none(), require);
         if require {
             assert_eq!(daemon.reports.last().unwrap().2, Some(Cause::PrivacyLedFailed));
         }

@@ -32,7 +32,7 @@ fn the_link_gets_its_photos_or_the_reason_and_each_once() {
     assert_eq!((&refused["errorCode"], &refused["cause"]), (&json!("CAMERA_BUSY"), &json!("camera_busy")));
     daemon.cloud(&ask("p3", "a"));
     assert_eq!(daemon.photos.len(), 2, "from its own stream");
-    assert!(daemon.core.cloud_photos.is_empty());
+    assert_eq!(daemon.core.links.photos_asked_for(), 0);
 
     let mut silent = Daemon::new();
     silent.world = World::Silent;

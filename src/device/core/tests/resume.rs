@@ -103,7 +103,7 @@ fn a_minute_of_streaming_forgets_the_crashes_and_so_does_an_end_on_purpose() {
 fn a_link_that_stays_away_ends_it_in_the_end_even_where_it_must_not_be_missed() {
     let mut settings = config::Config::default();
     settings.stream.on_link_loss = config::OnLoss::Stop;
-    let mut daemon = Daemon::with(settings);
+    let mut daemon = Daemon::with(&settings);
     daemon.give(Input::LeftOver(LeftOver { stream: killed(), gone_for: Some(Duration::ZERO) }));
     daemon.pass(Duration::from_secs(14));
     assert!(daemon.core.state(daemon.now).stream.is_some(), "the link takes its time");
