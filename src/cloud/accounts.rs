@@ -1,5 +1,5 @@
-//! Apps and devices that may connect, the sessions of apps, and what all of these may be called. At one moment, and wherever
-//! they are written: [`super::registry`] keeps them.
+//! The apps and devices that may connect, the sessions of apps, and the rules for their names. `Accounts` is a
+//! snapshot, wherever its parts are written; [`super::registry`] keeps the current one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::credential::KeyHash;
 
-/// What an app may be allowed, in `MentraOS`'s names. Only CAMERA and ALL mean something here.
+/// A permission of an app, by `MentraOS`'s names. Only CAMERA and ALL have a meaning here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Permission {
@@ -33,18 +33,18 @@ impl Permission {
         (Self::PostNotifications, "POST_NOTIFICATIONS"),
     ];
 
-    /// Its wire name.
+    /// The name on the wire.
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(permission, _)| *permission == self).map_or("", |(_, name)| name)
     }
 
-    /// By its wire name.
+    /// The permission of that name on the wire.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(_, known)| *known == name).map(|(permission, _)| *permission)
     }
 }
 
-/// Where an account comes from, which is where it can be taken away.
+/// Where an account is written, which is the only place where it can be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -54,18 +54,16 @@ pub enum Origin {
     Store,
 }
 
-/// An app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
-    /// Its package name.
+    /// The package name.
     pub package: String,
-    /// Of its API key.
+    /// The hash of the API key.
     pub key: KeyHash,
-    /// What it may do.
     pub permissions: BTreeSet<Permission>,
-    /// Where it is started and stopped.
+    /// The URL that starts and stops the app.
     pub webhook_url: Option<String>,
-    /// Where this is written.
+    /// Where the account is written.
     pub origin: Origin,
 }
 
@@ -79,26 +77,26 @@ impl App {
 /// Glasses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Its name, unique.
+    /// The name, unique among all devices.
     pub name: String,
-    /// Whose it is.
+    /// The user who owns it.
     pub user: String,
-    /// Of its token.
+    /// The hash of the token.
     pub token: KeyHash,
-    /// Where this is written.
+    /// Where the account is written.
     pub origin: Origin,
 }
 
-/// An app's session with a user. Its id is made of both, but never taken apart again: either may contain a hyphen.
+/// An app's session with a user. Its id is made of both names. The id is never split again: either name may contain a
+/// hyphen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppSession {
-    /// The user.
     pub user: String,
-    /// The app.
+    /// The app's package name.
     pub package: String,
 }
 
-/// All that may connect.
+/// All accounts and sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accounts {
     /// By package name.
@@ -110,12 +108,12 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// The app of that name, if this is its key.
+    /// The app of that name, if `key` is its key.
     pub fn app_with_key(&self, package: &str, key: &str) -> Option<&App> {
         self.apps.get(package).filter(|app| app.key.matches(key))
     }
 
-    /// The device with this token. Takes as long for a wrong one as for any.
+    /// The device with this token. The time it takes does not depend on the token.
     pub fn device_with_token(&self, token: &str) -> Option<&Device> {
         let mut found = None;
         for device in self.devices.values() {
@@ -126,23 +124,23 @@ impl Accounts {
         found
     }
 
-    /// The session of that id, if it is the app's.
+    /// The session with this id, if it belongs to that app.
     pub fn session_of(&self, id: &str, package: &str) -> Option<&AppSession> {
         self.sessions.get(id).filter(|session| session.package == package)
     }
 }
 
-/// The session id of an app and a user, as the real cloud makes it.
+/// The session id of an app and a user, made as the real cloud makes it.
 pub fn session_id(user: &str, package: &str) -> String {
     format!("{user}-{package}")
 }
 
-/// For packages and device names: letters, digits, `.`, `_`, `-`; 1 to 128.
+/// Whether this can name an app or a device: 1 to 128 letters, digits, `.`, `_` and `-`.
 pub fn valid_name(name: &str) -> bool {
     (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-/// For users: 1 to 256 printable characters, none of them white space.
+/// Whether this can name a user: 1 to 256 printable characters without white space.
 pub fn valid_user(user: &str) -> bool {
     (1..=256).contains(&user.chars().count()) && !user.chars().any(|c| c.is_whitespace() || c.is_control())
 }

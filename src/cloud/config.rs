@@ -17,10 +17,10 @@ use crate::configuration;
 pub use crate::configuration::ConfigError;
 use crate::protocol::Secret;
 
-/// Where the configuration is looked for when nobody says otherwise.
+/// The file that is read when no other is named.
 pub const DEFAULT_PATH: &str = "/etc/lenscast/lenscast-cloud.toml";
 
-/// All that can be configured.
+/// The whole configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -52,26 +52,26 @@ pub struct Config {
     pub device: Vec<Device>,
 }
 
-/// Web: apps, glasses, viewers.
+/// The web server for apps, glasses and viewers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// Address and port. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
-    /// What apps and viewers are told, for example `https://cloud.example.org`. Default: `listen`, with `http://`, or
-    /// `https://` where `cert` is set.
+    /// The URL that apps and viewers are told, for example `https://cloud.example.org`. Default: `listen`, with
+    /// `http://`, or `https://` where `cert` is set.
     pub public_url: Option<String>,
-    /// A PEM file with the certificate and what leads up to its authority; without it, plain HTTP.
+    /// A PEM file with the certificate and its chain. Without it, plain HTTP.
     pub cert: Option<PathBuf>,
     /// The PEM file with its private key.
     pub key: Option<PathBuf>,
-    /// A proxy is in front: a client's address is the last one in `X-Forwarded-For`. Default false.
+    /// Whether a proxy is in front. A client's address is then the last one in `X-Forwarded-For`. Default false.
     pub behind_proxy: bool,
-    /// Connections at a time, apps and glasses included; three quarters of the process's descriptors at most. Default
-    /// 16384.
+    /// The most connections at a time, those of apps and glasses included. Never more than three quarters of the
+    /// process's file descriptors. Default 16384.
     pub max_connections: usize,
-    /// Connections of one address at a time (IPv6: of one /64), a player having up to six. Not counted are those of this
-    /// machine, nor any behind a proxy. Default 1024.
+    /// The most connections of one address at a time (IPv6: of one /64); a player has up to six. Connections from this
+    /// machine and through a proxy do not count. Default 1024.
     pub max_connections_per_address: usize,
 }
 
@@ -95,8 +95,8 @@ impl Default for Http {
 pub struct Rtmp {
     /// Address and port for `rtmp://`. Default `127.0.0.1:1935`.
     pub listen: SocketAddr,
-    /// What glasses are told, server and application, for example `rtmps://cloud.example.org/live`; the stream key is
-    /// put behind. Default: `rtmp://`, `listen`, `/live`.
+    /// The URL that glasses are told, server and application, for example `rtmps://cloud.example.org/live`. The stream
+    /// key is appended. Default: `rtmp://`, `listen`, `/live`.
     pub public_url: Option<String>,
     /// Address and port for `rtmps://`; needs `cert` and `key`. Default none.
     pub tls_listen: Option<SocketAddr>,
@@ -120,7 +120,7 @@ pub struct Webrtc {
     pub listen: SocketAddr,
     /// Addresses at which viewers reach `listen`, with a port where it differs. Default: `listen` itself.
     pub advertise: Vec<Advertised>,
-    /// Viewers at a time; one more is told to come back later (503), and the watch page plays HLS. Default 500.
+    /// The most viewers at a time. The next one gets 503, and the watch page plays HLS instead. Default 500.
     pub viewers: usize,
 }
 
@@ -134,9 +134,9 @@ impl Default for Webrtc {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum Advertised {
-    /// With its own port.
+    /// An address with its own port.
     Socket(SocketAddr),
-    /// With the port that is listened on.
+    /// An address with the port of `listen`.
     Address(IpAddr),
 }
 
@@ -144,9 +144,10 @@ pub enum Advertised {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hls {
-    /// How far back a viewer can go, seconds, from 10 to 3600. Held in memory, and as long again for who has just read what
-    /// is there: each stream takes twice this time at its bit rate, but no more than 2 MiB for each second (48 MiB at least)
-    /// of pictures, and of sound. Above 8 Mbit/s the time gets shorter instead. Default 60.
+    /// How far back a viewer can go, in seconds, 10 to 3600. This much is held in memory, and as much again for viewers
+    /// still reading what left the window. So a stream takes twice this time at its bit rate, but at most 2 MiB per
+    /// second of it (48 MiB if that is more) for pictures, and as much for sound. Above 8 Mbit/s the window gets
+    /// shorter. Default 60.
     pub dvr_window_s: u64,
 }
 
@@ -156,11 +157,12 @@ impl Default for Hls {
     }
 }
 
-/// Which stream goes before which.
+/// Which stream takes precedence.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Streams {
-    /// Whether an app's own stream takes the camera from a managed one, or is refused while that runs. Default true.
+    /// Whether an app's own stream takes the camera from a managed one (true) or is refused while that runs (false).
+    /// Default true.
     pub preempt: bool,
 }
 
@@ -170,11 +172,11 @@ impl Default for Streams {
     }
 }
 
-/// What outlives the cloud.
+/// What survives a restart of the cloud.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// The database's file. Default `cloud.sqlite` in systemd's `$STATE_DIRECTORY`, or in `/var/lib/lenscast`.
+    /// The database file. Default `cloud.sqlite` in systemd's `$STATE_DIRECTORY`, or in `/var/lib/lenscast`.
     pub path: Option<PathBuf>,
 }
 
@@ -194,14 +196,14 @@ impl Default for Control {
     }
 }
 
-/// Numbers for Prometheus, at `/metrics` of `[http]`.
+/// Metrics for Prometheus, at `/metrics` of `[http]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
-    /// A file with the bearer token that whoever reads them must show, at least 16 bytes. Default none: only this machine
-    /// may read them, and nobody where a proxy is in front.
+    /// A file with the bearer token for `/metrics`, at least 16 bytes. Default none: then only this machine may read
+    /// the metrics, and nobody where a proxy is in front.
     pub token_file: Option<PathBuf>,
-    /// What that file holds.
+    /// The token in `token_file`.
     #[serde(skip)]
     pub token: Option<Secret>,
 }
@@ -210,9 +212,10 @@ pub struct Metrics {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Phone {
-    /// A file with the secret of their tokens (JWT, HS256, at least 32 bytes); without it, no phone is let in.
+    /// A file with the secret that signs the phones' tokens (JWT, HS256, at least 32 bytes). Without it, no phone is
+    /// let in.
     pub jwt_secret_file: Option<PathBuf>,
-    /// What that file holds.
+    /// The secret in `jwt_secret_file`.
     #[serde(skip)]
     pub jwt_secret: Option<Secret>,
 }
@@ -221,7 +224,7 @@ pub struct Phone {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Photo {
-    /// Whether an app may name a URL of its own choice that its photos are posted to. Default true.
+    /// Whether an app may name a URL of its own to which its photos are posted. Default true.
     pub custom_webhooks: bool,
 }
 
@@ -231,11 +234,11 @@ impl Default for Photo {
     }
 }
 
-/// Whom to trust when calling out: apps' webhooks, restream destinations.
+/// The authorities to trust in outgoing calls: apps' webhooks, restream destinations.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// A PEM file with authorities to trust beside the system's.
+    /// A PEM file with authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -247,11 +250,11 @@ pub struct App {
     pub package: String,
     /// SHA-256 of its API key, 64 hexadecimal digits.
     pub api_key_sha256: KeyHash,
-    /// What it may do; streaming and photos need `CAMERA` or `ALL`. Default none.
+    /// What the app may do; streams and photos need `CAMERA` or `ALL`. Default none.
     #[serde(default)]
     pub permissions: BTreeSet<Permission>,
-    /// Where it is started and stopped, for example `http://app.example.org:7010/webhook`. Without it, the app cannot be
-    /// started from here.
+    /// The URL that starts and stops the app, for example `http://app.example.org:7010/webhook`. Without it, the cloud
+    /// cannot start the app.
     pub webhook_url: Option<String>,
 }
 
@@ -259,9 +262,9 @@ pub struct App {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
-    /// A name for people, unique.
+    /// A name for people to read, unique.
     pub name: String,
-    /// Whose they are; often an e-mail address.
+    /// The user who wears them; often an e-mail address.
     pub user: String,
     /// SHA-256 of their token, 64 hexadecimal digits.
     pub token_sha256: KeyHash,
@@ -272,8 +275,8 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 impl Config {
-    /// Reads `path` and the drop-ins beside it. Without a file at [`DEFAULT_PATH`] all defaults hold; a path that was
-    /// asked for must exist.
+    /// Reads `path` and the drop-ins beside it. A missing file at [`DEFAULT_PATH`] means all defaults; a `path` that is
+    /// given must exist.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let mut config: Self = configuration::load(path, Path::new(DEFAULT_PATH))?;
         config.settle()?;
@@ -282,13 +285,13 @@ impl Config {
 }
 
 impl Http {
-    /// Whether a proxy is in front: it is said so, or must be, as viewers are told of TLS that is not done here.
+    /// Whether a proxy is in front: it is configured, or the public URL has TLS that is not done here.
     pub fn is_proxied(&self) -> bool {
         let secure = self.public_url.as_deref().is_some_and(|url| url.starts_with("https://"));
         self.behind_proxy || (secure && self.cert.is_none())
     }
 
-    /// What apps and viewers are told, without a last slash.
+    /// The URL that apps and viewers are told, without a trailing slash.
     pub fn public_url(&self) -> String {
         match &self.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
@@ -298,13 +301,13 @@ impl Http {
 
     /// Where apps connect: `ws://` or `wss://`, `/app-ws`.
     pub fn app_websocket_url(&self) -> String {
-        // "http" becomes "ws", "https" becomes "wss"; settled configurations begin with nothing else.
+        // "http" becomes "ws", "https" becomes "wss"; a checked configuration begins with nothing else.
         format!("ws{}/app-ws", self.public_url().trim_start_matches("http"))
     }
 }
 
 impl Rtmp {
-    /// What glasses are told, without a last slash; a slash and the stream key follow.
+    /// The URL that glasses are told, without a trailing slash; a slash and the stream key follow.
     pub fn public_url(&self) -> String {
         match &self.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
@@ -314,7 +317,7 @@ impl Rtmp {
 }
 
 impl Webrtc {
-    /// The addresses viewers are told; none if it is `listen` itself.
+    /// The addresses that viewers are told; none if that is `listen` itself.
     pub fn candidates(&self) -> Vec<SocketAddr> {
         let port = self.listen.port();
         let with_port = |advertised: &Advertised| match *advertised {
@@ -333,7 +336,7 @@ impl Hls {
 }
 
 impl Store {
-    /// The database's file.
+    /// The database file.
     pub fn path(&self) -> PathBuf {
         self.path.clone().unwrap_or_else(|| {
             let folder = std::env::var_os("STATE_DIRECTORY").unwrap_or_else(|| "/var/lib/lenscast".into());
@@ -342,7 +345,7 @@ impl Store {
     }
 }
 
-/// Says whether a configuration file, with its drop-ins, can be used.
+/// Checks that a configuration file can be used, with its drop-ins.
 pub fn check(path: &Path) -> Result<(), ConfigError> {
     Config::load(Some(path)).map(|_| ())
 }

@@ -1,8 +1,8 @@
-//! The state of the cloud, owned by one task: what comes in becomes an event of the user's machine
-//! ([`crate::policy::orchestration`]), what the machine says is carried out here. Nothing here decides.
+//! The state of the cloud, owned by one task. What comes in becomes an event of the user's machine
+//! ([`crate::policy::orchestration`]), and the machine's actions are carried out here. Nothing here decides.
 //!
-//! Nothing here waits either: services take orders without waiting, and what takes time (webhooks, photos, the store) is
-//! handed to tasks that [`super::task`] joins.
+//! Nothing here waits either: services take orders without waiting, and what takes time (webhooks, photos, the store)
+//! goes to tasks that [`super::task`] joins.
 
 mod devices;
 mod numbers;
@@ -35,10 +35,10 @@ use crate::policy::orchestration::{Action, Durable, Event, Fresh, Orchestration,
 use crate::protocol::app::{self, AppRequest, ManagedWord, checked};
 use crate::protocol::{Dialect, Secret, glasses};
 
-/// The app as which `lenscastctl cloud start` takes part.
+/// The app name under which `lenscastctl cloud start` takes part.
 const PERSON: &str = "lenscastctl";
 
-/// What viewers' pages may know, by playback id.
+/// What viewers' pages are shown, by playback id.
 pub(super) type Pages = BTreeMap<String, WatchState>;
 
 pub(super) struct Core {
@@ -52,13 +52,13 @@ pub(super) struct Core {
     news: mpsc::Sender<News>,
     documents: Documents,
     pages: watch::Sender<Pages>,
-    /// Of streams that ended, oldest first.
+    /// Pages of streams that ended, oldest first.
     ended_pages: VecDeque<String>,
     watchers: Vec<mpsc::Sender<control::Event>>,
     counts: Counts,
-    /// What takes time and may be cut short; joined by the task.
+    /// Tasks that take time and may be aborted; joined by the cloud's task.
     pub(super) errands: JoinSet<()>,
-    /// Streams that say goodbye to their destinations; joined by the task.
+    /// Tasks that close a stream's destinations politely; joined by the cloud's task.
     pub(super) farewells: JoinSet<()>,
 }
 
@@ -66,12 +66,13 @@ struct User {
     machine: Orchestration,
     apps: BTreeMap<String, (ConnectionId, Outgoing)>,
     devices: Devices,
-    /// As watchers were told last.
+    /// The stream as watchers were told last.
     shown: Option<StreamInfo>,
 }
 
 impl User {
-    /// Whether the present glasses are needed for a stream: for one that is ending only if they can still tell its end.
+    /// Whether the present glasses are needed for a stream. An ending stream needs them only if they can still report
+    /// its end.
     fn is_busy(&self) -> bool {
         self.machine.stream_id().is_some() || (self.machine.has_stream() && self.devices.present().is_some())
     }
@@ -117,7 +118,7 @@ impl Core {
         self.begun.elapsed()
     }
 
-    /// Takes over what an earlier process left in the store.
+    /// Takes over the streams that an earlier process left in the store.
     pub(super) fn restore(&mut self, kept: Vec<(String, String)>) {
         for (name, document) in kept {
             let durable: Durable = match serde_json::from_str(&document) {
@@ -142,14 +143,14 @@ impl Core {
         }
     }
 
-    /// When [`Self::tick`] is due, at the latest.
+    /// When [`Self::tick`] must be called next, if at all.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let machines = self.users.values().filter_map(|user| user.machine.deadline());
         let machines = machines.min().map(|time| self.begun + time);
         machines.into_iter().chain(self.photos.deadline()).min()
     }
 
-    /// Time went by.
+    /// Gives machines their timeouts and gives up on late photos.
     pub(super) fn tick(&mut self) {
         let now = self.now();
         let due = |user: &User| user.machine.deadline().is_some_and(|deadline| deadline <= now);
@@ -161,7 +162,7 @@ impl Core {
         self.photos.expire(Instant::now(), &mut self.errands);
     }
 
-    /// Looks where media arrived; wanted every second or so.
+    /// Checks on which streams media arrived. To be called every second or so.
     pub(super) fn poll(&mut self) {
         let moved: Vec<(String, String)> = self
             .live
@@ -173,8 +174,8 @@ impl Core {
         }
     }
 
-    /// Lets go of all streams and their tasks, but neither of the glasses that publish them nor of what is kept: the next
-    /// process takes them over.
+    /// Ends all streams' tasks. The glasses that publish them and the stored documents stay: the next process takes
+    /// them over.
     pub(super) async fn close(mut self) {
         self.documents.close();
         self.errands.shutdown().await;
@@ -224,7 +225,7 @@ impl Core {
                 if devices.is_present(connection) {
                     self.device_says(&user, message);
                 } else if devices.is_linked(connection) {
-                    // It may have been asked for a photo before another one took its place.
+                    // These glasses may have been asked for a photo before others took their place.
                     self.photo_answered(&user, &message);
                 }
             }
@@ -256,7 +257,7 @@ impl Core {
         }
     }
 
-    /// `before`: another one was present.
+    /// `before`: the user already had glasses present.
     fn device_up(&mut self, user: &str, device: String, before: bool) {
         if before {
             self.event(user, Event::DeviceDown);
@@ -297,7 +298,7 @@ impl Core {
                 self.counts.publications += 1;
                 self.event(&user, Event::Publishing { stream_id });
             }
-            // At a takeover the old one's end comes after the new one's beginning.
+            // At a takeover, the old publication stops after the new one has started.
             ingest::Happening::Stopped(_) if event.publication != live.publication => {}
             ingest::Happening::Stopped(why) => {
                 info!(stream_id, publication = event.publication, %why, "publisher gone");
@@ -329,7 +330,7 @@ impl Core {
         })
     }
 
-    /// Gives the machine an event and carries out what it says. Gives why [`PERSON`] was refused, if that is so.
+    /// Gives the machine an event and carries out its actions. Returns why [`PERSON`] was refused, if so.
     fn event(&mut self, name: &str, event: Event) -> Option<String> {
         let now = self.now();
         let actions = self.user(name).machine.handle(event, now);
@@ -455,10 +456,10 @@ fn fresh() -> Fresh {
     Fresh { id: random(6), key: Secret::new(random(24)), playback: random(16), created_at: timestamp::now() }
 }
 
-/// How often [`Core::poll`] is wanted while there is anything to look at.
+/// How often to call [`Core::poll`] while there is a stream.
 pub(super) const POLL: Duration = Duration::from_secs(1);
 
-/// A task that panicked has said so itself; here it gets into the log.
+/// Logs a task's panic, which so far is only on standard error.
 pub(super) fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()

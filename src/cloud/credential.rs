@@ -1,7 +1,7 @@
-//! API keys and tokens: made here, kept as their SHA-256 only, compared in constant time.
+//! API keys and tokens: made here, stored as SHA-256 only, compared in constant time.
 //!
-//! A plain hash is enough because the secrets are 32 random bytes: there is nothing to guess, so nothing to slow down.
-//! Whoever chooses a key of his own for the configuration should choose one as long.
+//! A plain hash is enough because the secrets are 32 random bytes: nobody can guess them, so there is nothing to slow
+//! down. A key that a person chooses for the configuration should be as long.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -12,22 +12,22 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::protocol::Secret;
 
-/// Bytes of a fresh secret.
+/// Length of a new secret, in bytes.
 const FRESH: usize = 32;
 
-/// The SHA-256 of an API key or token. Not printed either: a key that a person chose could be guessed from it.
+/// The SHA-256 of an API key or token. Not printed either: a key that a person chose could be guessed from its hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyHash([u8; digest::SHA256_OUTPUT_LEN]);
 
 impl KeyHash {
-    /// Of a secret's UTF-8 text.
+    /// The hash of a secret's UTF-8 text.
     pub fn of(secret: &str) -> Self {
         let mut hash = [0; digest::SHA256_OUTPUT_LEN];
         hash.copy_from_slice(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref());
         Self(hash)
     }
 
-    /// From 64 hexadecimal digits, as `sha256sum` prints them.
+    /// Parses 64 hexadecimal digits, as `sha256sum` prints them.
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut hash = [0; digest::SHA256_OUTPUT_LEN];
         if text.len() != 2 * hash.len() || !text.is_ascii() {
@@ -45,9 +45,10 @@ impl KeyHash {
         hex(&self.0)
     }
 
-    /// Whether `secret` is the one. How long it takes tells nothing about either.
+    /// Whether this is the hash of `secret`. The time it takes reveals nothing about either.
     pub fn matches(&self, secret: &str) -> bool {
-        // Comparing under a key that nobody knows: what ring promises to be constant in time is `verify`.
+        // Both sides are signed with a key that nobody knows, because `verify` is what ring promises to be constant in
+        // time.
         static KEY: LazyLock<Option<hmac::Key>> =
             LazyLock::new(|| hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok());
         let Some(key) = &*KEY else { return false };
@@ -65,21 +66,21 @@ impl fmt::Debug for KeyHash {
 impl<'de> Deserialize<'de> for KeyHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // The text is not repeated: it may be the secret itself, put here by mistake.
+        // The error does not repeat the text: it may be the secret itself, put here by mistake.
         Self::from_hex(&text)
             .ok_or_else(|| de::Error::custom("a SHA-256 has 64 hexadecimal digits: printf %s KEY | sha256sum"))
     }
 }
 
-/// A fresh secret: 64 hexadecimal digits of the system's randomness. `None` if the system has none to give.
+/// A new secret: 64 hexadecimal digits of the system's randomness. `None` if the system has none.
 pub fn fresh() -> Option<Secret> {
     let mut bytes = [0; FRESH];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(Secret::new(hex(&bytes)))
 }
 
-/// `bytes` random bytes in hexadecimal digits, for ids and stream keys. Panics where the kernel has no randomness to give:
-/// there is nothing safe to go on with.
+/// `bytes` random bytes in hexadecimal digits, for ids and stream keys. Panics if the kernel gives no randomness: there
+/// is no safe way to go on.
 pub fn random(bytes: usize) -> String {
     let mut random = vec![0; bytes];
     SystemRandom::new().fill(&mut random).expect("the kernel has randomness");

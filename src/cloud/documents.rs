@@ -1,7 +1,7 @@
-//! What the store is to hold of each user's streams, written behind the core's back.
+//! Writes each user's streams to the store in the background, so that the core never waits.
 //!
-//! A user's newer document replaces one that was not written yet, so never more wait than there are users; one that could not
-//! be written waits again.
+//! A user's newer document replaces an older one that is not written yet, so at most one waits per user. A document
+//! that could not be written waits again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,34 +12,34 @@ use tracing::error;
 
 use super::store::Store;
 
-/// After the store refused something.
+/// Pause after the store refused something.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What waits to be written; cloning gives another handle to it.
+/// The documents that wait to be written. A clone is another handle to the same ones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Documents(std::sync::Arc<watch::Sender<Waiting>>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// By user; `None` to forget.
+    /// By user; `None` deletes the user's document.
     documents: BTreeMap<String, Option<String>>,
     closed: bool,
 }
 
 impl Documents {
-    /// The user's streams are these from now on.
+    /// Replaces the user's document; `None` deletes it.
     pub(super) fn put(&self, user: &str, document: Option<String>) {
         self.0.send_modify(|waiting| {
             waiting.documents.insert(user.to_owned(), document);
         });
     }
 
-    /// Nothing more will be put.
+    /// Says that nothing more will be put.
     pub(super) fn close(&self) {
         self.0.send_modify(|waiting| waiting.closed = true);
     }
 
-    /// Writes until closed, and then what is left, once.
+    /// Writes until closed. What is left then is tried once more.
     pub(super) async fn write(self, store: Store) {
         let mut changes = self.0.subscribe();
         loop {

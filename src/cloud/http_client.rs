@@ -1,15 +1,15 @@
-//! The HTTP client for calls to apps.
+//! The HTTP client that calls apps.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::link::cloud::tls;
 
-/// For DNS, TCP and TLS together.
+/// Time limit for DNS, TCP and TLS together.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Trusts the system's authorities and those in `ca_file`. Follows no redirect: where an app's server points to is not
-/// ours to knock at, with a photo or a token in hand.
+/// Trusts the system's authorities and those in `ca_file`. Follows no redirect: an app's server must not choose where a
+/// photo or a token goes.
 pub async fn client(ca_file: Option<PathBuf>) -> Result<reqwest::Client, String> {
     let config = tokio::task::spawn_blocking(move || tls::client_config(ca_file.as_deref()));
     let config = config.await.map_err(|_| "reading the certificates failed")??;
@@ -22,7 +22,7 @@ pub async fn client(ca_file: Option<PathBuf>) -> Result<reqwest::Client, String>
         .map_err(|error| error.to_string())
 }
 
-/// What went wrong, in words, without the URL: it may have a token in it.
+/// What went wrong, in words. The URL is left out, as it may contain a token.
 pub(super) fn explain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();

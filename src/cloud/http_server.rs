@@ -1,9 +1,9 @@
-//! Serves HTTP/1.1 to everybody: bounds how many connections there are and how long each may keep the cloud waiting.
+//! Serves HTTP/1.1 to everybody. It bounds the number of connections and how long each may keep the cloud waiting.
 //!
-//! A connection has a *seat* for as long as its socket lives, as a WebSocket too. Until its first request is read it is a
-//! *newcomer*; when all seats are taken, or all of an address, its oldest newcomer gives way, so that connections which say
-//! nothing keep nobody out. Viewers behind one proxy share an address, so with one in front only the total counts; a peer
-//! on this machine is taken for a proxy always. One task per connection, owned by [`serve`].
+//! A connection has a *seat* for as long as its socket lives, also as a WebSocket. Until its first request is read it
+//! is a *newcomer*. When all seats are taken, or all of an address, the oldest newcomer gives way, so that silent
+//! connections keep nobody out. Viewers behind one proxy share an address, so with a proxy in front only the total
+//! counts. A peer on this machine always counts as a proxy. One task per connection, owned by [`serve`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -36,15 +36,15 @@ use super::config::Http;
 use crate::client_address::neighbourhood;
 use crate::metrics::Counter;
 
-/// Bytes of a request's head; browsers send 2 kB.
+/// The most bytes of a request's head; browsers send 2 kB.
 const HEAD: usize = 16 << 10;
-/// Fields of a request's head.
+/// The most header fields of a request.
 const FIELDS: usize = 64;
-/// For connections to end when the server does.
+/// Time for connections to end once the server is shut down.
 const CLOSING: Duration = Duration::from_secs(2);
-/// Until accepting is tried again when the process has no descriptor left.
+/// Pause before accepting again when the process has no file descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-/// Between complaints in the log that there is no seat.
+/// Interval between log lines that say that there is no seat.
 const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// What a peer may do, and how long it may take.
@@ -52,23 +52,24 @@ const COMPLAINT: Duration = Duration::from_secs(10);
 pub struct Limits {
     /// For a TLS handshake.
     pub handshake: Duration,
-    /// Until a request's head is read, from the connection's beginning or the last answer's end: also how long a
-    /// connection may be idle.
+    /// Time until a request's head is read, from the start of the connection or the end of the last answer. So it also
+    /// limits how long a connection may be idle.
     pub head: Duration,
-    /// From a request's head until its answer begins, reading the request's body included.
+    /// From a request's head to the start of its answer, reading the request's body included.
     pub answer: Duration,
-    /// For the peer to take at least something of what it is sent.
+    /// Time in which the peer must accept at least some of what it is sent.
     pub stall: Duration,
-    /// Connections in all.
+    /// The most connections in total.
     pub connections: usize,
-    /// Connections of one address (IPv6: of one /64), if that is limited. This machine's own are not.
+    /// The most connections of one address (IPv6: of one /64); `None` is no limit. This machine's own do not count.
     pub per_address: Option<usize>,
 }
 
 impl Limits {
-    /// As configured. `descriptors` is how many the process may have; a quarter is left for all else.
+    /// The limits for `config`. `descriptors` is how many the process may have open; a quarter of them is kept for
+    /// other use.
     pub fn new(config: &Http, descriptors: usize) -> Self {
-        // Proxies keep idle connections (nginx: 60 s) and fail a request when the server closes first.
+        // Proxies keep idle connections open (nginx: 60 s), and a request fails if the server closes first.
         let head = Duration::from_secs(if config.behind_proxy { 75 } else { 20 });
         Self {
             handshake: Duration::from_secs(10),
@@ -81,7 +82,7 @@ impl Limits {
     }
 }
 
-/// What went over HTTP so far.
+/// Counts of HTTP connections and answers.
 #[derive(Debug, Default)]
 pub struct Traffic {
     open: AtomicUsize,
@@ -89,12 +90,12 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Connections that there are.
+    /// The number of open connections.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// How many answers of each class.
+    /// The number of answers of each class.
     pub fn answers(&self) -> [(&'static str, u64); 5] {
         let [informed, succeeded, redirected, refused, failed] = self.answers.each_ref().map(Counter::get);
         [("1xx", informed), ("2xx", succeeded), ("3xx", redirected), ("4xx", refused), ("5xx", failed)]
@@ -107,8 +108,9 @@ impl Traffic {
     }
 }
 
-/// Serves `router`, by TLS if there is `tls`, until `shutdown` is true or its sender gone; then requests under way have
-/// 2 s. What is answered is counted in `traffic`. Handlers find the peer's address as [`ConnectInfo`] of [`SocketAddr`].
+/// Serves `router`, over TLS if `tls` is given, until `shutdown` is true or its sender is gone. Requests in progress
+/// then have 2 s. Answers are counted in `traffic`. Handlers find the peer's address as [`ConnectInfo`] of
+/// [`SocketAddr`].
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -179,7 +181,7 @@ impl Server {
             let _ = shutdown.wait_for(|&ended| ended).await; // its sender gone is the end too
         };
         let evicted = async {
-            // A sender that is dropped unused means that this is no newcomer any more.
+            // The sender was dropped unused: this is no longer a newcomer.
             if gone.await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -235,7 +237,7 @@ impl Server {
     }
 }
 
-/// The connections there are.
+/// All seats that are taken.
 struct Seats {
     limits: Limits,
     traffic: Arc<Traffic>,
@@ -245,14 +247,14 @@ struct Seats {
 #[derive(Default)]
 struct Taken {
     next: u64,
-    /// Where each is from.
+    /// The address of each connection.
     seats: HashMap<u64, IpAddr>,
     of_address: HashMap<IpAddr, usize>,
-    /// Those that have not made a request, oldest first, and how to tell them to go.
+    /// Those without a request yet, oldest first, each with a channel that tells it to leave.
     newcomers: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
-/// A connection's, until dropped.
+/// The seat of one connection, until dropped.
 struct Seat {
     seats: Arc<Seats>,
     number: u64,
@@ -264,7 +266,8 @@ impl Seats {
         Self { limits, traffic, taken: Mutex::default() }
     }
 
-    /// A seat, and what tells its owner to go; nothing if there is none and no newcomer to give way.
+    /// Takes a seat, and gives the channel that tells its owner to leave. `None` if no seat is free and no newcomer can
+    /// give way.
     fn enter(self: &Arc<Self>, address: IpAddr) -> Option<(Arc<Seat>, oneshot::Receiver<()>)> {
         let limit = self.limits.per_address.filter(|_| !address.to_canonical().is_loopback());
         let address = neighbourhood(address);
@@ -312,7 +315,7 @@ impl Taken {
 }
 
 impl Seat {
-    /// It has made a request, and keeps the seat.
+    /// The connection has made a request, so it keeps its seat.
     fn settle(&self) {
         if !self.settled.swap(true, Ordering::Relaxed) {
             self.seats.lock().newcomers.remove(&self.number);
@@ -329,7 +332,7 @@ impl Drop for Seat {
     }
 }
 
-/// A stream that fails when its peer takes nothing for too long. Holds the seat, so that a WebSocket keeps it.
+/// A stream that fails when its peer accepts nothing for too long. It holds the seat, so that a WebSocket keeps it.
 struct Patient<S> {
     stream: S,
     limit: Duration,

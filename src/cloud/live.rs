@@ -1,4 +1,4 @@
-//! A managed stream's media in the cloud: opened at all services at once, watched, closed at all of them.
+//! A managed stream's media: opened at all services at once, watched, and closed at all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::protocol::Secret;
 use crate::protocol::app::{Destination, Output};
 use crate::whep::Whep;
 
-/// What carries media, each of them shared by all streams.
+/// The services that carry media, shared by all streams.
 #[derive(Clone)]
 pub(super) struct Services {
     pub(super) ingest: Ingest,
@@ -30,19 +30,19 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Ends what they still do.
+    /// Ends what the services are still doing.
     pub(super) async fn close(&self) {
         self.whep.shut_down().await;
         self.playback.shutdown().await;
     }
 }
 
-/// Something new of a stream's media.
+/// A change in a stream's media.
 #[derive(Debug)]
 pub(super) enum News {
-    /// A segment of this publication can be played.
+    /// A segment of this publication is ready to play.
     Playable { stream_id: String, publication: u64, width: u32, height: u32 },
-    /// How the restream destinations fare.
+    /// The status of every restream destination.
     Outputs { stream_id: String, outputs: Vec<Output> },
 }
 
@@ -57,7 +57,7 @@ impl News {
 pub(super) struct Live {
     pub(super) user: String,
     pub(super) broadcast: Broadcast,
-    /// The present publication at ingest, 0 before the first.
+    /// The current publication at ingest, 0 before the first.
     pub(super) publication: u64,
     pub(super) playback: String,
     restream: Option<(Restream, JoinHandle<()>)>,
@@ -94,7 +94,7 @@ impl Live {
         Self { user, broadcast, publication: 0, playback, restream, watching, bytes: 0 }
     }
 
-    /// Refuses its publisher and lets its viewers see the end.
+    /// Refuses its publisher, and ends the stream for its viewers.
     pub(super) fn close(self, services: &Services, stream_id: &str, farewells: &mut JoinSet<()>) {
         services.ingest.close(stream_id);
         services.whep.close(&self.playback);
@@ -103,7 +103,7 @@ impl Live {
         farewells.spawn(self.let_go());
     }
 
-    /// Ends its own tasks; restream destinations are left politely, which may take a few seconds.
+    /// Ends its own tasks. Restream destinations are closed politely, which may take a few seconds.
     pub(super) async fn let_go(self) {
         let Self { restream, watching, .. } = self;
         watching.abort();
@@ -114,29 +114,29 @@ impl Live {
         }
     }
 
-    /// Whether media arrived since it was asked last.
+    /// Whether media arrived since the last call.
     pub(super) fn has_moved(&mut self) -> bool {
         let bytes = self.broadcast.statistics().bytes;
         std::mem::replace(&mut self.bytes, bytes) != bytes
     }
 
-    /// People watching now.
+    /// The number of people watching now.
     pub(super) fn viewers(&self, services: &Services) -> u64 {
         (self.http_viewers(services) + self.webrtc_viewers(services)) as u64
     }
 
-    /// Those over HLS and DASH.
+    /// The viewers over HLS and DASH.
     pub(super) fn http_viewers(&self, services: &Services) -> usize {
         services.playback.state(&self.playback).map_or(0, |state| state.borrow().viewers)
     }
 
-    /// Those over WebRTC.
+    /// The viewers over WebRTC.
     pub(super) fn webrtc_viewers(&self, services: &Services) -> usize {
         services.whep.viewers(&self.playback)
     }
 }
 
-/// Tells how the destinations fare. Ends with the restream.
+/// Reports the status of the destinations. Ends with the restream.
 async fn tell_outputs(stream_id: String, mut changes: mpsc::Receiver<Vec<Output>>, news: mpsc::Sender<News>) {
     while let Some(outputs) = changes.recv().await {
         if news.send(News::Outputs { stream_id: stream_id.clone(), outputs }).await.is_err() {
@@ -145,7 +145,7 @@ async fn tell_outputs(stream_id: String, mut changes: mpsc::Receiver<Vec<Output>
     }
 }
 
-/// Tells when each publication can be played. Ends with the playback.
+/// Reports when each publication is ready to play. Ends with the playback.
 async fn watch(
     stream_id: String,
     broadcast: Broadcast,

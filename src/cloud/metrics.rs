@@ -1,8 +1,8 @@
 //! `GET /metrics`, and who may read it.
 //!
-//! The port faces the Internet. With a token (`metrics.token_file`), whoever has it may; without one only this machine, and
-//! only where nothing is in front that would let others look like it: no proxy by the configuration, and none by what it
-//! adds to a request. To everybody else there is no such path.
+//! The port faces the Internet. With a token (`metrics.token_file`), whoever has it may read. Without one only this
+//! machine may, and only where no proxy could make others look like it: none is configured, and none has left its
+//! header fields in the request. Everybody else gets 404.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use super::config::Config;
 use super::credential::KeyHash;
 use crate::metrics::CONTENT_TYPE;
 
-/// The cloud's task is to answer with the text.
+/// A request to the cloud's task, which answers with the text.
 pub(super) type Scrape = oneshot::Sender<String>;
 
-/// The task answers in microseconds.
+/// Time limit for the task's answer, which takes microseconds.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// What proxies add.
+/// The header fields that proxies add.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ struct Service {
     scrapes: mpsc::Sender<Scrape>,
 }
 
-/// `/metrics`, and what is asked there.
+/// The route `/metrics`, and the receiver of its requests.
 pub(super) fn router(config: &Config) -> (Router, mpsc::Receiver<Scrape>) {
     let (scrapes, asked) = mpsc::channel(1);
     let token = config.metrics.token.as_ref().map(|token| KeyHash::of(token.expose()));

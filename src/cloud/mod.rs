@@ -1,4 +1,4 @@
-//! The application `lenscast-cloud`: the gateway of apps and glasses, what outlives a restart, and the one task that owns all state.
+//! The application `lenscast-cloud`: the gateway of apps and glasses, the store, and the one task that owns all state.
 
 pub mod accounts;
 pub mod config;

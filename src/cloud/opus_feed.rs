@@ -1,4 +1,4 @@
-//! A broadcast's sound as Opus, for WebRTC: one transcoder per stream, running while somebody watches.
+//! A broadcast's sound as Opus, for WebRTC. Each stream has one transcoder, which runs while somebody watches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +10,14 @@ use crate::broadcast::{AudioFormat, Broadcast, Frame, Media, Reader};
 use crate::media::opus::{AacFormat, JUMP, OpusPacket, OpusTranscoder};
 use crate::whep::{OpusSource, Sound};
 
-/// After a transcoder failed, before the next is tried.
+/// Pause after a transcoder failed.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Transcodes a broadcast's sound.
 #[derive(Clone, Debug)]
 pub struct OpusFeed(Broadcast);
 
 impl OpusFeed {
-    /// Of this stream.
+    /// A feed of this stream's sound.
     pub fn new(broadcast: &Broadcast) -> Arc<Self> {
         Arc::new(Self(broadcast.clone()))
     }
@@ -30,7 +29,7 @@ impl OpusSource for OpusFeed {
     }
 }
 
-/// What is running now, and what it was made for.
+/// The running transcoder and the format it was made for.
 struct Running {
     transcoder: OpusTranscoder,
     packets: mpsc::Receiver<OpusPacket>,
@@ -51,7 +50,7 @@ async fn run(mut reader: Reader, sounds: mpsc::Sender<Sound>) {
                     not_before = Some(tokio::time::Instant::now() + RETRY);
                     running = None;
                 }
-                // Viewers that are a second behind in taking sound will not miss what is lost here.
+                // A viewer that is a second behind does not miss the sound that is lost here.
                 let sound = packet.map(|OpusPacket { time, data }| Sound { time, packet: data });
                 drop(sound.map(|sound| sounds.try_send(sound)));
             }

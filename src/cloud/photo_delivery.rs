@@ -1,5 +1,6 @@
-//! Brings a photo, or the word that there is none, to the app that asked for it (docs/photo.md): multipart to its
-//! `/photo-upload`, or to a URL of its choice. At most two attempts of 10 s, well within the 30 s that the SDK waits.
+//! Delivers a photo, or the reason why there is none, to the app that asked for it (docs/photo.md): as multipart, to
+//! its `/photo-upload` or to a URL of its choice. At most two attempts of 10 s, well within the 30 s that the SDK
+//! waits.
 
 use std::time::Duration;
 
@@ -10,22 +11,22 @@ use tokio::time::sleep;
 use super::http_client::explain;
 use crate::protocol::Secret;
 
-/// The SDK's server takes no more (docs/photo.md), bytes.
+/// The largest photo that the SDK's server accepts (docs/photo.md), in bytes.
 pub const MAX_PHOTO: usize = 10 * 1024 * 1024;
-/// For one attempt.
+/// Time limit of one attempt.
 const ATTEMPT: Duration = Duration::from_secs(10);
-/// Before the second.
+/// Pause before the second attempt.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Where to.
+/// Where to deliver.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// The server of an app with this webhook: `/photo-upload` beside it.
+    /// The server of the app with this webhook: `/photo-upload` beside it.
     App {
         /// For example `http://app.example.org:7010/webhook`.
         webhook_url: String,
     },
-    /// What the app named in its request.
+    /// The URL that the app named in its request.
     Custom {
         /// `http://` or `https://`.
         url: Secret,
@@ -34,35 +35,35 @@ pub enum Target {
     },
 }
 
-/// What came of a request.
+/// The result of a request for a photo.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// The JPEG.
     Taken(Bytes),
-    /// None, and why.
+    /// There is no photo.
     Failed {
         /// In the SDK's words (`PhotoErrorCode`), for example `CAMERA_BUSY`.
         code: String,
-        /// For a person.
+        /// The reason, for people.
         message: String,
     },
 }
 
-/// Why an app does not know what came of its request.
+/// Why an app did not get the result of its request.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// The URL is none to post to.
+    /// Nothing can be posted to this URL.
     #[error("the photo's URL is not http:// or https://")]
     Url,
-    /// The server could not be reached, twice.
+    /// The server could not be reached in two attempts.
     #[error("the app cannot be reached: {0}")]
     Unreachable(String),
-    /// The server said no.
+    /// The server refused, with this HTTP status.
     #[error("the app answers {0}")]
     Refused(u16),
 }
 
-/// Delivers by `client`.
+/// Delivers photos with `client`.
 #[derive(Clone, Debug)]
 pub struct PhotoDelivery {
     client: reqwest::Client,
@@ -70,12 +71,12 @@ pub struct PhotoDelivery {
 }
 
 impl PhotoDelivery {
-    /// `custom_webhooks`: apps may name a URL of their own; otherwise [`DeliveryError::Url`].
+    /// `custom_webhooks`: apps may name a URL of their own. Otherwise such a URL gives [`DeliveryError::Url`].
     pub fn new(client: reqwest::Client, custom_webhooks: bool) -> Self {
         Self { client, custom_webhooks }
     }
 
-    /// Tells the app what came of its request. A photo that its server would not take is told as a failure.
+    /// Sends the app the result of its request. If its server refuses the photo, the app is sent a failure instead.
     pub async fn deliver(&self, target: &Target, request_id: &str, outcome: &Outcome) -> Result<(), DeliveryError> {
         let (url, token) = match target {
             Target::App { webhook_url } => (upload_url(webhook_url), None),
@@ -99,7 +100,7 @@ impl PhotoDelivery {
         }
         sleep(PAUSE).await;
         match self.attempt(&url, token, request_id, outcome).await {
-            // The first had arrived after all: the SDK forgets a request that it has settled.
+            // The first attempt arrived after all: the SDK forgets a request once it is settled.
             Err(DeliveryError::Refused(404)) => Ok(()),
             second => second,
         }
@@ -130,7 +131,7 @@ fn is_worth_another(error: &DeliveryError) -> bool {
     }
 }
 
-/// `…/webhook` becomes `…/photo-upload`, also behind a proxy that puts a folder before it.
+/// `…/webhook` becomes `…/photo-upload`, also behind a proxy that adds a path prefix.
 fn upload_url(webhook_url: &str) -> String {
     let end = webhook_url.find(['?', '#']).unwrap_or(webhook_url.len());
     let place = webhook_url[..end].trim_end_matches('/');
@@ -142,12 +143,12 @@ fn upload_url(webhook_url: &str) -> String {
     format!("{folder}/photo-upload")
 }
 
-/// The SDK tells a failure by its `type`; `success` is text in a form, which it never finds false.
+/// The SDK recognises a failure by `type`. In a form `success` is text, which the SDK never takes for false.
 fn form(request_id: &str, outcome: &Outcome) -> Form {
     let form = Form::new().text("requestId", request_id.to_owned());
     match outcome {
         Outcome::Taken(jpeg) => {
-            // A length that is known, so that servers without chunked bodies take it.
+            // With a known length, so that servers without chunked bodies accept it.
             let part = Part::stream_with_length(jpeg.clone(), jpeg.len() as u64).file_name("photo.jpg");
             let mut headers = reqwest::header::HeaderMap::new();
             headers.insert("content-type", reqwest::header::HeaderValue::from_static("image/jpeg"));

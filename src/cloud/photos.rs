@@ -1,5 +1,5 @@
-//! Photos that apps asked for, from the running picture or by the glasses, until the app has them or knows why not. What
-//! is said on each hop: `docs/photo.md`.
+//! The photos that apps asked for, until the app has each of them or knows why not. They come from the running stream
+//! or from the glasses. `docs/photo.md` has the messages of each hop.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,12 +21,12 @@ use crate::metrics::Tally;
 use crate::protocol::app::PhotoRequest;
 use crate::protocol::photo::parse_frame;
 
-/// For glasses to take and send one.
+/// Time for glasses to take and send a photo.
 const LIMIT: Duration = Duration::from_secs(15);
-/// Photos of one user under way at a time, whoever takes them; more are refused.
+/// The most photos of one user in progress at a time, from stream and glasses together; more are refused.
 const MOST: usize = 16;
-/// Answers to one user's requests under way at a time, and to all users'; what is asked beyond is not answered, and the
-/// app's own deadline tells it.
+/// The most answers in progress at a time, to one user's requests and to all users'. A request beyond that is not
+/// answered, and the app finds out by its own timeout.
 const MOST_ANSWERS: usize = 2 * MOST;
 const MOST_ERRANDS: usize = 256;
 
@@ -34,21 +34,21 @@ pub(super) struct Photos {
     delivery: PhotoDelivery,
     registry: Registry,
     thumbnails: Thumbnails,
-    /// Those that glasses owe, by the id that they were asked under.
+    /// Photos that glasses owe, by the id under which they were requested.
     pending: BTreeMap<String, Pending>,
     asked: u64,
-    /// Of each user; as many as there are clones are under way.
+    /// One per user. The number of its clones is the number of photos in progress.
     places: BTreeMap<String, Place>,
     outcomes: Arc<Mutex<Tally>>,
 }
 
-/// A place among the user's photos, while it is held.
+/// A place among the user's photos, for as long as it is held.
 type Place = Arc<()>;
 
-/// What can come of a request, for the metrics: answered with a photo or with why there is none, or not answered.
+/// The possible results of a request, for the metrics: answered with a photo, answered with a failure, or not answered.
 pub(super) const OUTCOMES: &[&str] = &["taken", "failed", "undelivered"];
 
-/// Who wants a photo.
+/// The app that wants a photo.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
     pub(super) user: &'a str,
@@ -56,7 +56,7 @@ pub(super) struct Asker<'a> {
 }
 
 struct Pending {
-    /// Whose glasses owe it: no others' answer it.
+    /// The user whose glasses owe the photo. Other glasses' answers do not count.
     user: String,
     deadline: Instant,
     target: Option<Target>,
@@ -64,7 +64,7 @@ struct Pending {
     place: Place,
 }
 
-/// What glasses answer when there is no photo.
+/// The answer of glasses that have no photo.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
@@ -80,7 +80,7 @@ impl Photos {
         Self { delivery, registry, thumbnails, pending, asked: 0, places, outcomes: Arc::default() }
     }
 
-    /// How often there was each of [`OUTCOMES`].
+    /// How often each of [`OUTCOMES`] happened.
     pub(super) fn outcomes(&self) -> Tally {
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -89,7 +89,7 @@ impl Photos {
         self.pending.values().map(|pending| pending.deadline).min()
     }
 
-    /// From the running picture of a stream if there is one, else by the glasses.
+    /// Takes a photo from the user's stream if one is running, otherwise from the glasses.
     pub(super) fn take(
         &mut self,
         asker: Asker<'_>,
@@ -145,7 +145,7 @@ impl Photos {
         errands.spawn(async move { desk.deliver(target, &id, outcome).await });
     }
 
-    /// A text of the user's glasses. True if it was about a photo.
+    /// Handles a text message of the user's glasses. True if it was about a photo.
     pub(super) fn answered(&mut self, user: &str, text: &str, errands: &mut JoinSet<()>) -> bool {
         let Some(answer) = serde_json::from_str::<Answer>(text).ok().filter(|answer| answer.r#type == "photo_response")
         else {
@@ -157,14 +157,14 @@ impl Photos {
         true
     }
 
-    /// A binary message of the user's glasses.
+    /// Handles a binary message of the user's glasses.
     pub(super) fn taken(&mut self, user: &str, bytes: &Bytes, errands: &mut JoinSet<()>) {
         if let Some((head, jpeg)) = parse_frame(bytes) {
             self.settle(user, &head.request_id, Outcome::Taken(bytes.slice(jpeg..)), errands);
         }
     }
 
-    /// Gives up on what glasses owe for too long.
+    /// Gives up on photos that glasses have owed for too long.
     pub(super) fn expire(&mut self, now: Instant, errands: &mut JoinSet<()>) {
         let late: Vec<(String, String)> = self
             .pending
@@ -188,7 +188,7 @@ impl Photos {
         }
     }
 
-    /// One more of the user's, unless there are `most` already.
+    /// Takes one more place for the user, unless `most` are taken.
     fn place(&mut self, user: &str, most: usize) -> Option<Place> {
         let places = self.places.entry(user.to_owned()).or_default();
         (Arc::strong_count(places) <= most).then(|| places.clone())
@@ -220,7 +220,7 @@ fn is_busy(errands: &JoinSet<()>) -> bool {
     busy
 }
 
-/// The package's words for sizes, in pixels; it says no more of them than their order.
+/// Pixels for the SDK's names of sizes, which define only an order.
 fn max_width(size: &str) -> u32 {
     match size {
         "small" => 640,
@@ -234,7 +234,7 @@ fn max_width(size: &str) -> u32 {
 struct Desk {
     delivery: PhotoDelivery,
     outcomes: Arc<Mutex<Tally>>,
-    /// Free for another request when it is answered.
+    /// Free for another request once this one is answered.
     _place: Place,
 }
 
@@ -286,7 +286,7 @@ mod tests {
             Self { photos, errands: JoinSet::new(), _folder: folder }
         }
 
-        /// Asks the user's glasses for one; by which name, if they are asked.
+        /// Asks the user's glasses for a photo. Returns the id of the request, if they are asked.
         fn ask(&mut self, user: &str) -> Option<String> {
             let (glasses, mut queue) = Outgoing::pair();
             let request =

@@ -1,6 +1,6 @@
 //! Who may connect: apps and devices, from the configuration and from the store, and the sessions that apps were asked
-//! to open. What is known is published as one immutable [`Accounts`], which connections watch, so that what is revoked
-//! ends at once.
+//! to open. The current state is published as one immutable [`Accounts`]. Connections watch it, so that a revocation
+//! ends them at once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use crate::protocol::Secret;
 /// Why an account was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// There is one of that name.
+    /// The name is taken.
     #[error("{0} exists already")]
     Exists(String),
-    /// There is none of that name.
+    /// The name is unknown.
     #[error("{0} is unknown")]
     Unknown(String),
-    /// It is in the configuration.
+    /// The account is in the configuration, so it cannot be changed here.
     #[error("{0} is in the configuration; remove it there and restart lenscast-cloud")]
     Configured(String),
-    /// A name or URL that cannot be used.
+    /// The name or URL is not valid.
     #[error("{0}")]
     Invalid(&'static str),
-    /// Two users and packages make the same session id.
+    /// Two pairs of user and package have the same session id.
     #[error("the session id {0} belongs to another user and app")]
     Ambiguous(String),
-    /// The system gives no random bytes.
+    /// The system has no random bytes.
     #[error("the system gives no random bytes")]
     NoRandomness,
     /// The store failed.
@@ -40,17 +40,17 @@ pub enum RegistryError {
     Store(#[from] StoreError),
 }
 
-/// See the module's description. Cheap to clone.
+/// The current accounts, and the changes to them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registry {
     store: Store,
     accounts: watch::Sender<Arc<Accounts>>,
-    /// Changes go one after the other, or what is published could part from what is stored.
+    /// Makes changes go one after the other, so that what is published is what is stored.
     changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Registry {
-    /// Reads what is stored and adds what is configured, which goes first.
+    /// Reads the stored accounts and adds the configured ones, which take precedence.
     pub async fn open(config: &Config, store: Store) -> Result<Self, StoreError> {
         let stored = store.accounts().await?;
         let mut accounts = Accounts::default();
@@ -100,17 +100,17 @@ impl Registry {
         Ok(Self { store, accounts: watch::Sender::new(Arc::new(accounts)), changing })
     }
 
-    /// What is known now.
+    /// The current accounts.
     pub fn accounts(&self) -> Arc<Accounts> {
         Arc::clone(&self.accounts.borrow())
     }
 
-    /// What is known now and later.
+    /// The current accounts and all later ones.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Accounts>> {
         self.accounts.subscribe()
     }
 
-    /// Adds an app; gives its API key, which nobody can read from here again.
+    /// Adds an app. Returns its API key, which cannot be read again.
     pub async fn add_app(
         &self,
         package: &str,
@@ -142,7 +142,7 @@ impl Registry {
         Ok(key)
     }
 
-    /// Takes an app's key and sessions away; its sockets are closed.
+    /// Removes an app's key and sessions; its sockets are closed.
     pub async fn revoke_app(&self, package: &str) -> Result<(), RegistryError> {
         let _changing = self.changing.lock().await;
         match self.accounts().apps.get(package).map(|app| app.origin) {
@@ -158,7 +158,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Adds a device; gives its token, which nobody can read from here again.
+    /// Adds a device. Returns its token, which cannot be read again.
     pub async fn add_device(&self, name: &str, user: &str) -> Result<Secret, RegistryError> {
         if !valid_name(name) {
             return Err(RegistryError::Invalid(
@@ -181,7 +181,7 @@ impl Registry {
         Ok(token)
     }
 
-    /// Takes a device's token away; its link is closed.
+    /// Removes a device's token; its link is closed.
     pub async fn revoke_device(&self, name: &str) -> Result<(), RegistryError> {
         let _changing = self.changing.lock().await;
         match self.accounts().devices.get(name).map(|device| device.origin) {
@@ -194,7 +194,7 @@ impl Registry {
         Ok(())
     }
 
-    /// From now on the app may connect for that user. Gives the session's id, and whether it is new.
+    /// Lets the app connect for that user. Returns the session's id, and whether the session is new.
     pub async fn add_session(&self, user: &str, package: &str) -> Result<(String, bool), RegistryError> {
         if !valid_user(user) {
             return Err(RegistryError::Invalid("a user is 1 to 256 printable characters without spaces"));
@@ -217,7 +217,7 @@ impl Registry {
         Ok((id, true))
     }
 
-    /// The app may no longer connect for that user; its socket is closed. False if it could not before.
+    /// Stops the app from connecting for that user; its socket is closed. False if there was no session.
     pub async fn remove_session(&self, user: &str, package: &str) -> Result<bool, RegistryError> {
         let _changing = self.changing.lock().await;
         let id = session_id(user, package);
@@ -236,7 +236,7 @@ impl Registry {
 
 fn app_of(row: AppRow) -> Result<App, String> {
     let Some(key) = KeyHash::from_hex(&row.key_sha256) else { return Err(row.package) };
-    // A permission of a later version is none of ours.
+    // A permission that only a later version knows is ignored.
     let permissions = row.permissions.split_whitespace().filter_map(Permission::by_name).collect();
     Ok(App { package: row.package, key, permissions, webhook_url: row.webhook_url, origin: Origin::Store })
 }

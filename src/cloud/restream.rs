@@ -1,11 +1,12 @@
-//! A stream on to other RTMP servers, by the device's own publisher.
+//! Sends a stream on to other RTMP servers, with the device's own publisher.
 //!
-//! One task reads the [`Broadcast`] into a [`Feed`]; each destination is a task that attempts to publish from it, again and
-//! again. Nothing that a destination does can hold another back: what the feed calls never waits (each publisher's gate
-//! drops what its server does not take), and statuses are a value that is replaced, not a queue.
+//! One task reads the [`Broadcast`] into a [`Feed`]. Each destination is a task that attempts to publish from it, again
+//! and again. No destination can hold another back: the feed never waits for one (each publisher's gate drops what its
+//! server does not take), and statuses are a value that is replaced, not a queue.
 //!
-//! Unlike the device a destination does not give up on an outage: the stream lives on, and so may the server. It ends on
-//! what cannot heal: a rejected key, a certificate that is not trusted, a key in use for too long.
+//! Unlike the device, a destination does not give up on an outage: the stream goes on, and the server may come back. A
+//! destination ends only on what cannot heal: a rejected key, a certificate that is not trusted, a key in use for too
+//! long.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,15 +22,15 @@ use crate::policy::retry::{self, Backoff, Class};
 use crate::protocol::app::{Destination, Output, OutputState, ShownUrl};
 use crate::protocol::{Cause, Failure, StreamUrl};
 
-/// What metadata says until it was measured.
+/// The frame rate in the metadata until one has been measured.
 const USUAL_FRAME_RATE: f64 = 30.0;
-/// Enough to measure.
+/// How much of the stream is enough to measure it.
 const MEASURED: Duration = Duration::from_secs(1);
 
 /// All destinations of a stream, in the order given.
 pub type Outputs = Vec<Output>;
 
-/// A stream being sent on. To be ended by [`Self::stop`]; it also ends with its [`Broadcast`].
+/// A stream that is being sent on. End it with [`Self::stop`]; it also ends with its [`Broadcast`].
 #[derive(Debug)]
 pub struct Restream {
     stop: watch::Sender<bool>,
@@ -37,16 +38,16 @@ pub struct Restream {
 }
 
 impl Restream {
-    /// Begins. `outputs` gets all statuses at once and after every change, the latest if it lags. GStreamer must have been
-    /// initialised ([`crate::media::init`]).
+    /// Starts. `outputs` receives all statuses at once and after every change; if it lags, only the latest. GStreamer
+    /// must be initialised ([`crate::media::init`]).
     pub fn start(broadcast: &Broadcast, destinations: Vec<Destination>, outputs: mpsc::Sender<Outputs>) -> Self {
         let (stop, stopped) = watch::channel(false);
         let owner = tokio::spawn(run(broadcast.reader(), destinations, outputs, stopped));
         Self { stop, owner }
     }
 
-    /// Ends all publications politely and waits for it, a few seconds at most. `outputs` gets them all as
-    /// stopped, but for those that had ended with an error.
+    /// Ends all publications politely and waits for that, a few seconds at most. `outputs` then shows them all as
+    /// stopped, except those that ended with an error.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         let _ = self.owner.await;
@@ -86,7 +87,7 @@ async fn run(
     let _ = teller.await;
 }
 
-/// Passes the latest statuses on until there is nobody left to change them.
+/// Passes on the latest statuses until nobody is left to change them.
 async fn tell(mut shown: watch::Receiver<Outputs>, outputs: mpsc::Sender<Outputs>) {
     loop {
         let now = shown.borrow_and_update().clone();
@@ -96,7 +97,7 @@ async fn tell(mut shown: watch::Receiver<Outputs>, outputs: mpsc::Sender<Outputs
     }
 }
 
-/// What metadata is made of, measured on the way.
+/// What the metadata is made of, measured while frames pass.
 #[derive(Clone, Copy, Debug, Default)]
 struct Measured {
     since: Duration,
@@ -144,7 +145,7 @@ async fn pump(mut reader: Reader, feed: &Feed, seen: &watch::Sender<Seen>) {
     }
 }
 
-/// Says what is being published, if that is news.
+/// Updates what is being published, if it has changed.
 fn show(
     seen: &watch::Sender<Seen>,
     video: &Arc<VideoFormat>,
@@ -162,7 +163,7 @@ fn show(
     });
 }
 
-/// The feed's form of a format's record, made once for each.
+/// A format's record in the feed's form, made once per format.
 fn config<'a, T>(known: &'a mut Option<(Arc<T>, Arc<[u8]>)>, format: &Arc<T>, record: &[u8]) -> &'a Arc<[u8]> {
     if known.as_ref().is_some_and(|(known, _)| !Arc::ptr_eq(known, format)) {
         *known = None;
@@ -218,7 +219,7 @@ impl Runner {
             tracing::warn!(url = %self.url, cause = %failure.cause, %failure, attempt, "restream interrupted");
             self.show(OutputState::Error, Some(failure.cause.explain()));
             let Some(delay) = verdicts.lost(failure.cause) else {
-                // It stays as it is until the stream is over.
+                // The destination keeps its last status until the stream is over.
                 let _ = ended.wait_for(|&ended| ended).await;
                 return;
             };
@@ -230,7 +231,7 @@ impl Runner {
         self.show(OutputState::Stopped, None);
     }
 
-    /// Waits for a picture, without which there is nothing to publish; `None` if the stream ends first.
+    /// Waits for the first picture, before which there is nothing to publish. `None` if the stream ends first.
     async fn target(&mut self) -> Option<Target> {
         tokio::select! {
             seen = self.seen.wait_for(Option::is_some) => {
@@ -243,7 +244,7 @@ impl Runner {
         }
     }
 
-    /// One publication; `None` if it was ended because the stream is over.
+    /// Runs one publication until it ends. `None` if it ended because the stream is over.
     async fn attempt(&self, attempt: u32, target: Target, verdicts: &mut Verdicts) -> Option<Failure> {
         let (sender, mut events) = mpsc::channel(4);
         let mut publisher = Publisher::open(attempt, target, self.feed.clone(), sender);
@@ -284,11 +285,11 @@ impl Runner {
     }
 }
 
-/// When to try again, by what went wrong so far.
+/// Decides when to try again, from the failures so far.
 struct Verdicts {
     start: Instant,
     backoff: Backoff,
-    /// Since when the key is in use, or when it was first rejected, with nothing published since.
+    /// When the key was first found in use. Cleared by a publication, as is `rejected`, the first rejection.
     taken_since: Option<Duration>,
     rejected: Option<Duration>,
 }

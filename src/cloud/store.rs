@@ -1,9 +1,9 @@
-//! What outlives the cloud, in one `SQLite` file: apps and devices, the apps' sessions, and a document per user for the
-//! orchestration.
+//! What survives a restart of the cloud, in one `SQLite` file: apps and devices, the apps' sessions, and one document
+//! per user for the orchestration.
 //!
-//! One thread owns the database, and takes jobs from a bounded queue; every call has a deadline. The file is locked for
-//! as long as it is open, so that two clouds cannot share it by mistake. Its schema has a number (`user_version`): an
-//! older one is brought up to date in one transaction, a newer one is refused.
+//! One thread owns the database and takes jobs from a bounded queue; every call has a deadline. The file is locked for
+//! as long as it is open, so that two clouds cannot share it by mistake. Its schema has a version (`user_version`): an
+//! older one is migrated in one transaction, a newer one is refused.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -17,14 +17,14 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-/// Jobs that wait at most.
+/// The most jobs that wait.
 const QUEUE: usize = 64;
-/// For one call, its time in the queue included.
+/// Time limit of one call, its time in the queue included.
 const CALL: Duration = Duration::from_secs(5);
-/// For another process to let go of the file, when it is opened: a cloud that is just ending.
+/// How long opening waits for another process to release the file: a cloud that is just ending.
 const BUSY: Duration = Duration::from_secs(3);
 
-/// Each brings the schema from the version of its place to the next one. Never changed, only added to.
+/// Migration n brings the schema from version n to n + 1. Existing ones never change; new ones are appended.
 const MIGRATIONS: &[&str] = &["
     CREATE TABLE app (
         package TEXT PRIMARY KEY,
@@ -51,45 +51,41 @@ const MIGRATIONS: &[&str] = &["
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be opened or made.
+    /// The file cannot be opened or created.
     #[error("{path}: {source}")]
     File {
-        /// The file.
+        /// The database file.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
-    /// Another process has it.
+    /// Another process has the file open.
     #[error("{0} is in use; is another lenscast-cloud running?")]
     InUse(PathBuf),
-    /// It is no database, or a damaged one.
+    /// The file is no database, or a damaged one.
     #[error("{path} is damaged or no database of ours ({detail}); move it away to start with an empty one")]
     Damaged {
-        /// The file.
         path: PathBuf,
-        /// What `SQLite` says.
+        /// The message of `SQLite`.
         detail: String,
     },
-    /// A later version of this program wrote it.
+    /// A later version of this program wrote the file.
     #[error("{path} was written by a later version of lenscast-cloud (schema {found}, known: {known})")]
     Newer {
-        /// The file.
         path: PathBuf,
-        /// Its schema.
+        /// The schema version of the file.
         found: u32,
-        /// Ours.
+        /// The newest schema version that this program knows.
         known: u32,
     },
-    /// What is to be added is there already.
+    /// The row to be added exists already.
     #[error("it exists already")]
     Exists,
-    /// Any other fault of the database.
+    /// Any other error of the database.
     #[error("the database failed: {0}")]
     Database(#[from] rusqlite::Error),
-    /// No answer within 5 s; whether it was done is not known.
+    /// No answer within 5 s. The change may or may not have been made.
     #[error("the database did not answer in time")]
     Late,
-    /// The store was closed.
     #[error("the database is closed")]
     Closed,
 }
@@ -97,22 +93,20 @@ pub enum StoreError {
 /// An app, as a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppRow {
-    /// Its package name.
     pub package: String,
     /// SHA-256 of its API key, hexadecimal.
     pub key_sha256: String,
-    /// Names, with spaces between.
+    /// The permissions' names, separated by spaces.
     pub permissions: String,
-    /// Where it is started.
+    /// The URL that starts and stops it.
     pub webhook_url: Option<String>,
 }
 
 /// A device, as a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceRow {
-    /// Its name.
     pub name: String,
-    /// Whose it is.
+    /// The user who owns it.
     pub user: String,
     /// SHA-256 of its token, hexadecimal.
     pub token_sha256: String,
@@ -121,22 +115,18 @@ pub struct DeviceRow {
 /// An app's session with a user, as a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppSessionRow {
-    /// Its id.
+    /// The session's id.
     pub id: String,
-    /// The user.
     pub user: String,
-    /// The app.
+    /// The app's package name.
     pub package: String,
 }
 
-/// All accounts that are stored.
+/// All stored accounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// The apps.
     pub apps: Vec<AppRow>,
-    /// The devices.
     pub devices: Vec<DeviceRow>,
-    /// The apps' sessions.
     pub sessions: Vec<AppSessionRow>,
 }
 
@@ -150,7 +140,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database at `path`, or makes it (mode 0600; its folder must be there). Blocks for up to some seconds.
+    /// Opens the database at `path`, or creates it (mode 0600; its folder must exist). Blocks for up to several
+    /// seconds.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let mut connection = connect(path)?;
         let (jobs, mut queue) = mpsc::channel::<Option<Job>>(QUEUE);
@@ -166,8 +157,8 @@ impl Store {
         Ok(Self { jobs, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
-    /// Finishes what was asked and closes the file; what comes later is refused. Returns when that is done, after 5 s at
-    /// most.
+    /// Finishes the jobs in the queue and closes the file; later jobs are refused. Returns when that is done, after 5 s
+    /// at most.
     pub async fn close(&self) {
         let _ = timeout(CALL, self.jobs.send(None)).await;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -198,7 +189,7 @@ impl Store {
         .await
     }
 
-    /// Adds an app; [`StoreError::Exists`] if its package is there.
+    /// Adds an app; [`StoreError::Exists`] if its package is already there.
     pub async fn add_app(&self, app: AppRow) -> Result<(), StoreError> {
         self.change(move |db| {
             db.execute(
@@ -223,7 +214,7 @@ impl Store {
         .await
     }
 
-    /// Adds a device; [`StoreError::Exists`] if its name is there.
+    /// Adds a device; [`StoreError::Exists`] if its name is already there.
     pub async fn add_device(&self, device: DeviceRow) -> Result<(), StoreError> {
         self.change(move |db| {
             db.execute(
@@ -241,7 +232,7 @@ impl Store {
         self.change(move |db| db.execute("DELETE FROM device WHERE name = ?", [&name])).await
     }
 
-    /// Keeps an app's session, also if it is there already.
+    /// Stores an app's session. It may be there already.
     pub async fn add_app_session(&self, session: AppSessionRow) -> Result<(), StoreError> {
         self.change(move |db| {
             db.execute(
@@ -259,7 +250,7 @@ impl Store {
         self.change(move |db| db.execute("DELETE FROM app_session WHERE id = ?", [&id])).await
     }
 
-    /// Keeps the orchestration's document about a user in place of the one before, or removes it.
+    /// Replaces the orchestration's document about a user, or removes it.
     pub async fn save_session(&self, user: &str, document: Option<&str>) -> Result<(), StoreError> {
         let (user, document) = (user.to_owned(), document.map(str::to_owned));
         self.change(move |db| match document {
@@ -273,7 +264,7 @@ impl Store {
         .map(drop)
     }
 
-    /// All documents of the orchestration: user and JSON.
+    /// All documents of the orchestration, as pairs of user and JSON.
     pub async fn sessions(&self) -> Result<Vec<(String, String)>, StoreError> {
         let read = |db: &mut Connection| {
             rows(db, "SELECT user, document FROM orchestration", |row| Ok((row.get(0)?, row.get(1)?)))
@@ -318,7 +309,7 @@ fn rows<T>(
 }
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {
-    // Made here, since SQLite makes files by the umask; what it puts beside it gets the same mode.
+    // Created here, since SQLite would use the umask. The files that it puts beside this one get the same mode.
     let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
     made.map_err(|source| StoreError::File { path: path.into(), source })?;
     let explain = |error: rusqlite::Error| match error.sqlite_error_code() {
@@ -343,9 +334,9 @@ fn prepare(db: &mut Connection) -> rusqlite::Result<()> {
     db.busy_timeout(BUSY)?;
     db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     db.pragma_update(None, "journal_mode", "WAL")?;
-    // With a WAL this can lose the last change at a power cut, never the database.
+    // With a WAL, a power cut can lose the last change but never the database.
     db.pragma_update(None, "synchronous", "NORMAL")?;
-    // The lock is taken by the first write.
+    // The first write takes the lock.
     db.transaction_with_behavior(TransactionBehavior::Immediate)?.commit()
 }
 

@@ -1,4 +1,4 @@
-//! The cloud's process: its listeners and services, and the loop of the task that owns its state.
+//! The cloud's process: its listeners, its services, and the loop of the task that owns the state.
 
 use std::future::Future;
 use std::io;
@@ -36,21 +36,21 @@ use crate::ingest::{self, Ingest};
 use crate::playback::Playback;
 use crate::whep::{self, Whep};
 
-/// Events of one kind that wait for the task at most; then their senders wait.
+/// The most events of one kind that wait for the task; after that, their senders wait.
 const QUEUE: usize = 256;
-/// For everything to end.
+/// Time for everything to end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why the cloud cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum CloudError {
-    /// A port or socket is not to be had.
+    /// A port or socket cannot be opened.
     #[error("cannot listen on {0}: {1}")]
     Listen(String, #[source] io::Error),
-    /// The database is not to be had.
+    /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] super::store::StoreError),
-    /// A certificate or key is of no use.
+    /// A certificate or key cannot be used.
     #[error("{0}")]
     Tls(String),
     /// GStreamer does not work.
@@ -60,8 +60,7 @@ pub enum CloudError {
 
 /// Runs the cloud until `stop` resolves.
 ///
-/// # Errors
-/// What keeps it from beginning. Once it runs, nothing that peers do ends it.
+/// # Errors What prevents its start. Once it runs, nothing that peers do ends it.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), CloudError> {
     crate::media::init().map_err(CloudError::Media)?;
     let limits = http_server::Limits::new(&config.http, descriptors());
@@ -117,7 +116,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
     let kept = store.sessions().await?;
     let mut core = Core::new(&config, services.clone(), launcher.clone(), photos, news, documents, pages);
     core.restore(kept);
-    // Only now, so that no glasses, app or person is answered by a cloud that does not know its streams yet.
+    // Not earlier: a cloud that does not know its streams yet must not answer glasses, apps or people.
     servers.spawn(ingest::serve(rtmp, None, ingest.clone(), ingest::Limits::default(), shutdown.clone()));
     if let Some((listener, acceptor)) = rtmps {
         servers.spawn(ingest::serve(listener, Some(acceptor), ingest, ingest::Limits::default(), shutdown.clone()));
@@ -148,7 +147,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
     }
 
     info!("ending");
-    // Apps and glasses first, so that they come back to the next process; streams are kept for it.
+    // Apps and glasses first, so that they come back to the next process, which also gets the streams.
     gateway.close().await;
     end.send_replace(true);
     launcher.close().await;
@@ -180,14 +179,14 @@ fn acceptor(chain: Option<&std::path::Path>, key: Option<&std::path::Path>) -> R
     tls::acceptor(chain, key).map_err(CloudError::Tls)
 }
 
-/// How many files and sockets this process may have open; as many as the system lets it have.
+/// How many files and sockets this process may have open, after raising the limit as far as the system allows.
 fn descriptors() -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
     let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
     usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX)
 }
 
-/// Everything that HTTP clients see.
+/// All routes of the HTTP server.
 fn router(gateway: &Gateway, services: &Services, pages: watch::Receiver<Pages>, metrics: Router) -> Router {
     let watch = Router::new().route("/api/watch/{id}", get(watch_state)).with_state(Arc::new(pages));
     Router::new()

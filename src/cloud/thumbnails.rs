@@ -1,6 +1,6 @@
-//! `/thumbnails/{id}.jpg`: the stream's newest key frame as a small JPEG, made anew every 5 s while somebody asks and kept
-//! between. Whoever asks meanwhile waits for the one being made; at most two are decoded at a time, photos for apps among them,
-//! however many ask.
+//! `/thumbnails/{id}.jpg`: the stream's newest key frame as a small JPEG. It is renewed every 5 s while somebody asks,
+//! and cached between. Requests that come meanwhile wait for it. At most two pictures are decoded at a time, photos for
+//! apps included.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,23 +19,23 @@ use crate::media::still::{KeyFrame, still};
 use crate::metrics::Counter;
 use crate::protocol::Failure;
 
-/// How old a picture may be before the next one is made.
+/// The age after which a picture is made anew.
 const FRESH: Duration = Duration::from_secs(5);
 
 /// Width, in pixels, and JPEG quality of thumbnails.
 const WIDTH: u32 = 640;
 const QUALITY: u8 = 75;
 
-/// For a photo.
+/// JPEG quality of photos.
 const PHOTO_QUALITY: u8 = 90;
 
-/// For the first picture of a stream, and for whoever waits for another's.
+/// How long a request waits for a picture, also for one that another request is making.
 const LIMIT: Duration = Duration::from_secs(4);
 
-/// Pictures being decoded at a time, of all streams.
+/// The most pictures being decoded at a time, for all streams together.
 const DECODERS: usize = 2;
 
-/// The service; cloning gives another handle to it.
+/// The service. A clone is another handle to it.
 #[derive(Clone, Debug)]
 pub struct Thumbnails(Arc<Shared>);
 
@@ -59,7 +59,7 @@ impl Default for Thumbnails {
 #[derive(Debug)]
 struct Stream {
     broadcast: Broadcast,
-    /// Held while a picture is being made.
+    /// Locked while a picture is being made.
     newest: tokio::sync::Mutex<Option<Picture>>,
 }
 
@@ -72,16 +72,16 @@ struct Picture {
 /// Why there is no picture.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPicture {
-    /// No key frame is held: the stream has only begun, or its last one is too long ago.
+    /// No key frame is held: the stream has only begun, or its last key frame is too long ago.
     #[error("there is no picture yet")]
     NotYet,
-    /// It cannot be decoded.
+    /// The key frame cannot be decoded.
     #[error(transparent)]
     Undecodable(#[from] Failure),
 }
 
 impl Thumbnails {
-    /// Gives pictures of the stream at `/thumbnails/{id}.jpg`.
+    /// Serves pictures of the stream at `/thumbnails/{id}.jpg`.
     pub fn open(&self, id: &str, broadcast: &Broadcast) {
         let stream = Stream { broadcast: broadcast.clone(), newest: tokio::sync::Mutex::default() };
         self.lock().insert(id.to_owned(), Arc::new(stream));
@@ -92,15 +92,14 @@ impl Thumbnails {
         self.lock().remove(id);
     }
 
-    /// How many pictures were made.
+    /// The number of pictures made so far.
     pub fn made(&self) -> u64 {
         self.0.made.get()
     }
 
     /// The stream's newest key frame as JPEG, no wider than `max_width` pixels, in the quality of a photo.
     ///
-    /// # Errors
-    /// See [`NoPicture`]. Takes 3 s at most once it is its turn.
+    /// # Errors See [`NoPicture`]. Takes at most 3 s once a decoder is free.
     pub async fn photo(&self, broadcast: &Broadcast, max_width: u32) -> Result<Vec<u8>, NoPicture> {
         self.0.decode(broadcast, max_width, PHOTO_QUALITY).await
     }
@@ -117,7 +116,7 @@ impl Thumbnails {
 
 impl Shared {
     async fn decode(&self, broadcast: &Broadcast, max_width: u32, quality: u8) -> Result<Vec<u8>, NoPicture> {
-        // Never closed, so a permit comes.
+        // The semaphore is never closed, so a permit comes.
         let _permit = self.decoders.acquire().await;
         let frame = newest_key(broadcast).ok_or(NoPicture::NotYet)?;
         let Media::Video { format, .. } = &frame.media else { return Err(NoPicture::NotYet) };
@@ -126,7 +125,8 @@ impl Shared {
     }
 }
 
-/// A reader begins there; what comes before the key frame, if that is not held any more, is not it.
+/// A reader begins at the newest key frame. If that is no longer held, its first frame is another kind, and is not
+/// used.
 fn newest_key(broadcast: &Broadcast) -> Option<Arc<Frame>> {
     broadcast.reader().try_next().filter(|frame| frame.is_key())
 }
@@ -144,7 +144,7 @@ async fn thumbnail(State(thumbnails): State<Thumbnails>, Path(file): Path<String
     }
 }
 
-/// Pages of apps show it, and some draw it.
+/// Apps' pages show the picture, and some draw it on a canvas.
 const PUBLIC: [(header::HeaderName, &str); 2] =
     [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 

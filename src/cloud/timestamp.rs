@@ -1,8 +1,8 @@
-//! The time of day as `MentraOS`'s messages have it.
+//! The time of day in the form of `MentraOS`'s messages.
 
 use std::time::SystemTime;
 
-/// Now: ISO 8601 in UTC, with milliseconds.
+/// The current time: ISO 8601 in UTC, with milliseconds.
 pub(super) fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }

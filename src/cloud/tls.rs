@@ -1,4 +1,4 @@
-//! TLS for what the cloud serves itself, where no proxy in front does it: certificates from PEM files.
+//! TLS for the cloud's own servers, where no proxy in front does it: certificates from PEM files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,10 +8,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// Serves by this certificate chain and key. Read once: a renewed certificate wants a restart.
+/// An acceptor for this certificate chain and key. They are read once: a renewed certificate needs a restart.
 ///
-/// # Errors
-/// What is wrong with the files, in words.
+/// # Errors What is wrong with the files, in words.
 pub fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor, String> {
     let said = |path: &Path| {
         let path = path.display().to_string();

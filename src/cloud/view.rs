@@ -1,4 +1,4 @@
-//! A stream in the words of the control socket and of viewers' pages.
+//! A stream as the control socket and viewers' pages describe it.
 
 use super::control::{OutputInfo, Refusal, Start, StreamInfo};
 use super::watch_page::{LiveState, WatchState};
@@ -6,7 +6,7 @@ use crate::policy::orchestration::Overview;
 use crate::protocol::app::{self, AppRequest, ManagedRequest, Output};
 use crate::protocol::{Cause, StreamKind};
 
-/// What a person asked for, as an app would have.
+/// A person's request in the form of an app's.
 pub(super) fn request(start: &Start) -> Result<ManagedRequest, Refusal> {
     let quality = start.lines.map(|lines| format!("{lines}p"));
     let destinations: Vec<_> =
@@ -21,12 +21,12 @@ pub(super) fn request(start: &Start) -> Result<ManagedRequest, Refusal> {
     }
 }
 
-/// Why not, without anybody who stands in the way.
+/// A refusal that names nobody who stands in the way.
 pub(super) fn refusal(cause: Cause, message: impl Into<String>) -> Refusal {
     Refusal { cause, message: message.into(), owner: None }
 }
 
-/// For the control socket.
+/// A stream for the control socket.
 pub(super) fn stream(user: &str, overview: Overview, viewers: u64) -> StreamInfo {
     let Overview { stream, message, apps, outputs, .. } = overview;
     let urls = stream.urls;
@@ -52,7 +52,7 @@ fn output(output: Output) -> OutputInfo {
     OutputInfo { name, status: output.status.word().into(), error: output.error }
 }
 
-/// For a viewer's page.
+/// A stream for its viewers' page.
 pub(super) fn page(overview: &Overview) -> WatchState {
     let state = match overview.stream.status.as_str() {
         "active" => LiveState::Live,

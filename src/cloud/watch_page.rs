@@ -1,5 +1,5 @@
-//! The page that plays a stream: static files in the binary, the same for every stream. The page asks for all it must
-//! know at `/api/watch/{id}` and goes on asking, so it needs no template and caches well.
+//! The page that plays a stream: static files in the binary, the same for every stream. The page polls
+//! `/api/watch/{id}` for all it needs to know, so it needs no template and caches well.
 
 use axum::Router;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,24 +11,23 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Scripts and styles are ours alone. Playlists, segments and WHEP may be served by another host (`public_url` behind a
-/// CDN); pictures play from memory. Any page may embed this one: that is what it is for.
+/// Scripts and styles come from this server only. Playlists, segments and WHEP may come from another host (`public_url`
+/// behind a CDN); pictures play from memory. Any page may embed this one: that is its purpose.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self' https: http:; media-src 'self' blob: https: http:; base-uri 'none'; form-action 'none'; \
     frame-ancestors *";
 
-/// What `/api/watch/{id}` tells the page, as JSON; 404 for an unknown id, which the page takes for an end.
+/// The JSON of `/api/watch/{id}`. An unknown id gives 404, which the page takes for the end of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WatchState {
-    /// Whether pictures are coming.
     pub state: LiveState,
-    /// URL of the multivariant playlist, absolute or from the server's root. Absent until it can be played.
+    /// URL of the multivariant playlist, absolute or relative to the server's root. Absent until it can be played.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hls: Option<String>,
     /// URL of the DASH manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dash: Option<String>,
-    /// URL of the WHEP endpoint, where the stream was started with WebRTC.
+    /// URL of the WHEP endpoint, if the stream was started with WebRTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub whep: Option<String>,
 }
@@ -39,11 +38,11 @@ pub struct WatchState {
 pub enum LiveState {
     /// It has not begun.
     Connecting,
-    /// Pictures come.
+    /// Pictures arrive.
     Live,
     /// The camera lost its connection and may come back.
     Reconnecting,
-    /// Nothing more will come.
+    /// The stream is over.
     Ended,
 }
 
@@ -67,7 +66,8 @@ fn served(file: File) -> MethodRouter {
 struct File {
     kind: &'static str,
     text: &'static str,
-    /// Of the text, so that a browser asks with every visit and is sent it again only after an update of the server.
+    /// A hash of the text. A browser asks on every visit, but is sent the text again only after an update of the
+    /// server.
     tag: String,
     page: bool,
 }

@@ -1,8 +1,8 @@
 //! Starts and stops an app's session by its webhook (docs/protocol.md#an-apps-session).
 //!
-//! Success is the app's socket, not the answer to the POST: an app that waits for its stream inside `onSession` answers
-//! only after half a minute. So a POST goes on behind a start that has succeeded, and none is sent while the socket is up
-//! or another start of the same session is under way.
+//! A start has succeeded when the app's socket is up, not when the POST is answered: an app that waits for its stream
+//! inside `onSession` answers only after half a minute. So the POST goes on after a successful start. None is sent
+//! while the socket is up or another start of the same session is in progress.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,16 +22,16 @@ use super::registry::{Registry, RegistryError};
 use super::timestamp;
 use crate::metrics::Tally;
 
-/// How long. Tests shorten it.
+/// Time limits. Tests shorten them.
 #[derive(Clone, Copy, Debug)]
 struct Timing {
-    /// For the app to connect; the SDK does so before anything else.
+    /// For the app to connect, which the SDK does before anything else.
     connect: Duration,
     /// For the answer to a start.
     start_answer: Duration,
     /// For the answer to a stop.
     stop_answer: Duration,
-    /// For the app to close its socket, once it has answered a stop.
+    /// For the app to close its socket after it has answered a stop.
     leave: Duration,
 }
 
@@ -42,24 +42,24 @@ const TIMING: Timing = Timing {
     leave: Duration::from_secs(2),
 };
 
-/// POSTs that are under way at most.
+/// The most POSTs in progress at a time.
 const MOST_POSTS: usize = 256;
 
-/// How a start went well.
+/// How a start succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
     /// The app has just connected.
     Now,
-    /// It was connected already.
+    /// The app was connected already.
     Before,
 }
 
-/// Why an app's session is stopped, for the app.
+/// The reason that an app is given for a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// The user wants it.
+    /// The user asked for it.
     UserDisabled,
-    /// The cloud wants it.
+    /// The cloud decided it.
     SystemStop,
     /// Something went wrong.
     Error,
@@ -78,30 +78,30 @@ impl StopReason {
 /// Why an app was not started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// It is unknown, or the user makes no sense, or the store failed.
+    /// The app is unknown, the user's name is not valid, or the store failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// There is no webhook to call.
+    /// The app has no webhook.
     #[error("{0} has no webhook URL")]
     NoWebhook(String),
-    /// It has no session with that user.
+    /// The app has no session with that user.
     #[error("{0} is not running for that user")]
     NotRunning(String),
     /// The webhook could not be called.
     #[error("the app's webhook cannot be reached: {0}")]
     Unreachable(String),
-    /// The webhook said no.
+    /// The webhook refused, with this HTTP status.
     #[error("the app's webhook answers {0}")]
     Refused(u16),
-    /// The webhook was called, but no socket came up.
+    /// The webhook was called, but the app did not connect in time.
     #[error("the app did not connect within {0:?}")]
     NotConnected(Duration),
-    /// Too many calls are under way.
+    /// Too many calls are in progress.
     #[error("too many apps are being started")]
     Busy,
 }
 
-/// See the module's description. Cheap to clone.
+/// Calls the apps' webhooks. Cheap to clone.
 #[derive(Clone)]
 pub struct Launcher {
     shared: Arc<Shared>,
@@ -118,7 +118,7 @@ struct Shared {
     outcomes: Mutex<Tally>,
 }
 
-/// What can come of calling a webhook, for the metrics.
+/// The possible results of calling a webhook, for the metrics.
 pub(super) const OUTCOMES: &[&str] =
     &["started", "stopped", "unreachable", "refused", "not_connected", "too_many", "not_configured"];
 
@@ -135,7 +135,7 @@ impl LaunchError {
     }
 }
 
-/// A session that is being started, until this is dropped.
+/// Marks a session as being started, until dropped.
 struct Starting<'a> {
     shared: &'a Shared,
     session: String,
@@ -148,7 +148,7 @@ impl Drop for Starting<'_> {
 }
 
 impl Launcher {
-    /// Calls by `client` (see [`super::http_client`]) and waits for sockets at `gateway`.
+    /// Calls with `client` (see [`super::http_client`]) and waits for sockets at `gateway`.
     pub fn new(config: &Config, client: reqwest::Client, registry: Registry, gateway: Gateway) -> Self {
         Self::with_timing(config, client, registry, gateway, TIMING)
     }
@@ -173,8 +173,8 @@ impl Launcher {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Starts the app for the user, and returns when it is connected; within 12 s in any case. What fails leaves no
-    /// session behind that was not there before.
+    /// Starts the app for the user, and returns when it is connected, within 12 s in any case. A failed start leaves no
+    /// new session behind.
     pub async fn start(&self, package: &str, user: &str) -> Result<Started, LaunchError> {
         let shared = &*self.shared;
         let accounts = shared.registry.accounts();
@@ -213,7 +213,7 @@ impl Launcher {
             "userId": user,
             "timestamp": timestamp::now(),
             "mentraOSWebsocketUrl": shared.websocket_url,
-            // What clouds call it that are older than the SDK.
+            // The name that clouds older than the SDK use for it.
             "augmentOSWebsocketUrl": shared.websocket_url,
         });
         let (outcome, mut answered) = oneshot::channel();
@@ -234,20 +234,20 @@ impl Launcher {
             tokio::select! {
                 biased;
                 () = &mut up => Ok(()),
-                // An answer that is good is no success yet; the socket is.
+                // A good answer is no success yet; the socket is.
                 Ok(Err(error)) = &mut answered => Err(error),
             }
         };
         let connected = timeout(limit, connected).await.unwrap_or(Err(LaunchError::NotConnected(limit)));
         if connected.is_err() {
-            // A later start would otherwise have two of them.
+            // A later start would otherwise have two POSTs in progress.
             handle.abort();
         }
         connected
     }
 
-    /// Stops the app for the user: tells it, gives it 2 s to close its socket, and closes that otherwise. An app that
-    /// cannot be told is stopped all the same.
+    /// Stops the app for the user: tells it, gives it 2 s to close its socket, then closes that. An app that cannot be
+    /// told is stopped all the same.
     pub async fn stop(&self, package: &str, user: &str, reason: StopReason) -> Result<(), LaunchError> {
         let shared = &*self.shared;
         let session = session_id(user, package);
@@ -277,7 +277,7 @@ impl Launcher {
         Ok(())
     }
 
-    /// What came of calls so far: how often each of [`OUTCOMES`].
+    /// How often each of [`OUTCOMES`] happened.
     pub(super) fn outcomes(&self) -> Tally {
         self.shared.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -286,7 +286,7 @@ impl Launcher {
         self.shared.outcomes.lock().unwrap_or_else(PoisonError::into_inner).count(outcome);
     }
 
-    /// Ends the calls that are under way.
+    /// Aborts the calls in progress.
     pub async fn close(&self) {
         let mut posts = std::mem::take(&mut *self.shared.posts.lock().unwrap_or_else(PoisonError::into_inner));
         posts.shutdown().await;

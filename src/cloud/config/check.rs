@@ -1,4 +1,4 @@
-//! What cannot work is refused when the configuration is read.
+//! Checks the configuration when it is read, and refuses what cannot work.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::cloud::accounts::{valid_name, valid_user};
 use crate::configuration;
 
 impl Config {
-    /// Checks what serde cannot, and reads the files that are named.
+    /// Checks what serde cannot, and reads the files that the configuration names.
     pub(super) fn settle(&mut self) -> Result<(), ConfigError> {
         let schemes = [
             ("http.public_url", &self.http.public_url, ["http://", "https://"]),

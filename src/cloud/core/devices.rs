@@ -1,15 +1,15 @@
-//! A user's glasses and phones that are linked, and which of them is the present one, which is asked and listened to.
+//! A user's linked glasses and phones. One of them is the present one: it gets requests, and only its messages count.
 //!
-//! A stream stays with the device that has it, also while its link is down: it may still publish, and another that was
-//! told to start would publish the same stream beside it. Otherwise the one that came last is the present one.
+//! A stream stays with its device, also while the link of that is down: it may still be publishing, and another device
+//! that is told to start would publish the same stream beside it. Otherwise the latest to link is the present one.
 
 use crate::cloud::gateway::{ConnectionId, Outgoing};
 
 #[derive(Default)]
 pub(super) struct Devices {
-    /// In the order in which they came; a device is there once.
+    /// In the order in which they linked; each device once.
     linked: Vec<Device>,
-    /// The name of the present one, or of the one that will be when its link is back.
+    /// The name of the present device, or of the one that will be present when its link is back.
     chosen: Option<String>,
 }
 
@@ -20,13 +20,13 @@ struct Device {
 }
 
 impl Devices {
-    /// None yet; this one has a stream.
+    /// No device yet; `chosen` has a stream.
     pub(super) fn with(chosen: Option<&str>) -> Self {
         Self { linked: Vec::new(), chosen: chosen.map(str::to_owned) }
     }
 
-    /// A device has linked, in place of its own earlier connection if there is one; `busy` if the user has a stream.
-    /// Whether it is the present one.
+    /// A device has linked; an earlier connection of its own is replaced. `busy`: the user has a stream. Returns
+    /// whether the device is the present one.
     pub(super) fn up(&mut self, name: String, connection: ConnectionId, outgoing: Outgoing, busy: bool) -> bool {
         self.linked.retain(|device| device.name != name);
         if !busy || self.chosen.is_none() {
@@ -36,14 +36,15 @@ impl Devices {
         self.is_present(connection)
     }
 
-    /// A connection is gone. Whether it was known: one that was replaced is not.
+    /// A connection is gone. False if it was not known: it had been replaced.
     pub(super) fn down(&mut self, connection: ConnectionId) -> bool {
         let before = self.linked.len();
         self.linked.retain(|device| device.connection != connection);
         self.linked.len() < before
     }
 
-    /// Unless the user is `busy` with the chosen one, the newest that is linked takes its place: its name, if it was another.
+    /// Makes the newest linked device the present one, unless the user is `busy` with the chosen one. Returns its name
+    /// if it is another than before.
     pub(super) fn fall_back(&mut self, busy: bool) -> Option<String> {
         let newest = self.linked.last().map(|device| &device.name)?;
         if busy || Some(newest) == self.chosen.as_ref() {
@@ -53,22 +54,22 @@ impl Devices {
         self.chosen.clone()
     }
 
-    /// Whether this is the connection of the present one.
+    /// Whether this is the connection of the present device.
     pub(super) fn is_present(&self, connection: ConnectionId) -> bool {
         self.chosen().is_some_and(|device| device.connection == connection)
     }
 
-    /// Whether this is the connection of one of them.
+    /// Whether this is the connection of a linked device.
     pub(super) fn is_linked(&self, connection: ConnectionId) -> bool {
         self.linked.iter().any(|device| device.connection == connection)
     }
 
-    /// The way to the present one.
+    /// The sending end of the present device's connection.
     pub(super) fn present(&self) -> Option<&Outgoing> {
         self.chosen().map(|device| &device.outgoing)
     }
 
-    /// Whether none is linked.
+    /// Whether no device is linked.
     pub(super) fn is_empty(&self) -> bool {
         self.linked.is_empty()
     }

@@ -1,4 +1,4 @@
-//! The cloud's numbers for Prometheus, written down when somebody asks.
+//! The cloud's metrics for Prometheus, written when somebody asks.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ use crate::policy::orchestration::END_REASONS;
 use crate::protocol::StreamKind;
 use crate::protocol::app::OutputState;
 
-/// What happened since the cloud began, and nobody else counts.
+/// Events since the cloud began that nothing else counts.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) begun: Tally,
     pub(super) ended: Tally,
     pub(super) publications: u64,
     pub(super) publications_ended: Tally,
-    /// What came for streams that are closed.
+    /// What arrived for streams that are closed by now.
     pub(super) past: Arrived,
 }
 
-/// What came to ingest.
+/// What arrived at ingest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Arrived {
     pictures: u64,
@@ -38,7 +38,7 @@ impl Arrived {
     }
 }
 
-/// Of managed and of unmanaged streams, in the words that apps are told.
+/// The statuses of managed and unmanaged streams, in the words that apps are told.
 const STATUSES: [(StreamKind, &[&str]); 2] = [
     (StreamKind::Managed, &["initializing", "preparing", "active", "stopping"]),
     (StreamKind::Unmanaged, &["initializing", "active", "reconnecting", "stopping"]),
@@ -61,7 +61,7 @@ fn output_status(status: OutputState) -> &'static str {
 }
 
 impl Core {
-    /// For Prometheus.
+    /// The text for Prometheus.
     pub(in crate::cloud) fn numbers(&self) -> String {
         let mut text = Exposition::default();
         text.family("lenscast_cloud_build_info", Kind::Gauge, "The cloud's version.")

@@ -1,4 +1,4 @@
-//! What people ask by `lenscastctl`, and what they and viewers' pages are shown.
+//! What people ask with `lenscastctl`, and what they and viewers' pages are shown.
 
 use tokio::sync::oneshot;
 
@@ -10,7 +10,7 @@ use crate::policy::orchestration::{Event, Overview};
 use crate::protocol::Cause;
 use crate::protocol::app::{AppRequest, ManagedRequest};
 
-/// Streams that ended whose pages say so.
+/// How many ended streams have a page that says so.
 const ENDED_PAGES: usize = 1000;
 
 impl Core {
@@ -58,7 +58,8 @@ impl Core {
             (Some(why), _) => Err(view::refusal(Cause::InvalidRequest, why)),
             (None, Some(overview)) => Ok(view::stream(&user, overview, watching)),
             (None, None) => {
-                // The request would wait for that; a person who is told that it failed asks again.
+                // Otherwise the request would wait until that stream has ended. A person who is told of the failure can
+                // ask again.
                 let request = AppRequest::StopManaged;
                 self.event(&user, Event::Request { app: PERSON.into(), request, fresh: fresh(), watching: 0 });
                 Err(view::refusal(Cause::StreamExists, "another stream is just ending; try again"))
@@ -82,7 +83,7 @@ impl Core {
         Streams { streams: self.users.keys().filter_map(of).collect() }
     }
 
-    /// Tells watchers and viewers' pages what has changed of a user's stream.
+    /// Tells watchers and viewers' pages what has changed in a user's stream.
     pub(super) fn show(&mut self, name: &str) {
         let overview = self.overview(name);
         let page = overview.as_ref().and_then(|(overview, _)| Some((overview.playback.clone()?, view::page(overview))));
@@ -99,7 +100,7 @@ impl Core {
         }
     }
 
-    /// Who comes late sees that it is over, for as long as there are not too many that are.
+    /// Late viewers see that the stream is over, until too many newer streams have ended.
     pub(super) fn end_page(&mut self, playback: String) {
         let ended = WatchState { state: LiveState::Ended, hls: None, dash: None, whep: None };
         self.ended_pages.push_back(playback.clone());
@@ -112,7 +113,7 @@ impl Core {
         });
     }
 
-    /// A stream's end, for those who watch; once, however many apps are told.
+    /// Tells watchers of a stream's end, once, however many apps are told.
     pub(super) fn ended(&mut self, name: &str, stream_id: Option<&str>, word: &str, message: Option<&str>) {
         let user = self.user(name);
         let runs = user.machine.stream_id() == stream_id;
@@ -129,7 +130,7 @@ impl Core {
         self.tell_watchers(&control::Event::Note { text });
     }
 
-    /// One that does not read is dropped: its connection ends, and it can ask again.
+    /// A watcher that does not read is dropped: its connection ends, and it can ask again.
     fn tell_watchers(&mut self, event: &control::Event) {
         self.watchers.retain(|watcher| watcher.try_send(event.clone()).is_ok());
     }
