@@ -3,7 +3,7 @@
 use super::words::Request;
 use crate::fuzz_input::{SECRET, assert_hidden};
 
-/// What is read is read again as it was written, and nothing shown holds a key.
+/// A request that is written and read again is the same, and nothing printed contains a key.
 pub fn request(data: &[u8]) {
     match super::parse(data) {
         Ok(request) => {

@@ -1,6 +1,6 @@
-//! The cloud's control socket, for `lenscastctl cloud`. Accounts and app sessions are answered here; streams are the
-//! cloud's task's, which gets them as [`ControlEvent`]s. The socket's file and its rights are those of the daemon's
-//! ([`crate::link::control`]).
+//! The cloud's control socket, for `lenscastctl cloud`. Accounts and app sessions are answered here. Requests about
+//! streams go to the cloud's task as [`ControlEvent`]s. The socket's file and its permissions are handled as the
+//! daemon's ([`crate::link::control`]).
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -30,51 +30,50 @@ pub use crate::protocol::control::Refusal;
 
 pub use words::*;
 
-/// What the control socket wants of the cloud's task.
+/// A request of the control socket to the cloud's task.
 #[derive(Debug)]
 pub enum ControlEvent {
-    /// The streams that run.
+    /// List the running streams.
     Streams {
-        /// For the answer.
+        /// Receives the answer.
         reply: oneshot::Sender<Streams>,
     },
-    /// Start a managed stream. Who asked may be gone before the answer.
+    /// Start a managed stream. The client may be gone before the answer.
     Start {
-        /// What.
+        /// What to start.
         start: Start,
-        /// For the answer: accepted, or why not.
+        /// Receives the answer: accepted, or why not.
         reply: oneshot::Sender<Result<StreamInfo, Refusal>>,
     },
     /// Stop a stream.
     Stop {
-        /// Which.
+        /// The stream to stop.
         stream_id: String,
-        /// For the answer.
+        /// Receives the answer.
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
-    /// Send the state, then changes, until the receiver is gone. Only by `try_send`: a watcher for which there is no room
-    /// is to be dropped, or given [`Event::State`] when there is room again.
+    /// Send the state, then every change, until the receiver is gone. Send only by `try_send`. A watcher whose queue is
+    /// full must be dropped, or given [`Event::State`] once there is room again.
     Watch {
-        /// Where to; room for [`WATCH_QUEUE`].
+        /// The watcher's queue, with room for [`WATCH_QUEUE`] events.
         events: mpsc::Sender<Event>,
     },
 }
 
-/// Events that wait for one watcher at most.
+/// The most events that wait for one watcher.
 pub const WATCH_QUEUE: usize = 256;
 
-/// For an answer, also of an app's webhook.
+/// Time limit of an answer, which may include an app's webhook.
 const REPLY: Duration = Duration::from_secs(15);
-/// A client's time to read on.
+/// Time in which a client must read some of what it is sent.
 const WRITE: Duration = Duration::from_secs(5);
 const LIMITS: accept::Limits = accept::Limits { connections: 32, farewell: Duration::from_secs(1) };
 
-/// Answers what needs no stream.
+/// Answers the requests that need no stream.
 #[derive(Clone)]
 pub struct Service {
-    /// The accounts.
     pub registry: Registry,
-    /// Who is connected.
+    /// The connections of apps and devices.
     pub gateway: Gateway,
     /// Starts and stops apps.
     pub launcher: Launcher,
@@ -87,7 +86,7 @@ struct Shared {
     shutdown: watch::Receiver<bool>,
 }
 
-/// Serves the control socket until `shutdown` turns true or its sender is gone; all its tasks have ended then.
+/// Serves the control socket until `shutdown` is true or its sender is gone. All its tasks have ended when it returns.
 pub async fn serve(
     listener: Listener,
     service: Service,
@@ -98,7 +97,7 @@ pub async fn serve(
     accept::serve(listener, LIMITS, shutdown, |stream| connection(stream, Arc::clone(&shared))).await;
 }
 
-/// Why a connection ends before its client wants it to: it is gone, reads too slowly, or all ends.
+/// The server ends the connection: the client is gone or reads too slowly, or the cloud shuts down.
 struct End;
 
 async fn connection(stream: UnixStream, shared: Arc<Shared>) {
@@ -137,7 +136,7 @@ impl Connection {
             }
             if request.last() != Some(&b'\n') && request.len() > MAX_REQUEST_LINE {
                 let message = format!("a request is at most {MAX_REQUEST_LINE} bytes long");
-                // Where the next request starts in the rest is anybody's guess.
+                // Where the next request starts cannot be known.
                 return self.write(&refused(&refuse(Cause::InvalidRequest, message))).await;
             }
             if request.trim_ascii().is_empty() {
@@ -180,7 +179,7 @@ impl Connection {
         }
     }
 
-    /// Fails when the client takes nothing at all for the time limit.
+    /// Fails when the client accepts nothing at all within the time limit.
     async fn write(&mut self, value: &Value) -> Result<(), End> {
         let bytes = line(value);
         match timeout(WRITE, self.writer.write_all(&bytes)).await {
@@ -194,7 +193,7 @@ impl Connection {
     }
 }
 
-/// No error repeats what was sent: it may be a stream key.
+/// An error does not repeat what was sent: it may be a stream key.
 fn parse(line: &[u8]) -> Result<Request, Refusal> {
     const COMMANDS: &str = "app_add, app_list, app_revoke, app_start, app_stop, device_add, device_list, device_revoke, \
                             streams, start, stop, watch";

@@ -1,5 +1,5 @@
-//! The words of the cloud's control socket: newline JSON like the daemon's ([`crate::protocol::control`]), one request per
-//! line, one reply line per request; `watch` gives the whole state, then changes.
+//! The protocol of the cloud's control socket: newline JSON like the daemon's ([`crate::protocol::control`]), one
+//! request per line, one reply line per request. `watch` gives the whole state, then changes.
 //!
 //! ```text
 //! > {"cmd":"device_add","name":"live","user":"u@example.com"}
@@ -14,80 +14,80 @@ use serde::{Deserialize, Serialize};
 use crate::cloud::accounts::{Origin, Permission};
 use crate::protocol::StreamKind;
 
-/// What a client may ask.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Add an app; answered by [`Fresh`].
     AppAdd {
-        /// Its package name.
+        /// The package name.
         package: String,
-        /// What it may do.
+        /// What the app may do.
         #[serde(default)]
         permissions: BTreeSet<Permission>,
-        /// Where it is started.
+        /// The URL that starts and stops it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         webhook_url: Option<String>,
     },
     /// The apps; answered by [`Apps`].
     AppList,
-    /// Take an app's key away; answered by [`Done`].
+    /// Remove an app's key; answered by [`Done`].
     AppRevoke {
-        /// Which.
+        /// The app's package name.
         package: String,
     },
     /// Start an app for a user; answered by [`AppStarted`] once it is connected.
     AppStart {
-        /// Which.
+        /// The app's package name.
         package: String,
-        /// For whom.
+        /// The user to start it for.
         user: String,
     },
     /// Stop an app for a user; answered by [`Done`].
     AppStop {
-        /// Which.
+        /// The app's package name.
         package: String,
-        /// For whom.
+        /// The user to stop it for.
         user: String,
     },
     /// Add a device; answered by [`Fresh`].
     DeviceAdd {
-        /// Its name.
+        /// The name, unique among all devices.
         name: String,
-        /// Whose it is.
+        /// The user who owns it.
         user: String,
     },
     /// The devices; answered by [`Devices`].
     DeviceList,
-    /// Take a device's token away; answered by [`Done`].
+    /// Remove a device's token; answered by [`Done`].
     DeviceRevoke {
-        /// Which.
+        /// The device's name.
         name: String,
     },
-    /// The streams that run; answered by [`Streams`].
+    /// The running streams; answered by [`Streams`].
     Streams,
     /// Start a managed stream; answered by [`Started`] once it is accepted, not once it is playable.
     Start(Start),
-    /// Stop a stream for all who watch it; answered by [`Done`].
+    /// Stop a stream for everybody; answered by [`Done`].
     Stop {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
     },
-    /// The state and then every change: [`Event`]s, without a reply line before. Nothing more is read from a connection
-    /// that watches.
+    /// The state and then every change, as [`Event`]s without a reply line before them. A connection that watches can
+    /// send no other request.
     Watch,
 }
 
-/// A managed stream to start by hand.
+/// A managed stream for a person to start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// Whose glasses.
+    /// The user whose glasses stream.
     pub user: String,
-    /// 720 or 1080 lines; without it, 720.
+    /// Height of the picture: 720 (default) or 1080 lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<u32>,
-    /// Other servers to send it to.
+    /// Other servers to send the stream to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restream: Vec<Destination>,
 }
@@ -96,9 +96,9 @@ pub struct Start {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Destination {
-    /// With the stream key; therefore never printed.
+    /// The URL with the stream key; therefore never printed.
     pub url: String,
-    /// For people.
+    /// A name for people to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
@@ -109,13 +109,13 @@ impl fmt::Debug for Destination {
     }
 }
 
-/// The reply to what has nothing to tell but success.
+/// The reply to a request that has no result but success.
 pub use crate::protocol::control::Done;
 
-/// The reply to `app_add` and `device_add`. Not printed by `{:?}`.
+/// The reply to `app_add` and `device_add`. `{:?}` does not print the secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fresh {
-    /// The API key or token; told this once.
+    /// The API key or token; shown only this once.
     pub secret: String,
 }
 
@@ -128,22 +128,19 @@ impl fmt::Debug for Fresh {
 /// The reply to `app_list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Apps {
-    /// By package name.
     pub apps: Vec<AppInfo>,
 }
 
-/// An app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppInfo {
-    /// Its package name.
     pub package: String,
-    /// What it may do.
+    /// What the app may do.
     pub permissions: BTreeSet<Permission>,
-    /// Where it is started.
+    /// The URL that starts and stops it.
     pub webhook_url: Option<String>,
-    /// Where it is written.
+    /// Where the account is written.
     pub origin: Origin,
-    /// The users it was started for.
+    /// The sessions of users it was started for.
     pub sessions: Vec<SessionInfo>,
 }
 
@@ -152,41 +149,37 @@ pub struct AppInfo {
 pub struct SessionInfo {
     /// The user.
     pub user: String,
-    /// The app's socket is up.
+    /// Whether the app's socket is up.
     pub connected: bool,
 }
 
 /// The reply to `app_start`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppStarted {
-    /// It was connected before.
+    /// Whether it was connected before.
     pub already: bool,
 }
 
 /// The reply to `device_list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Devices {
-    /// By name.
     pub devices: Vec<DeviceInfo>,
 }
 
-/// A device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceInfo {
-    /// Its name.
     pub name: String,
-    /// Whose it is.
+    /// The user who owns it.
     pub user: String,
-    /// Where it is written.
+    /// Where the account is written.
     pub origin: Origin,
-    /// Its link is up.
+    /// Whether its link is up.
     pub connected: bool,
 }
 
 /// The reply to `streams`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Streams {
-    /// By id.
     pub streams: Vec<StreamInfo>,
 }
 
@@ -197,42 +190,40 @@ pub struct Started {
     pub stream: StreamInfo,
 }
 
-/// A stream, for people. No key of it is in here.
+/// A stream, for people. Contains no key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamInfo {
-    /// Its id.
     pub stream_id: String,
-    /// Whose glasses.
+    /// The user whose glasses stream.
     pub user: String,
-    /// Managed or not.
     pub kind: StreamKind,
     /// As apps are told: `initializing`, `active`, …
     pub status: String,
-    /// What there is to say about it.
+    /// A message about the status, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The apps that have it.
+    /// The package names of the apps that share it.
     #[serde(default)]
     pub apps: Vec<String>,
-    /// Who watches now.
+    /// How many people watch now.
     #[serde(default)]
     pub viewers: u32,
-    /// When it was started, RFC 3339.
+    /// When it was started, in RFC 3339.
     #[serde(default)]
     pub since: String,
-    /// The page to watch it.
+    /// URL of the page to watch it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch_url: Option<String>,
-    /// HLS.
+    /// URL of the HLS playlist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hls_url: Option<String>,
-    /// DASH.
+    /// URL of the DASH manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dash_url: Option<String>,
-    /// WHEP.
+    /// URL of the WHEP endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webrtc_url: Option<String>,
-    /// Where it is sent on to.
+    /// The other servers it is sent to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<OutputInfo>,
 }
@@ -244,33 +235,33 @@ pub struct OutputInfo {
     pub name: String,
     /// `active`, `error` or `stopped`.
     pub status: String,
-    /// What is wrong.
+    /// What is wrong, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// What a watching connection gets.
+/// An event for a connection that watches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// All that is; the first event, and again whenever changes were lost.
+    /// The whole state: the first event, and again whenever changes were lost.
     State(Streams),
-    /// A stream is new or changed.
+    /// A stream is new or has changed.
     Stream {
         /// The whole of it.
         stream: StreamInfo,
     },
     /// A stream ended.
     Ended {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
         /// As apps are told: `stopped` or `error`.
         status: String,
-        /// Why.
+        /// The reason, for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
-    /// Something else that a person wants to see: apps and glasses that come and go.
+    /// Something else that a person wants to see, such as apps and glasses that come and go.
     Note {
         /// One line.
         text: String,

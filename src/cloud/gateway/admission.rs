@@ -1,5 +1,5 @@
-//! How often an address may connect: a bucket for each, pure. A refused key costs as much as many connections, so that
-//! guessing is slow while a server with hundreds of apps' sessions may come back all at once.
+//! Limits how often an address may connect, with a token bucket per address. A refused key costs as much as 30
+//! connections: that slows guessing, while a server with hundreds of apps' sessions may come back all at once.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use crate::client_address::neighbourhood;
 
-/// What an address that was quiet may spend at once.
+/// Capacity of a bucket: what an address that was quiet may spend at once.
 const FULL: f64 = 600.0;
-/// What it gets back per second.
+/// What a bucket regains per second.
 const REFILL: f64 = 30.0;
-/// What a connection costs.
+/// The price of a connection.
 const CONNECTION: f64 = 1.0;
-/// What a refused key or token costs beside it.
+/// The additional price of a refused key or token.
 const REFUSAL: f64 = 30.0;
-/// Addresses remembered; the most of them full, so forgetting those loses nothing.
+/// The most addresses remembered. Most buckets are full, and forgetting a full one loses nothing.
 const ADDRESSES: usize = 16 * 1024;
-/// Between searches for addresses to forget.
+/// Interval between searches for addresses to forget.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// The buckets of all addresses. `now` is since any fixed moment.
+/// The buckets of all addresses. `now` is the time since any fixed moment.
 #[derive(Debug, Default)]
 pub struct Admission {
     buckets: HashMap<IpAddr, Bucket>,
-    /// Shared by all for whom there is no room.
+    /// The one bucket shared by all addresses for which there is no room.
     strangers: Option<Bucket>,
     next_sweep: Duration,
 }
@@ -43,7 +43,7 @@ impl Bucket {
 }
 
 impl Admission {
-    /// Whether a connection from there may go on.
+    /// Whether a connection from this address may go on.
     pub fn connect(&mut self, from: IpAddr, now: Duration) -> bool {
         let bucket = self.bucket(from, now);
         let enough = bucket.filled >= CONNECTION;
@@ -53,7 +53,7 @@ impl Admission {
         enough
     }
 
-    /// A connection from there had a wrong key.
+    /// A connection from this address had a wrong key.
     pub fn refused(&mut self, from: IpAddr, now: Duration) {
         let bucket = self.bucket(from, now);
         bucket.filled = (bucket.filled - REFUSAL).max(0.0);
@@ -62,7 +62,7 @@ impl Admission {
     fn bucket(&mut self, from: IpAddr, now: Duration) -> &mut Bucket {
         let from = neighbourhood(from);
         if self.buckets.len() >= ADDRESSES && !self.buckets.contains_key(&from) {
-            // Not for each of a flood of addresses: it looks at all.
+            // Not at every address of a flood: the search looks at all of them.
             if now >= self.next_sweep {
                 self.next_sweep = now + SWEEP;
                 self.buckets.retain(|_, bucket| bucket.now(now).filled < FULL);

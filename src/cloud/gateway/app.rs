@@ -1,4 +1,4 @@
-//! `/app-ws`: an app of the SDK dials in without any header and names itself in its first message
+//! `/app-ws`: an app of the SDK connects without any header and identifies itself in its first message
 //! (docs/protocol.md#an-apps-session).
 
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ struct Rejection {
     code: &'static str,
     message: &'static str,
     close: u16,
-    /// It counts as a guess at a key.
+    /// Whether it counts as a guess at a key.
     guess: bool,
 }
 
@@ -44,14 +44,14 @@ const NOT_AN_INIT: Rejection = Rejection {
     close: code::POLICY,
     guess: true,
 };
-/// The SDK comes back after this one.
+/// After this one the SDK comes back.
 const TOO_LATE: Rejection = Rejection {
     code: "INIT_TIMEOUT",
     message: "no tpa_connection_init within 5 s",
     close: code::TRY_AGAIN,
     guess: false,
 };
-/// The same for an unknown app: who guesses learns nothing.
+/// The same for an unknown app, so that a guess reveals nothing.
 const WRONG_KEY: Rejection = Rejection {
     code: "INVALID_API_KEY",
     message: "the API key is not the one of this package",
@@ -111,7 +111,7 @@ async fn serve(ticket: Ticket, mut socket: WebSocket) {
     };
     let Known { user, app, session, key, may_stream } = known;
     let (outgoing, queue) = Outgoing::pair();
-    // Queued before anybody else can: it is the first that the app reads.
+    // Queued before anybody else can send, so the app reads it first.
     outgoing.send(acknowledgement(&session));
     let link = LinkKey::App(session.clone());
     ticket.enter(&link, &outgoing);
@@ -135,7 +135,7 @@ async fn serve(ticket: Ticket, mut socket: WebSocket) {
         };
         let revoked = |accounts: &Accounts| match accounts.apps.get(&app) {
             Some(now) if now.key == key && accounts.session_of(&session, &app).is_some() => None,
-            // The SDK looks for these words (docs/protocol.md#close-codes).
+            // The SDK looks for exactly this text (docs/protocol.md#close-codes).
             Some(now) if now.key == key => Some(Farewell::new(code::NORMAL, "App stopped")),
             _ => Some(Farewell::new(code::POLICY, "the API key was revoked")),
         };
@@ -154,7 +154,7 @@ async fn serve(ticket: Ticket, mut socket: WebSocket) {
     let _ = shared.events.send(GatewayEvent::AppDown { connection, user, app, deliberate }).await;
 }
 
-/// Reads the first message. None if there will be none.
+/// Reads the first message. `None` if the connection ends before one.
 async fn introduce(socket: &mut WebSocket, gateway: &Gateway) -> Result<Option<Known>, Rejection> {
     let text = loop {
         match socket.recv().await {
@@ -200,7 +200,8 @@ async fn reject(ticket: &Ticket, mut socket: WebSocket, rejection: &Rejection) {
     let _ = timeout(ticket.gateway.shared.timing.farewell, words).await;
 }
 
-/// What the SDK waits for. The hardware is that of glasses with a camera and Wi-Fi and nothing else we speak for.
+/// The acknowledgement that the SDK waits for. It describes glasses with a camera and Wi-Fi, and nothing else that we
+/// could answer for.
 fn acknowledgement(session: &str) -> String {
     let sizes =
         [(1920, 1080), (1280, 720), (640, 480)].map(|(width, height)| json!({"width": width, "height": height}));

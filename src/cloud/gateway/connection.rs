@@ -1,4 +1,4 @@
-//! One connection that was let in: reads, writes, pings, and ends it when its time has come.
+//! One admitted connection: reads, writes, pings, and ends it when its time has come.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use super::outgoing::{Farewell, Next, Queue, code};
 use super::{DeviceMessage, GatewayEvent, MAX_TEXT_FRAME, Timing};
 use crate::cloud::accounts::Accounts;
 
-/// Messages of one connection: so many per second on average, and a burst of two seconds. A faster peer is read more
-/// slowly, so that it cannot crowd the others out of the common queue.
+/// Average interval of the messages read from one connection, with a burst of two seconds' worth. A faster peer is read
+/// more slowly, so that it cannot crowd the others out of the common queue.
 const PER_MESSAGE: Duration = Duration::from_millis(10);
 const BURST: Duration = Duration::from_secs(2);
 
-/// See the module's description.
+/// One admitted connection.
 pub(super) struct Connection<'a> {
     pub socket: WebSocket,
     pub queue: Queue,
@@ -28,25 +28,26 @@ pub(super) struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    /// Runs until either side ends it. `event` makes an event of a message, or passes it over; `revoked` says whether
-    /// the accounts no longer have this one. True if the connection was closed on purpose, by a close frame that says so
-    /// (1000, 1001 or none) or by a farewell after which the SDK does not come back (docs/protocol.md#close-codes); else it
-    /// was lost.
+    /// Runs until either side ends the connection. `event` makes an event of a message, or ignores it. `revoked` says
+    /// whether the accounts no longer have the peer. Returns true if the connection was closed on purpose: by a close
+    /// frame that says so (1000, 1001 or none), or by a farewell after which the SDK does not come back
+    /// (docs/protocol.md#close-codes). Otherwise it was lost.
     pub async fn run(
         mut self,
         event: impl Fn(DeviceMessage) -> Option<GatewayEvent>,
         revoked: impl Fn(&Accounts) -> Option<Farewell>,
     ) -> bool {
-        // It may have been revoked while it was being let in.
+        // The account may have been revoked meanwhile.
         let end = revoked(&self.accounts.borrow_and_update());
         if let Some(farewell) = end {
             return self.close(&farewell).await;
         }
-        // An event for which the task has no room yet. Until it is gone nothing more is read, but sending goes on.
+        // An event for which the task has no room yet. Until the task takes it nothing more is read, but sending goes
+        // on.
         let mut undelivered: Option<GatewayEvent> = None;
         let mut last_heard = Instant::now();
         let mut next_ping = last_heard + self.timing.ping;
-        // When the messages read so far are all paid for.
+        // When the messages read so far are all paid for, at one per `PER_MESSAGE`.
         let mut paid_at = last_heard;
         loop {
             let now = Instant::now();
@@ -85,7 +86,7 @@ impl Connection<'_> {
                     if let Some(event) = undelivered.take() {
                         permit.send(event);
                     }
-                    // What arrived while nothing was read has not been heard yet.
+                    // Silence is counted from here: nothing was read until now.
                     last_heard = Instant::now();
                     continue;
                 }
@@ -144,15 +145,15 @@ impl Connection<'_> {
         matches!(farewell.code, code::NORMAL | code::POLICY)
     }
 
-    /// The peer closes: answers, as the protocol wants it.
+    /// The peer closes: sends the answer that the protocol demands.
     async fn closed(mut self) {
         let answered = async { while let Some(Ok(_)) = self.socket.recv().await {} };
         let _ = timeout(self.timing.farewell, answered).await;
     }
 }
 
-/// Closes, and waits for the peer's answer: a connection dropped before it would take the last words with it. Wants a
-/// deadline.
+/// Sends a close frame and waits for the peer's answer: a connection that is dropped earlier may lose what was sent
+/// last. The caller sets a deadline.
 pub(super) async fn say_goodbye(socket: &mut WebSocket, code: u16, reason: &'static str) {
     let frame = CloseFrame { code, reason: reason.into() };
     if socket.send(Message::Close(Some(frame))).await.is_ok() {
@@ -160,13 +161,13 @@ pub(super) async fn say_goodbye(socket: &mut WebSocket, code: u16, reason: &'sta
     }
 }
 
-/// Until `shutdown` is true or can no longer become so.
+/// Waits until `shutdown` is true or its sender is gone.
 pub(super) async fn ordered(shutdown: &mut watch::Receiver<bool>) {
-    // An error is the sender's end, and means the same.
+    // An error means that the sender is gone, which has the same effect.
     let _ = shutdown.wait_for(|&ordered| ordered).await;
 }
 
-/// axum hides the error's type behind its own.
+/// Whether axum's error hides a message that was too long.
 pub(super) fn is_too_long(error: &axum::Error) -> bool {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {

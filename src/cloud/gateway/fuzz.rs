@@ -6,7 +6,7 @@ use super::jwt;
 use crate::cloud::accounts::valid_user;
 use crate::protocol::Secret;
 
-/// The input as a token, which nobody signed; and its lines as header and claims of a token that is.
+/// Reads the input as an unsigned token; then its lines as header and claims of a signed one.
 pub fn jwt(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let secret = Secret::new("a secret of at least 32 characters");

@@ -1,6 +1,6 @@
 //! `/glasses-ws`: glasses with a token of their own, or a phone with the token of its `MentraOS` account, in the
-//! `Authorization` header (docs/protocol.md#phones-and-glasses-at-the-cloud). Who has neither is told before the upgrade, by
-//! 401 and JSON.
+//! `Authorization` header (docs/protocol.md#phones-and-glasses-at-the-cloud). A peer with neither gets 401 and JSON
+//! before the upgrade.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -20,11 +20,11 @@ use crate::cloud::accounts::Accounts;
 use crate::cloud::credential::KeyHash;
 use crate::cloud::timestamp;
 
-/// Glasses, or a phone, that were let in.
+/// Glasses, or a phone, that have been admitted.
 struct Known {
     user: String,
     device: String,
-    /// Of the device's token; none for a phone, which no list of ours has.
+    /// The hash of the device's token; none for a phone, which is in no list of ours.
     token: Option<KeyHash>,
 }
 
@@ -69,7 +69,7 @@ fn authenticate(gateway: &Gateway, headers: &HeaderMap) -> Result<Known, (&'stat
     }
     let phone = gateway.shared.phone_secret.as_ref().and_then(|secret| jwt::user(token, secret, SystemTime::now()));
     match phone {
-        // A colon: no device can have that name.
+        // With a colon, which no device's name can contain.
         Some(user) => Ok(Known { device: format!("phone:{user}"), user, token: None }),
         None => Err(("INVALID_TOKEN", "the token is not known here, or has expired")),
     }
@@ -80,7 +80,7 @@ async fn serve(ticket: Ticket, known: Known, socket: WebSocket) {
     let shared = &ticket.gateway.shared;
     let connection = ticket.id;
     let (outgoing, queue) = Outgoing::pair();
-    // Queued before anybody else can: it is the first that the glasses read.
+    // Queued before anybody else can send, so the glasses read it first.
     let acknowledgement = json!({"type": "connection_ack", "sessionId": user, "timestamp": timestamp::now()});
     outgoing.send(acknowledgement.to_string());
     let link = LinkKey::Device(device.clone());

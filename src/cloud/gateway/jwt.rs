@@ -1,5 +1,5 @@
 //! The token of a phone with the `MentraOS` app: a JWT (RFC 7519), HS256, whose claim `email` is the user
-//! (docs/protocol.md#phones-and-glasses-at-the-cloud). Nothing else of JWT is understood.
+//! (docs/protocol.md#phones-and-glasses-at-the-cloud). No other part of JWT is supported.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::cloud::accounts::valid_user;
 use crate::protocol::Secret;
 
-/// How far clocks may differ.
+/// The tolerated difference between clocks.
 const LEEWAY: Duration = Duration::from_mins(1);
 
 #[derive(Deserialize)]
@@ -40,7 +40,7 @@ pub fn user(token: &str, secret: &Secret, now: SystemTime) -> Option<String> {
     (header.alg == "HS256" && in_time && valid_user(&claims.email)).then_some(claims.email)
 }
 
-/// Without padding (RFC 7515, 2).
+/// Decodes base64url without padding (RFC 7515, 2).
 fn base64url(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
     let (mut bits, mut held) = (0u32, 0);
@@ -61,11 +61,11 @@ fn base64url(text: &str) -> Option<Vec<u8>> {
             bits &= (1 << held) - 1;
         }
     }
-    // A lone digit holds no byte.
+    // A single leftover digit holds no byte.
     (held < 6).then_some(bytes)
 }
 
-/// Makes tokens, as the cloud that phones log in to does.
+/// Makes tokens, as the cloud does that phones log in to.
 #[cfg(any(test, fuzzing))]
 pub(crate) mod signed {
     use ring::hmac;
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_published_example_verifies() {
-        // RFC 7515, A.1 has another secret form; this is jwt.io's classic one, with an e-mail added.
+        // The secret of RFC 7515, A.1 has another form. This is jwt.io's classic example, with an e-mail added.
         let secret = Secret::new("your-256-bit-secret");
         let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
         let good = token(HS256, r#"{"email":"u@e.com","iat":1516239022}"#, secret.expose());

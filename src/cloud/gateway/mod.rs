@@ -1,9 +1,10 @@
-//! The sockets of apps (`/app-ws`) and glasses (`/glasses-ws`): lets in who may, keeps the connections, and gives the
-//! cloud's task what arrives, as [`GatewayEvent`]s. Decides nothing about streams.
+//! The sockets of apps (`/app-ws`) and glasses (`/glasses-ws`): admits peers, keeps their connections, and passes what
+//! they send to the cloud's task as [`GatewayEvent`]s. Decides nothing about streams.
 //!
-//! One task per connection. Its way in is one bounded queue for all, so that a task that is behind slows its peers down;
-//! its way out is a bounded queue of its own ([`Outgoing`]). There is one connection per app session and one per device:
-//! a later one replaces the earlier, whose `Down` may come after the later one's `Up`; the connection's id tells.
+//! One task per connection. All connections share one bounded queue to the cloud's task, so that a task that is behind
+//! slows its peers down. Each has a bounded queue of its own for what it sends ([`Outgoing`]). There is one connection
+//! per app session and one per device: a later one replaces the earlier. The earlier one's `Down` may come after the
+//! later one's `Up`; the connection's id distinguishes them.
 
 mod admission;
 mod app;
@@ -40,79 +41,69 @@ use crate::protocol::Secret;
 use admission::Admission;
 pub use outgoing::{Farewell, Next, Outgoing, QUEUE, Queue, code};
 
-/// Names a connection; never used twice in a process.
+/// Identifies a connection; never reused within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// What the gateway tells the cloud's task. For each connection: one `Up`, messages, one `Down`, in this order.
+/// What the gateway reports to the cloud's task. For each connection: one `Up`, messages, one `Down`, in this order.
 #[derive(Debug)]
 pub enum GatewayEvent {
-    /// An app is there for a user, and has its acknowledgement.
+    /// An app is connected for a user and has its acknowledgement.
     AppUp {
-        /// The connection.
         connection: ConnectionId,
-        /// The user.
         user: String,
-        /// The app's package.
+        /// The app's package name.
         app: String,
         /// The session's id.
         session: String,
-        /// It has the permission `CAMERA` or `ALL`.
+        /// Whether it has the permission `CAMERA` or `ALL`.
         may_stream: bool,
-        /// To the app.
+        /// Sends to the app.
         outgoing: Outgoing,
     },
-    /// An app says something.
+    /// A message of an app.
     AppMessage {
-        /// The connection.
         connection: ConnectionId,
-        /// The user.
         user: String,
-        /// The app's package.
+        /// The app's package name.
         app: String,
-        /// At most 64 KiB, unread.
+        /// The message, at most 64 KiB, not parsed.
         text: String,
     },
-    /// An app's connection ended, however it did.
+    /// An app's connection ended, for whatever reason.
     AppDown {
-        /// The connection.
         connection: ConnectionId,
-        /// The user.
         user: String,
-        /// The app's package.
+        /// The app's package name.
         app: String,
-        /// The app closed it, or was stopped; else it was lost, and the app will try to come back.
+        /// True if the app closed it or was stopped. Otherwise it was lost, and the app will try to come back.
         deliberate: bool,
     },
-    /// Glasses, or a phone for them, are there, and have their acknowledgement.
+    /// Glasses, or a phone on their behalf, are connected and have their acknowledgement.
     DeviceUp {
-        /// The connection.
         connection: ConnectionId,
-        /// Whose they are.
+        /// The user who owns them.
         user: String,
         /// The device's name; `phone:USER` for a phone.
         device: String,
-        /// They came with a device's token, so there is a `lenscastd`; a phone otherwise.
+        /// They came with a device's token, so they run `lenscastd`; otherwise it is a phone.
         is_lenscastd: bool,
-        /// To the glasses.
+        /// Sends to the glasses.
         outgoing: Outgoing,
     },
-    /// Glasses say something.
+    /// A message of glasses.
     DeviceMessage {
-        /// The connection.
         connection: ConnectionId,
-        /// Whose they are.
+        /// The user who owns them.
         user: String,
         /// The device's name.
         device: String,
-        /// What.
         message: DeviceMessage,
     },
-    /// The glasses' connection ended, however it did.
+    /// The glasses' connection ended, for whatever reason.
     DeviceDown {
-        /// The connection.
         connection: ConnectionId,
-        /// Whose they are.
+        /// The user who owns them.
         user: String,
         /// The device's name.
         device: String,
@@ -122,24 +113,24 @@ pub enum GatewayEvent {
 /// A message of glasses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceMessage {
-    /// At most 64 KiB, unread.
+    /// At most 64 KiB, not parsed.
     Text(String),
     /// A photo, or a phone's audio; at most 16 MiB.
     Binary(Bytes),
 }
 
-/// How long. Tests shorten it.
+/// Time limits and intervals. Tests shorten them.
 #[derive(Clone, Copy, Debug)]
 struct Timing {
-    /// For an app's first message.
+    /// Until an app's first message.
     init: Duration,
-    /// Between pings: the SDK sends nothing by itself, so the cloud has to.
+    /// Between pings, which the cloud has to send: the SDK sends nothing by itself.
     ping: Duration,
-    /// Without anything received.
+    /// The longest time without anything received.
     silence: Duration,
     /// For one message to leave this machine's buffers.
     write: Duration,
-    /// For the last words.
+    /// For the close frame and its answer.
     farewell: Duration,
 }
 
@@ -151,14 +142,14 @@ const TIMING: Timing = Timing {
     farewell: Duration::from_secs(1),
 };
 
-/// The longest text of an app or glasses, bytes.
+/// The longest text of an app or of glasses, in bytes.
 const MAX_TEXT_FRAME: usize = 64 * 1024;
-/// The longest photo of glasses, bytes.
+/// The longest photo of glasses, in bytes.
 const MAX_BINARY_FRAME: usize = 16 * 1024 * 1024;
-/// Connections altogether, those without a proven name included.
+/// The most connections in all, those that have not identified themselves included.
 const MAX_CONNECTIONS: usize = 8192;
 
-/// The gateway. Cheap to clone.
+/// The service. Cheap to clone.
 #[derive(Clone)]
 pub struct Gateway {
     shared: Arc<Shared>,
@@ -178,12 +169,12 @@ struct Shared {
     shutdown: watch::Sender<bool>,
 }
 
-/// Whose connection; there is one for each at a time.
+/// The owner of a connection. Each has one connection at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum LinkKey {
-    /// By session id.
+    /// An app, by session id.
     App(String),
-    /// By name.
+    /// A device, by name.
     Device(String),
 }
 
@@ -193,7 +184,7 @@ struct OpenLink {
 }
 
 impl Gateway {
-    /// A gateway that lets in whom `registry` knows and tells `events`.
+    /// A gateway that admits the peers that `registry` knows and reports to `events`.
     pub fn new(config: &Config, registry: Registry, events: mpsc::Sender<GatewayEvent>) -> Self {
         Self::with_timing(config, registry, events, TIMING)
     }
@@ -215,9 +206,9 @@ impl Gateway {
         Self { shared: Arc::new(shared) }
     }
 
-    /// `/app-ws`, `/glasses-ws`, `/api/public/permissions/{package}` and `/healthz`. To be served with
-    /// [`axum::extract::ConnectInfo`] of [`SocketAddr`] (`into_make_service_with_connect_info`); without it, all come from
-    /// one address.
+    /// `/app-ws`, `/glasses-ws`, `/api/public/permissions/{package}` and `/healthz`. Must be served with
+    /// [`axum::extract::ConnectInfo`] of [`SocketAddr`] (`into_make_service_with_connect_info`); without it, all peers
+    /// seem to share one address.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/app-ws", get(app::connect))
@@ -237,12 +228,12 @@ impl Gateway {
         self.shared.links.borrow().contains_key(&LinkKey::Device(name.to_owned()))
     }
 
-    /// Until the app of that session is connected. Wants a deadline.
+    /// Waits until the app of that session is connected. The caller sets a deadline.
     pub async fn session_up(&self, id: &str) {
         self.until(id, true).await;
     }
 
-    /// Until the app of that session is not connected. Wants a deadline.
+    /// Waits until the app of that session is not connected. The caller sets a deadline.
     pub async fn session_down(&self, id: &str) {
         self.until(id, false).await;
     }
@@ -250,19 +241,19 @@ impl Gateway {
     async fn until(&self, id: &str, up: bool) {
         let key = LinkKey::App(id.to_owned());
         let mut links = self.shared.links.subscribe();
-        // The sender is in `self`, so it does not end before this.
+        // The sender is in `self`, so it outlives this call.
         let _ = links.wait_for(|links| links.contains_key(&key) == up).await;
     }
 
-    /// Closes all connections with 1012, so that apps and glasses come back, and lets no more in. Their tasks have ended
-    /// then, or 5 s have passed.
+    /// Closes all connections with 1012, so that apps and glasses come back, and admits no more. Returns when their
+    /// tasks have ended, or after 5 s.
     pub async fn close(&self) {
         self.shared.shutdown.send_replace(true);
         let mut open = self.shared.open.subscribe();
         let _ = timeout(Duration::from_secs(5), open.wait_for(|&open| open == 0)).await;
     }
 
-    /// A place for one more connection from there, or the answer that there is none.
+    /// A place for one more connection from this peer, or the response that refuses it.
     fn admit(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<Ticket, Box<Response>> {
         let from = address_of(headers, peer, self.shared.behind_proxy);
         if *self.shared.shutdown.borrow() {
@@ -289,7 +280,7 @@ impl Gateway {
     }
 }
 
-/// A counted connection, until it is dropped.
+/// One connection that is counted, until dropped.
 struct Ticket {
     gateway: Gateway,
     id: ConnectionId,
@@ -302,7 +293,7 @@ impl Ticket {
         self.gateway.admission(|admission, now| admission.refused(self.from, now));
     }
 
-    /// Takes the place of the connection that was there under that name.
+    /// Takes the place of an earlier connection under that name.
     fn enter(&self, key: &LinkKey, outgoing: &Outgoing) {
         let link = OpenLink { connection: self.id, outgoing: outgoing.clone() };
         let mut before = None;
@@ -312,7 +303,7 @@ impl Ticket {
         }
     }
 
-    /// Gives the place up, if it is still this connection's.
+    /// Gives the place up, if it still belongs to this connection.
     fn leave(&self, key: &LinkKey) {
         self.gateway.shared.links.send_if_modified(|links| {
             let ours = links.get(key).is_some_and(|link| link.connection == self.id);
@@ -330,7 +321,7 @@ impl Drop for Ticket {
     }
 }
 
-/// Where a request comes from.
+/// The address that a request comes from.
 fn address_of(headers: &HeaderMap, peer: Option<SocketAddr>, behind_proxy: bool) -> IpAddr {
     let direct = peer.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
     if behind_proxy { forwarded_for(headers).unwrap_or(direct) } else { direct }
@@ -340,8 +331,8 @@ fn busy(status: StatusCode, reason: &str) -> Response {
     (status, [(header::RETRY_AFTER, "1")], Json(json!({"error": reason}))).into_response()
 }
 
-/// What the SDK looks up before it warns of a missing permission. Public, as in the real cloud: it tells what an app was
-/// granted, never by whom or with which key.
+/// The SDK looks this up before it warns of a missing permission. Public, as in the real cloud: it shows what an app
+/// was granted, never by whom or with which key.
 async fn permissions(State(gateway): State<Gateway>, Path(package): Path<String>) -> Response {
     match gateway.shared.registry.accounts().apps.get(&package) {
         Some(app) => {

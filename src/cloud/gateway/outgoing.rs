@@ -1,19 +1,19 @@
-//! What is to be sent on one connection: a bounded queue, and the order to close. Sending never waits; a peer that does
-//! not keep up with its queue loses the connection (1013) and gets the whole state when it is back.
+//! The sending side of one connection: a bounded queue, and the order to close. Sending never waits. A peer that does
+//! not keep up with its queue loses the connection (1013), and gets the whole state when it comes back.
 
 use tokio::sync::{mpsc, watch};
 
-/// Messages that wait for one connection at most.
+/// The most messages that wait for one connection.
 pub const QUEUE: usize = 256;
 
 /// Close codes (RFC 6455, 7.4.1). After 1000, 1001 and 1008 the SDK does not come back
 /// (docs/protocol.md#close-codes).
 pub mod code {
-    /// It is over, as wanted.
+    /// The end, as intended.
     pub const NORMAL: u16 = 1000;
-    /// The peer goes away for good.
+    /// The peer leaves for good.
     pub const AWAY: u16 = 1001;
-    /// Not allowed, and no use to try again.
+    /// Not allowed; trying again is of no use.
     pub const POLICY: u16 = 1008;
     /// A message was too long.
     pub const TOO_BIG: u16 = 1009;
@@ -23,25 +23,25 @@ pub mod code {
     pub const TRY_AGAIN: u16 = 1013;
 }
 
-/// Why a connection is closed, as its peer is told.
+/// Why a connection is closed, in the form that its peer is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Farewell {
-    /// See [`code`].
+    /// A code from [`code`].
     pub code: u16,
-    /// For people, at most 123 bytes.
+    /// For people; at most 123 bytes.
     pub reason: &'static str,
-    /// What is queued is not sent any more.
+    /// Whether queued messages are discarded.
     pub at_once: bool,
 }
 
 impl Farewell {
-    /// After what is queued was sent.
+    /// A farewell after the queued messages.
     pub fn new(code: u16, reason: &'static str) -> Self {
         Self { code, reason, at_once: false }
     }
 }
 
-/// The sending end. Cheap to clone; the connection outlives all clones.
+/// The sending end. Cheap to clone; the connection does not end with its clones.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     texts: mpsc::Sender<String>,
@@ -49,7 +49,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// An end to send to, and what comes out of it; at most [`QUEUE`] messages wait.
+    /// Both ends of a new queue of [`QUEUE`] messages.
     pub fn pair() -> (Self, Queue) {
         let (texts, queued) = mpsc::channel(QUEUE);
         let end = watch::Sender::new(None);
@@ -57,7 +57,7 @@ impl Outgoing {
         (Self { texts, end }, Queue { texts: queued, end: ended })
     }
 
-    /// Queues a message. False if the connection is closed or closing; it is closed (1013) when its queue is full.
+    /// Queues a message. False if the connection is closed or closing. A full queue closes it (1013).
     pub fn send(&self, text: impl Into<String>) -> bool {
         if self.end.borrow().is_some() {
             return false;
@@ -73,7 +73,7 @@ impl Outgoing {
         }
     }
 
-    /// Closes the connection once what is queued is sent. The first order counts.
+    /// Closes the connection once the queued messages are sent. Only the first order counts.
     pub fn close(&self, code: u16, reason: &'static str) {
         self.finish(Farewell::new(code, reason));
     }
@@ -99,22 +99,21 @@ pub struct Queue {
     end: watch::Receiver<Option<Farewell>>,
 }
 
-/// What comes out of a queue.
+/// What the queue gives next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// A message.
     Text(String),
     /// The order to close.
     Close(Farewell),
 }
 
 impl Queue {
-    /// A message that is queued, without waiting; the order to close is not looked at.
+    /// The next queued message, without waiting; an order to close is ignored.
     pub(crate) fn last(&mut self) -> Option<String> {
         self.texts.try_recv().ok()
     }
 
-    /// Waits for a message or the order to close. May be cancelled. After [`Next::Close`] nothing more comes.
+    /// Waits for a message or the order to close. Cancel-safe. After [`Next::Close`] nothing more comes.
     pub async fn next(&mut self) -> Next {
         loop {
             let order = self.end.borrow_and_update().clone();

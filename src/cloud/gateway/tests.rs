@@ -1,4 +1,4 @@
-//! Connections that go wrong, with limits short enough to wait for. Who is let in is tested in tests/cloud/gateway.rs.
+//! Connections that go wrong, with time limits short enough to wait for. Admission is tested in tests/cloud/gateway.rs.
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use crate::cloud::store::Store;
 /// Far longer than anything here takes: a hang becomes a failure.
 const SOON: Duration = Duration::from_secs(20);
 const NEVER: Duration = Duration::from_hours(1);
-/// Never impatient, so that each test shortens just what it is about.
+/// No limit is ever reached, so that each test shortens only the one it is about.
 const PATIENT: Timing = Timing { init: NEVER, ping: NEVER, silence: NEVER, ..TIMING };
 
 async fn soon<T>(wait: impl Future<Output = T>) -> T {
@@ -26,7 +26,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// With room for `room` events.
+    /// `room`: how many events the task's queue holds.
     async fn start(timing: Timing, room: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("cloud.sqlite")).unwrap();
@@ -45,7 +45,7 @@ impl Scene {
         soon(Box::pin(connect_async(&self.url))).await.unwrap().0
     }
 
-    /// An app that has its acknowledgement.
+    /// A new app that has its acknowledgement.
     async fn app(&self) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
         let mut app = self.connect().await;
         let init = json!({
@@ -87,7 +87,7 @@ async fn who_does_not_say_who_it_is_is_sent_away_but_may_come_back() {
 async fn an_app_that_died_without_a_word_is_noticed_and_a_quiet_one_is_kept() {
     let timing = Timing { ping: Duration::from_millis(100), silence: Duration::from_secs(1), ..PATIENT };
     let mut scene = Scene::start(timing, 8).await;
-    // It answers pings only while it is read from.
+    // It is not read from, so it answers no pings.
     let dead = scene.app().await;
     scene.up().await;
     let down = soon(scene.events.recv()).await.unwrap();
