@@ -1,7 +1,8 @@
-//! Access units as a [`crate::broadcast::Frame`] holds them: length-prefixed, without parameter sets and delimiters.
+//! Puts access units into the form of a [`crate::broadcast::Frame`]: length-prefixed, without parameter sets and
+//! delimiters.
 //!
-//! Some encoders repeat their parameter sets before each key frame, and change them there only. What is taken out is
-//! therefore given back, and [`record`] makes a configuration record of it.
+//! Some encoders repeat their parameter sets before each key frame, and change them only there. So the sets that are
+//! removed are returned, and [`record`] makes a configuration record from them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h264_reader::nal::sps::{ChromaFormat, SeqParameterSet};
@@ -19,17 +20,17 @@ pub(super) struct ParameterSets {
     pub pps: Vec<Bytes>,
 }
 
-/// A picture, tidied.
+/// A picture after `tidy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AccessUnit {
     pub data: Bytes,
-    /// It holds an IDR slice.
+    /// Whether it contains an IDR slice.
     pub key: bool,
-    /// What was taken out.
+    /// The parameter sets that were removed.
     pub sets: ParameterSets,
 }
 
-/// `None` where the lengths do not fit or nothing is left.
+/// `None` if the lengths do not fit or nothing is left.
 pub(super) fn tidy(data: Bytes) -> Option<AccessUnit> {
     let mut sets = ParameterSets::default();
     let (mut key, mut kept) = (false, Vec::new());
@@ -67,7 +68,7 @@ pub(super) fn tidy(data: Bytes) -> Option<AccessUnit> {
 }
 
 impl ParameterSets {
-    /// With the sets of `newer` in place of these; `None` if that changes nothing.
+    /// These sets updated by `newer`; `None` if that changes nothing.
     pub fn changed_by(&self, newer: &Self) -> Option<Self> {
         let known = |old: &[Bytes], new: &[Bytes]| new.iter().all(|set| old.contains(set));
         if known(&self.sps, &newer.sps) && known(&self.pps, &newer.pps) {
@@ -78,7 +79,7 @@ impl ParameterSets {
     }
 }
 
-/// The `AVCDecoderConfigurationRecord` of these sets (ISO/IEC 14496-15, 5.3.3.1), if they are usable.
+/// The `AVCDecoderConfigurationRecord` of these sets (ISO/IEC 14496-15, 5.3.3.1), or `None` if they are not usable.
 pub(super) fn record(sets: &ParameterSets) -> Option<Bytes> {
     let first = sets.sps.first()?;
     let &[_, profile, compatibility, level, ..] = &first[..] else { return None };

@@ -1,15 +1,15 @@
-//! Reads AMF0 (Adobe AMF 0 specification, 2007), which RTMP's commands and metadata are written in.
+//! Reads AMF0 (Adobe AMF 0 specification, 2007), the encoding of RTMP's commands and metadata.
 //!
-//! Into `rml_amf0`'s values but not by its reader: that one calls itself for each level of nesting, so that a message of a
-//! few hundred kilobytes overflows the stack, which ends the program.
+//! The values are those of `rml_amf0`, but its reader is not used: it recurses at each level of nesting, so a message
+//! of a few hundred kilobytes overflows the stack and ends the program.
 
 use std::collections::HashMap;
 
 use rml_rtmp::rml_amf0::Amf0Value;
 
-/// Commands and metadata have two levels.
+/// The deepest nesting. Commands and metadata have two levels.
 const MAX_DEPTH: u8 = 8;
-/// `connect` has about 15, metadata about 30.
+/// The most values of a message. `connect` has about 15, metadata about 30.
 const MAX_VALUES: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +26,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Amf0Value>, Amf0Error> {
     Ok(values)
 }
 
-/// The text of a value that is one.
+/// The text of a value, if it is a text.
 pub(super) fn text(value: Option<&Amf0Value>) -> Option<&str> {
     match value {
         Some(Amf0Value::Utf8String(text)) => Some(text),
@@ -34,7 +34,7 @@ pub(super) fn text(value: Option<&Amf0Value>) -> Option<&str> {
     }
 }
 
-/// A property of a value that is an object.
+/// A property of a value, if it is an object that has it.
 pub(super) fn property<'a>(value: Option<&'a Amf0Value>, name: &str) -> Option<&'a Amf0Value> {
     match value {
         Some(Amf0Value::Object(properties)) => properties.get(name),
@@ -44,7 +44,7 @@ pub(super) fn property<'a>(value: Option<&'a Amf0Value>, name: &str) -> Option<&
 
 struct Reader<'a> {
     rest: &'a [u8],
-    /// Values that may still come.
+    /// How many values may still come.
     left: usize,
 }
 
@@ -60,12 +60,12 @@ impl Reader<'_> {
             5 => Amf0Value::Null,
             // Undefined, unsupported.
             6 | 13 => Amf0Value::Undefined,
-            // A reference to an earlier value; nobody uses it.
+            // A reference to an earlier value; no client uses it.
             7 => {
                 self.bytes(2)?;
                 Amf0Value::Undefined
             }
-            // An array by name; how many there are is said, but not to be relied on.
+            // An array by name. It states its length, which cannot be relied on.
             8 => {
                 self.bytes(4)?;
                 self.object(depth)?

@@ -1,23 +1,23 @@
-//! RTMP chunks into messages (Adobe RTMP 1.0, section 5.3), with a bound on everything that a peer can claim.
+//! Joins RTMP chunks into messages (Adobe RTMP 1.0, section 5.3), with a bound on everything that a peer can claim.
 //!
-//! Not `rml_rtmp`'s deserializer: that one keeps one message for all chunk streams, so interleaved ones are mixed up and
-//! its lengths underflow (a panic, which ends the program), and it has no bounds. Payload is taken out of the input as it
-//! comes; memory is what really arrived, not what was announced.
+//! `rml_rtmp`'s deserializer is not used: it keeps one message for all chunk streams, so interleaved ones get mixed up
+//! and its lengths underflow (a panic, which ends the program), and it has no bounds. Here payload leaves the input as
+//! it comes, so memory grows with what has arrived, not with what was announced.
 
 use std::collections::HashMap;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// What every connection begins with (5.4.1).
+/// The chunk size at the beginning of every connection (5.4.1).
 const INITIAL_CHUNK_SIZE: usize = 128;
-/// A message cannot be longer, so a larger chunk size says nothing more.
+/// The longest message; a larger chunk size has no further effect.
 const LARGEST_MESSAGE: usize = 0xff_ffff;
-/// Clients use a handful.
+/// The most chunk streams of a peer. Clients use a handful.
 const MAX_CHUNK_STREAMS: usize = 64;
-/// In the 24 bits of a timestamp: the real one follows in 32.
+/// This value in a timestamp's 24 bits means that the timestamp follows in 32 bits.
 const EXTENDED: u32 = 0xff_ffff;
 
-/// What a peer may not do.
+/// A violation of the protocol or of a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ChunkError {
     #[error("a chunk refers to a header that never came")]
@@ -42,16 +42,16 @@ pub(super) struct Message {
     pub data: Bytes,
 }
 
-/// Puts messages together. Fill [`Self::input`], then ask [`Self::next`] until it has none.
+/// Joins messages. Fill [`Self::input`], then call [`Self::next`] until it returns none.
 #[derive(Debug)]
 pub(super) struct Dechunker {
     input: BytesMut,
     chunk_size: usize,
-    /// Of one message, and of all unfinished ones together.
+    /// Limit in bytes of one message, and of all unfinished ones together.
     limit: usize,
     unfinished: usize,
     streams: HashMap<u32, ChunkStream>,
-    /// The chunk stream whose payload comes next, and how much of it.
+    /// The chunk stream whose payload comes next, and how many bytes of it.
     payload: Option<(u32, usize)>,
 }
 
@@ -64,7 +64,7 @@ struct ChunkStream {
     length: usize,
     kind: u8,
     message_stream: u32,
-    /// A message has begun.
+    /// Whether a message has begun.
     begun: bool,
     message: BytesMut,
 }
@@ -81,23 +81,23 @@ impl Dechunker {
         }
     }
 
-    /// Where bytes from the peer are put.
+    /// The buffer for bytes from the peer.
     pub fn input(&mut self) -> &mut BytesMut {
         &mut self.input
     }
 
-    /// How long all messages together will be that have begun.
+    /// The total announced length of all messages that have begun.
     #[cfg(any(test, fuzzing))]
     pub fn unfinished(&self) -> usize {
         self.unfinished
     }
 
-    /// How long messages may be from now on.
+    /// Limits the length of messages from now on.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// The peer's chunks are of this size from now on.
+    /// Sets the size of the peer's chunks from now on.
     pub fn set_chunk_size(&mut self, size: u32) -> Result<(), ChunkError> {
         // The highest bit must be 0 (5.4.1).
         if size == 0 || size >> 31 == 1 {
@@ -107,7 +107,7 @@ impl Dechunker {
         Ok(())
     }
 
-    /// The peer will not finish its message on this chunk stream (5.4.2).
+    /// Drops the message on this chunk stream, which the peer will not finish (5.4.2).
     pub fn abort(&mut self, chunk_stream: u32) {
         if let Some(stream) = self.streams.get_mut(&chunk_stream) {
             self.unfinished -= stream.discard();
@@ -142,7 +142,7 @@ impl Dechunker {
         }
     }
 
-    /// Reads a chunk's header if it is there in whole: whose payload follows, and how much.
+    /// Reads a chunk's header once all of it is there. Returns whose payload follows, and how many bytes.
     fn header(&mut self) -> Result<Option<(u32, usize)>, ChunkError> {
         let mut reader = Header(&self.input);
         let Some(header) = reader.read(|id| self.streams.get(&id)) else { return Ok(None) };
@@ -187,7 +187,7 @@ impl Dechunker {
 }
 
 impl ChunkStream {
-    /// Forgets the message that has begun; returns how long it was to be.
+    /// Drops the message that has begun; returns its announced length.
     fn discard(&mut self) -> usize {
         self.message = BytesMut::new();
         if std::mem::take(&mut self.begun) { self.length } else { 0 }
@@ -199,7 +199,7 @@ struct Header<'a>(&'a [u8]);
 struct Fields {
     format: u8,
     id: u32,
-    /// Timestamp field, and whether it was the extended one.
+    /// The timestamp field, and whether it was extended.
     time: Option<(u32, bool)>,
     /// Length and type.
     rest: Option<(usize, u8)>,
@@ -207,7 +207,7 @@ struct Fields {
 }
 
 impl Header<'_> {
-    /// `None` while it is not there in whole.
+    /// `None` until all of the header is there.
     fn read<'s>(&mut self, known: impl Fn(u32) -> Option<&'s ChunkStream>) -> Option<Fields> {
         let first = self.take(1)?;
         let format = (first >> 6) as u8;
@@ -226,7 +226,7 @@ impl Header<'_> {
         if extended {
             time = Some(self.take(4)?);
         } else if let Some(stream) = known(id).filter(|stream| format == 3 && stream.extended) {
-            // It is repeated (5.3.1.3), though not by all clients.
+            // The extended timestamp is repeated here (5.3.1.3), though not by all clients.
             let repeated = self.0.get(..4)?;
             if repeated == stream.field.to_be_bytes() {
                 self.0 = &self.0[4..];
@@ -235,7 +235,7 @@ impl Header<'_> {
         Some(Fields { format, id, time: time.map(|time| (time, extended)), rest, message_stream })
     }
 
-    /// The next bytes as a number.
+    /// The next `count` bytes as a number.
     fn take(&mut self, count: usize) -> Option<u32> {
         let (bytes, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
@@ -336,7 +336,7 @@ mod tests {
                 payload.timestamp = RtmpTimestamp::new(time);
                 payload.type_id = kind;
                 payload.data = data.clone().into();
-                // "Can be dropped" has it begin each message with a whole header.
+                // "Can be dropped" makes it begin each message with a full header.
                 let bytes = serializer.serialize(&payload, false, true).unwrap().bytes;
                 let read = all(&mut dechunker, &bytes).unwrap();
                 prop_assert_eq!(read, vec![Message { kind, stream: 0, timestamp: time, data: data.into() }]);

@@ -1,4 +1,4 @@
-//! Fuzz targets (see [`crate::fuzz`]): what a publisher sends, layer by layer.
+//! Fuzz targets (see [`crate::fuzz`]): the input of a publisher, layer by layer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use crate::broadcast::{Bounds, Broadcast, Frame, Media};
 use crate::fuzz_input::Input;
 use crate::protocol::Secret;
 
-/// A message's longest length here.
+/// The longest message here, in bytes.
 const LIMIT: usize = 64 * 1024;
 
-/// AMF0: what was read can be written by another implementation and is read again as it was.
+/// AMF0: values that were read, written by another implementation, and read again are the same.
 pub fn amf0(data: &[u8]) {
     let Ok(values) = amf0::read(data) else { return };
     assert!(values.iter().map(count).sum::<usize>() <= 1024);
-    // No number is like itself in `values` if it is none.
+    // A NaN is not equal to itself, so `values` with one are not compared.
     if let Ok(bytes) = rml_amf0::serialize(&values)
         && values == values.clone()
     {
@@ -38,7 +38,7 @@ fn count(value: &Amf0Value) -> usize {
     }
 }
 
-/// Chunks: however the network cuts them, the same messages come of them. The first byte is the length of the cuts.
+/// Chunks: the same messages result however the network cuts the bytes. The first byte is the length of the cuts.
 pub fn chunk(data: &[u8]) {
     let mut input = Input::new(data);
     let cut = usize::from(input.byte()) + 1;
@@ -60,7 +60,7 @@ fn messages(bytes: &[u8], cut: usize) -> (Vec<Message>, Option<ChunkError>) {
                 Err(error) => return (messages, Some(error)),
             };
             assert!(message.data.len() <= LIMIT);
-            // As a session does.
+            // As in a session.
             let number = message.data.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
             match (message.kind, number) {
                 (1, Some(size)) => {
@@ -78,8 +78,8 @@ fn messages(bytes: &[u8], cut: usize) -> (Vec<Message>, Option<ChunkError>) {
     (messages, None)
 }
 
-/// A connection. The first byte says how it goes: bit 0: the handshake is the input's; bit 1: publishing is refused; bit 2:
-/// the peer does not read. The second one is the length of the cuts; however the network cuts it, the same is heard.
+/// A connection. The first byte selects its course. Bit 0: the input has the handshake; bit 1: publishing is refused;
+/// bit 2: the peer does not read. The second byte is the length of the cuts, which must not change the requests.
 pub fn session(data: &[u8]) {
     let mut input = Input::new(data);
     let modes = bits(input.byte());
@@ -87,14 +87,14 @@ pub fn session(data: &[u8]) {
     let bytes = input.rest();
     let (heard, ended) = converse(modes, bytes, cut);
     let (at_once, ended_at_once) = converse(modes, bytes, bytes.len().max(1));
-    // How much a peer may leave unread is counted differently.
+    // How much a peer leaves unread depends on the cuts.
     if ![&ended, &ended_at_once].contains(&&Some(SessionError::Unread)) {
         assert_eq!(ended, ended_at_once);
         assert_eq!(heard, at_once);
     }
 }
 
-/// All requests, and why it ended if not by itself.
+/// All requests, and the error that ended the session, if any.
 fn converse([raw, refuse, deaf]: [bool; 3], bytes: &[u8], cut: usize) -> (Vec<Request>, Option<SessionError>) {
     let mut session = Session::new(LIMIT);
     if !raw {
@@ -163,8 +163,8 @@ fn drive(
     Ok(())
 }
 
-/// A publication's messages, after a right configuration if the first byte is odd. Each one: a byte (odd: sound), three of time,
-/// two of length, the body.
+/// A publication's messages, after a valid configuration if the first byte is odd. Each message is one byte (odd:
+/// sound), three of time, two of length, and the body.
 pub fn publication(data: &[u8]) {
     const HIGH: &[u8] =
         b"\x17\0\0\0\0\x01\x64\0\x1f\xff\xe1\0\x1c\x67\x64\0\x1f\xac\xd9\x40\x50\x05\xbb\x01\x6a\x02\x02\x02\x80\
@@ -195,7 +195,7 @@ pub fn publication(data: &[u8]) {
     }
 }
 
-/// What readers of a broadcast rely on.
+/// The guarantees that readers of a broadcast rely on.
 #[derive(Default)]
 struct Order {
     last: [Option<Duration>; 2],

@@ -1,4 +1,4 @@
-//! Which key publishes which stream, and who does so now.
+//! Which key publishes which stream, and which connection does so now.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,18 +11,17 @@ use crate::broadcast::{Broadcast, Frame, Media};
 use crate::metrics::Counter;
 use crate::protocol::Secret;
 
-/// Events wait here for their owner; connections that begin or end wait when it is full.
+/// The most events that wait for their owner. When the queue is full, connections wait before they begin or end.
 const QUEUE: usize = 64;
 
-/// Something that happened to a stream's publisher.
+/// An event of a stream's publisher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// As given to [`Ingest::open`].
+    /// The id given to [`Ingest::open`].
     pub stream_id: String,
-    /// Which publication; rises from 1 within a stream. At a takeover the old one's `Stopped` may come after the new one's
-    /// `Publishing`: compare the numbers.
+    /// The number of the publication, rising from 1 within a stream. At a takeover the old one's `Stopped` may come
+    /// after the new one's `Publishing`: compare the numbers.
     pub publication: u64,
-    /// What.
     pub what: Happening,
 }
 
@@ -31,9 +30,9 @@ pub struct Event {
 pub enum Happening {
     /// It was accepted; media is about to come.
     Publishing {
-        /// Where it comes from.
+        /// The publisher's address.
         peer: SocketAddr,
-        /// What the publisher calls itself.
+        /// The name and version that the publisher's software gives, if any.
         encoder: Option<String>,
     },
     /// It is over.
@@ -43,10 +42,10 @@ pub enum Happening {
 /// Why a publication ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
-    /// The publisher said so.
+    /// The publisher ended it.
     #[error("the publisher ended it")]
     Finished,
-    /// The connection broke off.
+    /// The connection broke.
     #[error("the publisher's connection was lost")]
     Lost,
     /// No frame came for too long.
@@ -55,26 +54,26 @@ pub enum Stop {
     /// Another connection published with the same key.
     #[error("another publisher took over")]
     TakenOver,
-    /// [`Ingest::close`].
+    /// The stream was closed by [`Ingest::close`].
     #[error("the stream was closed")]
     Closed,
-    /// What it sends cannot be carried on; the reason.
+    /// The media cannot be carried on, for this reason.
     #[error("{0}")]
     Unsupported(String),
-    /// It does not keep to the protocol; how.
+    /// The publisher violated the protocol, in this way.
     #[error("{0}")]
     Protocol(String),
-    /// The server ends.
+    /// The server shuts down.
     #[error("the server is shutting down")]
     Shutdown,
 }
 
 impl Stop {
-    /// All that [`Self::name`] gives.
+    /// All values of [`Self::name`].
     pub const NAMES: [&str; 8] =
         ["finished", "lost", "silent", "taken_over", "closed", "unsupported", "protocol", "shutdown"];
 
-    /// One word for it.
+    /// The reason as one word.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Finished => "finished",
@@ -89,7 +88,7 @@ impl Stop {
     }
 }
 
-/// The streams that may be published. Cloning gives another handle to the same.
+/// The streams that may be published. A clone is another handle to the same ones.
 #[derive(Clone, Debug)]
 pub struct Ingest {
     streams: Arc<Mutex<Streams>>,
@@ -99,7 +98,7 @@ pub struct Ingest {
 
 #[derive(Debug, Default)]
 struct Streams {
-    /// By hash, so that the time of a look-up tells nothing about a key.
+    /// By the key's hash, so that the time of a look-up reveals nothing about a key.
     ids: HashMap<[u8; 32], String>,
     by_id: HashMap<String, Arc<Stream>>,
 }
@@ -115,16 +114,16 @@ struct Stream {
 
 #[derive(Debug, Default)]
 struct Writer {
-    /// The present one, or the last.
+    /// The current publication, or the last one.
     publication: u64,
-    /// Ends the present one.
+    /// Ends the current publication.
     stop: Option<oneshot::Sender<Stop>>,
     /// The latest time of any frame.
     newest: Option<Duration>,
     closed: bool,
 }
 
-/// Somebody else writes the stream now, or nobody may any more; why comes by [`Claim::stopped`].
+/// Another publisher writes the stream now, or nobody may any more. [`Claim::stopped`] gives the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Superseded;
 
@@ -133,7 +132,7 @@ pub(super) struct Superseded;
 pub(super) struct Claim {
     stream: Arc<Stream>,
     publication: u64,
-    /// Resolves when the right is over.
+    /// Resolves when the right ends.
     pub stopped: oneshot::Receiver<Stop>,
 }
 
@@ -147,14 +146,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Ingest {
-    /// No streams yet. The receiver is to be read for as long as [`super::serve`] runs.
+    /// A handle without streams. Read the receiver for as long as [`super::serve`] runs.
     pub fn new() -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(QUEUE);
         (Self { streams: Arc::default(), refused: Arc::default(), events }, receiver)
     }
 
-    /// From now on a publisher with `key` writes `broadcast`, whose time begins now. A stream with the same id or key is
-    /// closed first.
+    /// Lets a publisher with `key` write `broadcast`, whose time begins now. A stream with the same id or key is closed
+    /// first.
     pub fn open(&self, key: &Secret, stream_id: &str, broadcast: Broadcast) {
         let key = hash(key.expose());
         let mut streams = lock(&self.streams);
@@ -168,12 +167,12 @@ impl Ingest {
         streams.by_id.insert(stream_id.to_owned(), Arc::new(stream));
     }
 
-    /// Refuses the stream's key from now on, ends its publisher and its [`Broadcast`]. Does nothing for an unknown id.
+    /// Refuses the stream's key from now on, and ends its publisher and its [`Broadcast`]. Ignores an unknown id.
     pub fn close(&self, stream_id: &str) {
         lock(&self.streams).close(stream_id);
     }
 
-    /// How many publishers came with a key that no stream has.
+    /// The number of publishers that came with an unknown key.
     pub fn refused(&self) -> u64 {
         self.refused.get()
     }
@@ -182,7 +181,7 @@ impl Ingest {
         self.refused.increment();
     }
 
-    /// The stream that `key` publishes, taken over from whoever publishes it now; `None` if there is none.
+    /// The right to the stream of `key`, taken over from its current publisher; `None` if no stream has that key.
     pub(super) fn claim(&self, key: &str) -> Option<Claim> {
         let stream = {
             let streams = lock(&self.streams);
@@ -235,14 +234,14 @@ impl Claim {
         now.saturating_duration_since(self.stream.begun)
     }
 
-    /// Every frame of earlier publications lies before this. Does not change while the claim holds, but for its own frames.
+    /// A time after every frame of earlier publications. While the claim holds, only its own frames change it.
     pub fn earliest(&self) -> Duration {
         lock(&self.stream.writer).newest.map_or(Duration::ZERO, |newest| newest + Duration::from_millis(1))
     }
 
     /// Gives a frame to the stream's readers. Never waits.
     pub fn push(&self, dts: Duration, media: Media, data: bytes::Bytes, arrived: Instant) -> Result<(), Superseded> {
-        // Under the lock, so that no frame comes after a frame of the publication that took over.
+        // Under the lock, so that no frame comes after one of a publication that took over.
         let mut writer = lock(&self.stream.writer);
         if writer.closed || writer.publication != self.publication {
             return Err(Superseded);

@@ -1,14 +1,14 @@
-//! RTMP and RTMPS publishers into broadcasts.
+//! Turns RTMP and RTMPS publishers into broadcasts.
 //!
 //! ```text
 //! server: socket ─ session (chunk, amf0) ─ publication (tag, access_unit, timeline) ─ handle ─ Broadcast
 //! ```
 //!
-//! `rtmp://host:port/live/KEY`, where each key belongs to one stream. [`Ingest`] says which there are and tells what happens
-//! to their publishers; [`serve`] takes connections. A second publisher with the right key takes over at once: the first one
-//! is most often the same device's, whose connection died unnoticed.
+//! The address is `rtmp://host:port/live/KEY`, where each key belongs to one stream. [`Ingest`] defines the streams and
+//! reports what happens to their publishers; [`serve`] accepts connections. A second publisher with the right key takes
+//! over at once: usually the first is the same device, on a connection that died unnoticed.
 //!
-//! Everything that a peer can claim, hold or delay is bounded ([`Limits`]), and none of it reaches code that trusts it.
+//! Everything that a peer can claim, hold or delay is bounded ([`Limits`]), before it reaches code that trusts it.
 
 mod access_unit;
 mod amf0;

@@ -1,4 +1,4 @@
-//! One publication's messages into frames.
+//! Turns one publication's messages into frames.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use super::tag::{self, Audio, Video};
 use super::timeline::{Timeline, Track};
 use crate::broadcast::{AudioFormat, Media, VideoFormat};
 
-/// Presentation is never later than this after decoding: 16 pictures, the most that H.264 lets a decoder hold back, at 5/s.
+/// The longest delay from decoding to presentation: 16 pictures, the most that H.264 lets a decoder hold back, at 5/s.
 const MAX_COMPOSITION_MS: i32 = 3_000;
 
-/// What is published cannot be carried on; why.
+/// What is published cannot be carried on, for this reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unsupported(pub String);
 
-/// A publication under way.
+/// A publication in progress.
 #[derive(Debug)]
 pub(super) struct Publication {
     pub claim: Claim,
@@ -26,10 +26,10 @@ pub(super) struct Publication {
     timeline: Timeline,
     video: Option<(Arc<VideoFormat>, ParameterSets)>,
     audio: Option<Arc<AudioFormat>>,
-    /// Nothing before it can be decoded.
+    /// Whether no key frame has come yet, so that nothing can be decoded.
     waits_for_key: bool,
     warned_of_sound: bool,
-    /// When a frame last came, or the beginning.
+    /// When the last frame came, or when the publication began.
     last: Instant,
 }
 
@@ -47,7 +47,7 @@ impl Publication {
         }
     }
 
-    /// When a frame last came, or the beginning.
+    /// When the last frame came, or when the publication began.
     pub fn last(&self) -> Instant {
         self.last
     }
@@ -65,7 +65,7 @@ impl Publication {
         }
     }
 
-    /// Takes an audio message. Sound that cannot be carried on is left out.
+    /// Takes an audio message. Sound that cannot be carried on is dropped.
     pub fn audio(&mut self, timestamp: u32, data: Bytes) {
         match tag::audio(data) {
             Audio::Configuration(record) => {
@@ -133,7 +133,7 @@ impl Publication {
 
     fn push(&mut self, dts: Duration, media: Media, data: Bytes, arrived: Instant) {
         self.last = arrived;
-        // When it is somebody else's turn, the claim says so to the connection.
+        // If another publisher has taken over, the connection learns it from the claim.
         let _ = self.claim.push(dts, media, data, arrived);
     }
 }

@@ -1,8 +1,9 @@
 //! Accepts connections and drives each one's [`Session`].
 //!
-//! A connection is one task with one deadline that changes as it gets on: handshake, publish, then the next frame. Who has
-//! not shown a key yet is *pending*, and only pending connections are limited in number: when there are too many, the
-//! oldest gives way, so neither a flood nor a proxy in front, whose address all share, keeps a publisher out for long.
+//! A connection is one task with one deadline, which moves on from handshake to publication to the next frame. A
+//! connection that has not shown a valid key yet is *pending*, and only pending connections are limited in number. When
+//! there are too many, the oldest gives way. So neither a flood nor a proxy in front, whose address all share, keeps a
+//! publisher out for long.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,36 +24,36 @@ use super::session::{Request, Session, SessionError};
 use crate::client_address::neighbourhood;
 use crate::protocol::Secret;
 
-/// For a last word to the peer.
+/// Time for a last message to the peer.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Until connections have ended when the server does.
+/// Time for connections to end when the server shuts down.
 const CLOSING: Duration = Duration::from_secs(2);
-/// Until accepting is tried again when the process has no descriptor left.
+/// Pause before accepting again when the process has no file descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-/// A deadline counts when this has passed, though there may be something to read.
+/// How far a deadline must have passed before it counts although there is something to read.
 const GRACE: Duration = Duration::from_secs(1);
-/// How much is read at once.
+/// The most bytes of one read.
 const READ: usize = 16 * 1024;
 
 /// What a peer may do, and how long it may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the connection's beginning until its RTMP handshake is done, TLS included.
+    /// From the start of the connection to the end of its RTMP handshake, TLS included.
     pub handshake: Duration,
-    /// From the connection's beginning until its publication is accepted.
+    /// From the start of the connection until its publication is accepted.
     pub publish: Duration,
     /// Between two frames of a publication.
     pub idle: Duration,
-    /// Bytes of one message; also how much may be under way in unfinished ones.
+    /// The most bytes of one message, and of all unfinished ones together.
     pub message: usize,
-    /// Connections that have not published yet, in all.
+    /// The most connections that have not published yet.
     pub pending: usize,
-    /// The same from one address (IPv6: from one /64).
+    /// The same for one address (IPv6: for one /64).
     pub pending_per_address: usize,
 }
 
 impl Default for Limits {
-    /// 5 s, 10 s, 15 s; 4 MiB; 256, of them 64 from one address.
+    /// 5 s, 10 s, 15 s; 4 MiB; 256, with 64 from one address.
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(5),
@@ -65,8 +66,8 @@ impl Default for Limits {
     }
 }
 
-/// Takes RTMP connections, RTMPS with `tls`, until `shutdown` is true or its sender gone; then ends them all. Several may
-/// run with one handle.
+/// Accepts RTMP connections, or RTMPS with `tls`, until `shutdown` is true or its sender is gone; then ends them all.
+/// Several servers may share one handle.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -110,11 +111,11 @@ struct Pending {
 #[derive(Default)]
 struct Places {
     next: u64,
-    /// Where each is from; dropping the sender tells it to go.
+    /// The address of each; dropping the sender tells the connection to leave.
     taken: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
 }
 
-/// A place among the pending ones, until dropped.
+/// A place among the pending connections, until dropped.
 struct Place {
     pending: Arc<Pending>,
     number: u64,
@@ -125,7 +126,7 @@ impl Pending {
         Self { limits, places: Mutex::default() }
     }
 
-    /// A place for a new connection, and what tells it that it has to go.
+    /// A place for a new connection, and the channel that tells it to leave.
     fn enter(self: &Arc<Self>, address: IpAddr) -> (Place, oneshot::Receiver<()>) {
         let address = neighbourhood(address);
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
@@ -222,8 +223,8 @@ impl Connection {
     }
 }
 
-/// Says the last words and leaves it to the peer to hang up: rtmp2sink takes an end of ours for a failure even when it has
-/// said `deleteStream`, and closing with unread bytes would take the words back.
+/// Sends the last message and lets the peer hang up. rtmp2sink takes a close by us for a failure even after its own
+/// `deleteStream`, and closing a socket with unread bytes would discard the message.
 async fn farewell(reader: &mut (impl AsyncRead + Unpin), writer: &mut (impl AsyncWrite + Unpin), words: &[u8]) {
     let said = async {
         writer.write_all(words).await?;
@@ -242,13 +243,13 @@ struct Life {
     begun: Instant,
     session: Session,
     publication: Option<Publication>,
-    /// Until it has published.
+    /// Held until it has published.
     place: Option<Place>,
     evicted: oneshot::Receiver<()>,
 }
 
 impl Life {
-    /// Until there is a reason to end.
+    /// Runs until there is a reason to end.
     async fn live(&mut self, reader: &mut (impl AsyncRead + Unpin), writer: &mut (impl AsyncWrite + Unpin)) -> Stop {
         let mut unflushed = false;
         loop {
@@ -267,7 +268,7 @@ impl Life {
                     None => std::future::pending().await,
                 }
             };
-            // What has arrived is read before the deadline counts: it may be the program that was held up.
+            // What has arrived is read before the deadline counts: perhaps this program was held up.
             let read = tokio::select! {
                 biased;
                 stop = stopped => return stop,
@@ -300,7 +301,7 @@ impl Life {
         }
     }
 
-    /// Takes everything that has arrived in whole.
+    /// Handles everything that has arrived completely.
     async fn work(&mut self) -> Result<(), Stop> {
         while let Some(request) = self.session.next().map_err(|error| protocol(&error))? {
             match (request, &mut self.publication) {
@@ -340,7 +341,7 @@ fn protocol(error: &SessionError) -> Stop {
     Stop::Protocol(error.to_string())
 }
 
-/// One step of sending; done when `output` is empty and nothing is `unflushed`.
+/// One step of sending. Done when `output` is empty and nothing is `unflushed`.
 async fn send(
     writer: &mut (impl AsyncWrite + Unpin),
     output: &mut BytesMut,

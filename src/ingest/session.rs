@@ -1,7 +1,8 @@
 //! The server's side of one RTMP connection (Adobe RTMP 1.0, sections 5 to 7), without a socket.
 //!
-//! Bytes go in and out by [`Session::buffers`]; what the owner must know or decide comes from [`Session::next`]. The handshake and the writing are `rml_rtmp`'s; its own session is not used, see
-//! [`super::chunk`] and [`super::amf0`], and because it acknowledges differences where clients expect the running total.
+//! Bytes go in and out through [`Session::buffers`]; [`Session::next`] returns what the owner must know or decide. The
+//! handshake and the writing are `rml_rtmp`'s. Its session is not used, for the reasons in [`super::chunk`] and
+//! [`super::amf0`], and because it acknowledges differences where clients expect the running total.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rml_rtmp::chunk_io::ChunkSerializer;
@@ -14,23 +15,23 @@ use super::amf0::{self, property, text};
 use super::chunk::{ChunkError, Dechunker, Message};
 use crate::protocol::Secret;
 
-/// The only application.
+/// The only application that may be published to.
 const APPLICATION: &str = "live";
-/// After so many bytes the peer hears how many arrived. Our own daemon takes that for a sign of life.
+/// How many received bytes are acknowledged at once. Our own daemon takes the acknowledgement for a sign of life.
 const ACKNOWLEDGE_EVERY: u64 = 64 * 1024;
-/// What the peer may have under way, as most servers say.
+/// How many bytes the peer may have unacknowledged; the value of most servers.
 const PEER_BANDWIDTH: u32 = 2_500_000;
 const OUR_CHUNK_SIZE: u32 = 4096;
-/// Longest message before somebody is known to have a key, and longest command at any time.
+/// The longest message, in bytes, before a valid key, and the longest command at any time.
 const MAX_COMMAND: usize = 32 * 1024;
-/// The peer does not read what it asks for.
+/// Bytes to send at which the peer counts as one that does not read.
 const MAX_OUTPUT: usize = 64 * 1024;
-/// Of the software's name, characters.
+/// The most characters kept of the software's name.
 const MAX_ENCODER: usize = 64;
-/// More than any client makes.
+/// The most message streams; more than any client makes.
 const MAX_MESSAGE_STREAMS: u32 = 16;
 
-/// The peer does not keep to the protocol.
+/// The peer violated the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SessionError {
     #[error("this is not RTMP")]
@@ -45,7 +46,7 @@ pub(super) enum SessionError {
     Unread,
 }
 
-/// What the owner must know.
+/// What the owner must know or decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// Answer by [`Session::accept`] or [`Session::refuse`].
@@ -56,7 +57,7 @@ pub(super) enum Request {
     Audio { timestamp: u32, data: Bytes },
     /// The publication is over.
     Finished,
-    /// It was refused; nothing more is to be read.
+    /// The publication was refused; nothing more is read.
     Refused(&'static str),
 }
 
@@ -67,31 +68,31 @@ enum Stage {
     Open,
     /// `connect` was answered.
     Connected,
-    /// The owner has been asked; the message stream to answer on.
+    /// The owner has been asked. The answer goes to this message stream.
     Asked(u32),
     Publishing(u32),
     Over,
 }
 
-/// See the module's description.
+/// The server's side of one connection.
 pub(super) struct Session {
     stage: Stage,
     handshake: Handshake,
     chunks: Dechunker,
     serializer: ChunkSerializer,
     output: BytesMut,
-    /// Longest message once published.
+    /// The longest message once published, in bytes.
     max_message: usize,
     received: u64,
     acknowledged: u64,
     encoder: Option<String>,
     message_streams: u32,
-    /// What an aggregate message still holds.
+    /// The rest of an aggregate message.
     aggregate: Option<(Bytes, Option<u32>, u32)>,
 }
 
 impl Session {
-    /// `max_message`: bytes that a message of media may have.
+    /// `max_message`: the most bytes of a media message.
     pub fn new(max_message: usize) -> Self {
         Self {
             stage: Stage::Handshake,
@@ -108,28 +109,28 @@ impl Session {
         }
     }
 
-    /// Where bytes from the peer are put (then say by [`Self::received`] how many), and what is to be sent to it.
+    /// The buffer for bytes from the peer (report their number with [`Self::received`]), and the bytes to send to it.
     pub fn buffers(&mut self) -> (&mut BytesMut, &mut BytesMut) {
         (self.chunks.input(), &mut self.output)
     }
 
-    /// The handshake is done.
+    /// Whether the handshake is done.
     pub fn has_shaken_hands(&self) -> bool {
         self.stage != Stage::Handshake
     }
 
-    /// Nothing more is read; what is left to send are the last words.
+    /// Whether nothing more is read. What is left to send is the last message.
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }
 
-    /// So many bytes were put into the first of [`Self::buffers`].
+    /// Reports that `count` bytes were put into the first of [`Self::buffers`].
     pub fn received(&mut self, count: usize) -> Result<(), SessionError> {
         if self.stage == Stage::Handshake {
             return self.shake_hands();
         }
         self.received += count as u64;
-        // A peer that does not read gets no more of them; the next one says it all.
+        // A peer that does not read gets no more of them; the next one covers what was left out.
         if self.received - self.acknowledged >= ACKNOWLEDGE_EVERY && self.output.is_empty() {
             self.acknowledged = self.received;
             self.send(0, RtmpMessage::Acknowledgement { sequence_number: self.received as u32 })?;
@@ -137,7 +138,7 @@ impl Session {
         Ok(())
     }
 
-    /// The next thing of interest in what was received, if there is one.
+    /// The next request in what was received, if there is one.
     pub fn next(&mut self) -> Result<Option<Request>, SessionError> {
         if matches!(self.stage, Stage::Handshake | Stage::Asked(_) | Stage::Over) {
             return Ok(None);
@@ -156,7 +157,7 @@ impl Session {
         }
     }
 
-    /// The publication that was asked for may begin.
+    /// Accepts the publication.
     pub fn accept(&mut self) -> Result<(), SessionError> {
         let Stage::Asked(stream) = self.stage else { return Ok(()) };
         self.stage = Stage::Publishing(stream);
@@ -165,15 +166,15 @@ impl Session {
         self.status(stream, "status", "NetStream.Publish.Start", "Publishing")
     }
 
-    /// It may not; nothing more is read.
+    /// Refuses the publication; nothing more is read.
     pub fn refuse(&mut self) -> Result<(), SessionError> {
         let Stage::Asked(stream) = self.stage else { return Ok(()) };
         self.stage = Stage::Over;
-        // Not `BadName`, which clients take for a key that is in use for the moment.
+        // Not `BadName`, which clients take for a key that is temporarily in use.
         self.status(stream, "error", "NetStream.Publish.Denied", "No such stream")
     }
 
-    /// Tells the publisher why it is ended; nothing more is read.
+    /// Tells the publisher why its publication ends; nothing more is read.
     pub fn end(&mut self, why: &str) -> Result<(), SessionError> {
         let Stage::Publishing(stream) = self.stage else { return Ok(()) };
         self.stage = Stage::Over;
@@ -212,15 +213,15 @@ impl Session {
             9 if publishing => return Ok(Some(Request::Video { timestamp, data })),
             22 if publishing => self.aggregate = Some((data, None, timestamp)),
             20 => return self.command(stream, &data),
-            // AMF3's commands are AMF0's behind a zero.
+            // Commands in AMF3 are those in AMF0 after a zero byte.
             17 if data.first() == Some(&0) => return self.command(stream, &data[1..]),
-            // Acknowledgements, windows, metadata: nothing that we need.
+            // Acknowledgements, windows, metadata: not needed here.
             _ => {}
         }
         Ok(None)
     }
 
-    /// Takes an aggregate message apart (7.1.6): FLV tags, whose times count from the first one's.
+    /// The next message of an aggregate (7.1.6), which holds FLV tags whose times are relative to the first one's.
     fn next_of_aggregate(&mut self) -> Option<Message> {
         loop {
             let (mut data, first, base) = self.aggregate.take()?;
@@ -237,7 +238,7 @@ impl Session {
             data.advance(data.len().min(4)); // the size again
             let first = first.unwrap_or(time);
             self.aggregate = Some((data, Some(first), base));
-            // Others are passed over: one aggregate within another would be read for ever.
+            // Others are skipped: an aggregate within an aggregate would be read for ever.
             if matches!(kind, 8 | 9 | 18) {
                 let timestamp = base.wrapping_add(time.wrapping_sub(first));
                 return Some(Message { kind, stream, timestamp, data: body });
@@ -292,7 +293,7 @@ impl Session {
                 self.stage = Stage::Over;
                 return Ok(Some(Request::Finished));
             }
-            // `_checkbw`, `getStreamLength` and whatever else there is; and answers to what we never ask.
+            // `_checkbw`, `getStreamLength` and others, and answers to questions that are never asked.
             _ => {}
         }
         Ok(None)
@@ -364,7 +365,7 @@ impl Session {
         let unsayable = SessionError::Sequence("an answer cannot be written");
         let payload = MessagePayload::from_rtmp_message(message, RtmpTimestamp::new(0), stream);
         let payload = payload.map_err(|_| unsayable.clone())?;
-        // "Can be dropped" has each message begin with a whole header; "uncompressed" would repeat it within one.
+        // "Can be dropped" makes each message begin with a full header; "uncompressed" would repeat it within one.
         let packet = self.serializer.serialize(&payload, false, true).map_err(|_| unsayable)?;
         self.output.put_slice(&packet.bytes);
         if self.output.len() > MAX_OUTPUT { Err(SessionError::Unread) } else { Ok(()) }
@@ -382,7 +383,7 @@ mod tests {
 
     use super::*;
 
-    /// A client after its handshake, and the server it talks to.
+    /// A client after its handshake, and the server that it talks to.
     struct Pair {
         session: Session,
         writer: ChunkSerializer,

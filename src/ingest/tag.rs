@@ -1,4 +1,5 @@
-//! The bodies of RTMP's audio and video messages, which are FLV's (Adobe Flash Video File Format 10.1, E.4.2 and E.4.3).
+//! The bodies of RTMP's audio and video messages, which have FLV's format (Adobe Flash Video File Format 10.1, E.4.2
+//! and E.4.3).
 
 use bytes::{Buf, Bytes};
 
@@ -9,7 +10,7 @@ pub(super) enum Video {
     Configuration(Bytes),
     /// An access unit with length prefixes; `composition_ms` is presentation minus decoding time.
     Picture { composition_ms: i32, data: Bytes },
-    /// Nothing of use.
+    /// Nothing to carry on.
     Nothing,
     /// Another codec, by name.
     Other(String),
@@ -22,7 +23,7 @@ pub(super) enum Audio {
     Configuration(Bytes),
     /// An AAC frame.
     Sound(Bytes),
-    /// Nothing of use.
+    /// Nothing to carry on.
     Nothing,
     /// Another codec, by name.
     Other(String),

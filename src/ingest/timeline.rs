@@ -1,27 +1,27 @@
-//! A publisher's timestamps onto the stream's time.
+//! Maps a publisher's timestamps to the stream's time.
 //!
-//! The first frame lies at its arrival. From there on the publisher's own differences count, which are free of the
-//! network's jitter, until they cannot be true: a clock that was set, or that began anew. Such a track goes on where the
-//! other one is, if that fits, else at its arrival again.
+//! The first frame is placed at its arrival. After that the publisher's own differences count, which are free of the
+//! network's jitter, as long as they are plausible. They are not when a clock was set or started again. The track then
+//! continues where the other track is, if its frame fits there, otherwise at the frame's arrival again.
 
 use std::time::Duration;
 
-/// How far a frame may be ahead of, or behind, the newest one of the other track and its own.
+/// How far a frame may be ahead of the newest frame of either track.
 const AHEAD: Duration = Duration::from_secs(5);
+/// How far a frame may be behind the newest frame of either track.
 const BEHIND: Duration = Duration::from_secs(3);
-/// A longer step is right nevertheless if it leads this near to the time of arrival: the camera had paused.
+/// A longer step is accepted if it leads this close to the time of arrival: the camera had paused.
 const NEAR: Duration = Duration::from_secs(2);
 /// The resolution of RTMP's time.
 const STEP: Duration = Duration::from_millis(1);
 
-/// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Track {
     Video,
     Audio,
 }
 
-/// See the module's description.
+/// The state of both tracks of one publisher.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
     tracks: [State; 2],
@@ -30,7 +30,7 @@ pub(super) struct Timeline {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    /// The timestamp as it came and as it is without wrapping at 2^32.
+    /// The timestamp as received, and without its wrapping at 2^32.
     raw: Option<(u32, i64)>,
     /// Stream time minus timestamp, ms.
     offset: Option<i64>,
@@ -38,8 +38,7 @@ struct State {
 }
 
 impl Timeline {
-    /// The decoding time of a frame with this timestamp that arrived at `arrived`. The first one, and none, is earlier
-    /// than `earliest`.
+    /// The decoding time of a frame with this timestamp that arrived at `arrived`. It is never earlier than `earliest`.
     pub fn place(&mut self, track: Track, timestamp: u32, arrived: Duration, earliest: Duration) -> Duration {
         let (own, other) = match track {
             Track::Video => (0, 1),
