@@ -1,8 +1,9 @@
-//! The boxes of CMAF (ISO/IEC 23000-19): one track a file, fragments of one `moof` and one `mdat`.
+//! The boxes of CMAF (ISO/IEC 23000-19): one track per file, fragments of one `moof` and one `mdat`.
 //!
-//! `avc1` with the publisher's `avcC`, `mp4a` with its `AudioSpecificConfig`. Decoding times are 64 bit and count from the
-//! stream's beginning in both tracks, so sound and picture need no edit list. Composition offsets are signed (`trun`
-//! version 1): the packager moves decoding times so that a segment's first picture is shown at its decoding time.
+//! `avc1` with the publisher's `avcC`, `mp4a` with its `AudioSpecificConfig`. Decoding times are 64 bit and count from
+//! the stream's beginning in both tracks, so sound and picture need no edit list. Composition offsets are signed
+//! (`trun` version 1): the packager moves decoding times so that a segment's first picture is shown at its decoding
+//! time.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mp4_atom::esds::{DecoderConfig, DecoderSpecific, EsDescriptor, SLConfig};
@@ -14,9 +15,9 @@ use mp4_atom::{
 
 use crate::broadcast::{AudioFormat, VideoFormat};
 
-/// There is one track in each file.
+/// The track id: each file has one track.
 const TRACK: u32 = 1;
-/// Ticks a second of video: RTMP's milliseconds and the usual frame rates are whole numbers of it.
+/// Ticks per second of video. RTMP's milliseconds and the usual frame intervals are whole numbers of ticks.
 pub const VIDEO_TIMESCALE: u32 = 90_000;
 /// `sample_depends_on` 2: on no other sample (ISO/IEC 14496-12, 8.8.3.1).
 const SYNC_SAMPLE: u32 = 0x0200_0000;
@@ -31,13 +32,13 @@ pub struct BoxError(#[from] mp4_atom::Error);
 /// One access unit in a fragment.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// As the broadcast holds it.
+    /// The access unit in the broadcast's form.
     pub data: Bytes,
-    /// Ticks.
+    /// In ticks.
     pub duration: u32,
-    /// Presentation minus decoding time, ticks.
+    /// Presentation minus decoding time, in ticks.
     pub composition: i32,
-    /// Decoding can begin here.
+    /// Whether decoding can begin here.
     pub sync: bool,
 }
 
@@ -69,7 +70,7 @@ pub fn audio_init(format: &AudioFormat, timescale: u32) -> Result<Bytes, BoxErro
         data_reference_index: 1,
         channel_count: if format.channels == 7 { 8 } else { u16::from(format.channels) },
         sample_size: 16,
-        // 16.16 bits: what does not fit is 0, the AudioSpecificConfig says it.
+        // The field is 16.16 bits. A rate that does not fit becomes 0; the AudioSpecificConfig has it.
         sample_rate: u16::try_from(format.sample_rate).unwrap_or(0).into(),
     };
     let codec = Codec::from(Mp4a { audio, esds: Esds { es_desc }, btrt: None, taic: None });
@@ -84,7 +85,7 @@ fn track_header() -> Tkhd {
 
 fn media_information(codec: Codec) -> Minf {
     let dinf = Dinf { dref: Dref { entries: vec![DrefEntry::Url(Url::default())] } };
-    // Fragments hold the samples; the tables are there and empty.
+    // The samples are in the fragments; the tables are required but empty.
     let stbl = Stbl { stsd: Stsd { codecs: vec![codec] }, stco: Some(Stco::default()), ..Stbl::default() };
     Minf { dinf, stbl, ..Minf::default() }
 }
@@ -111,9 +112,9 @@ fn init(timescale: u32, tkhd: Tkhd, handler: [u8; 4], minf: Minf) -> Result<Byte
     Ok(bytes.freeze())
 }
 
-/// What stands before a segment's first fragment: its type, and what time it is (for DASH players that measure latency).
+/// The beginning of a segment's first fragment: its type, and a clock (for DASH players that measure latency).
 ///
-/// `ntp` is seconds since 1900 in 32.32 bits, of the instant `media_time` ticks stand for.
+/// `ntp` is the instant of media time `media_time` (in ticks), as seconds since 1900 in 32.32 bits.
 pub fn segment_head(ntp: u64, media_time: u64) -> Result<Bytes, BoxError> {
     let styp = Styp {
         major_brand: FourCC::new(b"msdh"),
@@ -128,14 +129,14 @@ pub fn segment_head(ntp: u64, media_time: u64) -> Result<Bytes, BoxError> {
     Ok(bytes.freeze())
 }
 
-/// One `moof` and its `mdat`, after `head`. `decode_time` is that of the first sample, ticks.
+/// One `moof` and its `mdat`, after `head`. `decode_time` is that of the first sample, in ticks.
 pub fn fragment(head: &[u8], sequence: u32, decode_time: u64, samples: &[Sample]) -> Result<Bytes, BoxError> {
     const BOX_HEADER: usize = 8;
     let size: usize = samples.iter().map(|sample| sample.data.len()).sum();
     let mut moof = Moof { mfhd: Mfhd { sequence_number: sequence }, traf: vec![track_fragment(decode_time, samples)] };
     let mut header = Vec::with_capacity(128 + 16 * samples.len());
     moof.encode(&mut header)?;
-    // The same length whatever the value.
+    // The header's length does not depend on this value.
     moof.traf[0].trun[0].data_offset = Some((header.len() + BOX_HEADER) as i32);
     let mut bytes = BytesMut::with_capacity(head.len() + header.len() + BOX_HEADER + size);
     bytes.put_slice(head);
@@ -165,7 +166,7 @@ fn track_fragment(decode_time: u64, samples: &[Sample]) -> Traf {
     }
 }
 
-/// An AAC frame of silence: each element all zero with no scale factor band (ISO/IEC 14496-3, 4.4.2.1).
+/// An AAC frame of silence: every element is all zero, without scale factor bands (ISO/IEC 14496-3, 4.4.2.1).
 pub fn silence(channels: u8) -> Bytes {
     const SINGLE: u8 = 0;
     const PAIR: u8 = 1;
@@ -182,12 +183,12 @@ pub fn silence(channels: u8) -> Bytes {
     };
     let mut bits = Bits::default();
     for (n, &kind) in elements.iter().enumerate() {
-        // The instance tag tells elements of one kind apart.
+        // The instance tag distinguishes elements of the same kind.
         let tag = elements[..n].iter().map(|&earlier| u32::from(earlier == kind)).sum();
         bits.put(3, kind.into());
         bits.put(4, tag);
         if kind == PAIR {
-            // A common window, its ics_info of 11 bits, no mid/side; then gain and three flags of each channel.
+            // A common window, its ics_info of 11 bits, no mid/side; then the gain and three flags of each channel.
             bits.put(1, 1);
             bits.put(11 + 2, 0);
             bits.put(11 + 11, 0);

@@ -1,13 +1,13 @@
-//! Puts the samples of one epoch of one track into parts and segments.
+//! Groups the samples of one epoch of one track into parts and segments.
 //!
-//! Pictures: a picture is held back until the next one tells how long it lasts. A segment ends before a key frame once it
-//! is long enough, and before any picture where it would get longer than the target duration allows: an encoder with a GOP
-//! of 10 s gets segments that do not begin with a key frame rather than a playlist that breaks its promise. A picture that
-//! stands still for longer than a part may last does so in the media, and is a part whose playlist entry says less: a hole
-//! would stop players, hls.js for many seconds.
+//! Pictures: a picture is held back until the next one shows how long it lasts. A segment that is long enough ends
+//! before the next key frame. It also ends before any picture that would make it longer than the target duration: an
+//! encoder with a GOP of 10 s gets segments that do not begin with a key frame, rather than a playlist that breaks its
+//! promise. A picture may stand still for longer than a part may last. The media then has its full duration, but the
+//! playlist entry of its part says less: a gap would stop players, hls.js for many seconds.
 //!
-//! Sound: placed by counting samples; RTMP's milliseconds only say when to count anew. What is missing is silence, what
-//! is too much is left out, and segments end where those of the picture do.
+//! Sound: placed by counting samples; RTMP's milliseconds only say when to count anew. Missing sound is filled with
+//! silence, surplus sound is dropped, and segments end where those of the picture do.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -18,34 +18,36 @@ use super::cmaf::{self, Sample};
 use super::track::{Part, Track};
 use crate::broadcast::AudioFormat;
 
-/// Sound may be this far from where counting puts it: above the rounding and jitter of senders, below what one notices.
+/// How far sound may be from the position by count: more than the rounding and jitter of senders, less than anyone
+/// notices.
 const TOLERANCE: Duration = Duration::from_millis(40);
-/// When missing sound becomes silence: after this, and then this much behind the picture.
+/// How far sound may be behind the picture before silence begins. From then on silence follows the picture at a
+/// distance of `BEHIND`.
 const PATIENCE: Duration = Duration::from_millis(500);
 const BEHIND: Duration = Duration::from_millis(100);
-/// Sound further ahead of the picture than this is not kept.
+/// Sound further ahead of the picture than this is dropped.
 const AHEAD: Duration = Duration::from_secs(10);
-/// Within this of an epoch's beginning segments may be short, so that it can be played soon.
+/// For this long after an epoch's beginning segments may be as short as `SHORTEST`, so that playback can begin soon.
 const YOUNG: Duration = Duration::from_secs(1);
 const SHORTEST: Duration = Duration::from_millis(250);
-/// EXTINF is rounded to whole seconds before it is compared: this much above the target duration is still no more.
+/// EXTINF is rounded to whole seconds before it is compared, so it may exceed the target duration by this much.
 const ROUNDS_DOWN: Duration = Duration::from_millis(450);
 const FRAME: u64 = 1024;
 
-/// What both tracks of an epoch have in common.
+/// The rules common to both tracks of an epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// Number of the epoch.
     pub epoch: u64,
-    /// Of a segment, at least.
+    /// The shortest duration of a segment.
     pub segment_target: Duration,
-    /// Of a segment, at most, rounded to whole seconds.
+    /// The longest duration of a segment, rounded to whole seconds.
     pub target_duration: Duration,
     /// The wall clock at media time 0.
     pub origin: SystemTime,
 }
 
-/// The samples that will be the next part.
+/// The samples of the next part.
 #[derive(Debug)]
 struct Pending {
     rules: Rules,
@@ -70,7 +72,7 @@ impl Pending {
         }
     }
 
-    /// A part must have 85 % of the promised duration, unless it is the last of its segment.
+    /// A part must have 85 % of the advertised duration, unless it is the last of its segment.
     fn is_long_enough(&self, track: &Track) -> bool {
         self.duration * 100 >= track.part_target * 86
     }
@@ -104,35 +106,35 @@ impl Pending {
     }
 }
 
-/// NTP's count of seconds since 1900, 32.32 bits.
+/// NTP time: seconds since 1900 in 32.32 bits.
 fn ntp(time: SystemTime) -> u64 {
     const FROM_1900_TO_1970: u64 = 2_208_988_800;
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     ((since.as_secs() + FROM_1900_TO_1970) << 32) | ((u64::from(since.subsec_nanos()) << 32) / 1_000_000_000)
 }
 
-/// Of pictures.
+/// Cuts the picture track.
 #[derive(Debug)]
 pub struct Pictures {
     pending: Pending,
     held: Option<(u64, Sample)>,
     epoch_start: u64,
     segment_start: u64,
-    /// Usual time between two pictures, ticks.
+    /// Usual time between two pictures, in ticks.
     interval: u64,
-    /// Usual duration of a part, ticks.
+    /// Usual duration of a part, in ticks.
     part: u64,
 }
 
 impl Pictures {
-    /// For an epoch whose first picture is decoded at `start`. `interval` is the usual time between two pictures, `part`
-    /// the usual duration of a part; ticks.
+    /// For an epoch whose first picture is decoded at `start`. `interval` is the usual time between two pictures,
+    /// `part` the usual duration of a part; all in ticks.
     pub fn new(rules: Rules, start: u64, interval: u64, part: u64) -> Self {
         let pending = Pending { rules, start, duration: 0, samples: Vec::new() };
         Self { pending, held: None, epoch_start: start, segment_start: start, interval, part }
     }
 
-    /// Takes a picture decoded at `at`. Gives where a segment ends, if one ends before it.
+    /// Takes a picture decoded at `at`. If a segment ends before it, returns where.
     pub fn push(&mut self, track: &mut Track, at: u64, sample: Sample) -> Option<u64> {
         let key = sample.sync;
         let (before, held) = self.held.replace((at, sample))?;
@@ -149,7 +151,7 @@ impl Pictures {
         let length = at - self.segment_start;
         let young = self.segment_start - self.epoch_start < track.ticks(YOUNG);
         let least = track.ticks(if young { SHORTEST } else { rules.segment_target });
-        // A tenth less will do: key frames come by the clock of a camera.
+        // A tenth less is enough: key frames follow the clock of a camera.
         let enough = key && length >= least - least / 10;
         let full = length + interval.max(self.interval) > longest;
         (enough || full).then(|| {
@@ -162,23 +164,23 @@ impl Pictures {
     fn add(&mut self, track: &mut Track, at: u64, mut sample: Sample, interval: u64) {
         sample.duration = interval as u32;
         self.pending.add(track, at, sample);
-        // The next one would bring it further from the usual.
+        // The next picture would make the part's duration less usual.
         if self.pending.duration + self.interval / 2 > self.part && self.pending.is_long_enough(track) {
             self.pending.flush(track);
         }
     }
 
-    /// Usual time between two pictures, ticks.
+    /// Usual time between two pictures, in ticks.
     pub fn interval(&self) -> u32 {
         self.interval as u32
     }
 
-    /// Bytes that are in no part yet.
+    /// The bytes that are in no part yet.
     pub fn bytes(&self) -> usize {
         self.pending.bytes() + self.held.as_ref().map_or(0, |(_, held)| held.data.len())
     }
 
-    /// No further picture comes. Gives where the last one ends.
+    /// Ends the track. Returns where the last picture ends.
     pub fn finish(&mut self, track: &mut Track) -> u64 {
         if let Some((at, held)) = self.held.take() {
             self.add(track, at, held, self.interval);
@@ -188,7 +190,7 @@ impl Pictures {
     }
 }
 
-/// Of sound.
+/// Cuts the sound track.
 #[derive(Debug)]
 pub struct Sounds {
     pending: Pending,
@@ -198,13 +200,13 @@ pub struct Sounds {
     start: u64,
     frames: u64,
     segment_start: u64,
-    /// Where segments of the picture ended that those of the sound have not reached.
+    /// Ends of picture segments that the sound has not reached yet.
     ends: VecDeque<u64>,
     missing: bool,
 }
 
 impl Sounds {
-    /// For an epoch that begins at `start` ticks of `track`. `missing`: no sound is to be expected at once.
+    /// For an epoch that begins at `start` ticks of `track`. `missing`: no sound is expected at first.
     pub fn new(rules: Rules, track: &Track, start: u64, format: &AudioFormat, missing: bool) -> Self {
         let start = start.max(track.end());
         Self {
@@ -224,7 +226,7 @@ impl Sounds {
         self.start + frames * FRAME * self.timescale / self.rate
     }
 
-    /// Takes an AAC frame of media time `at`, ticks; the newest picture's is `picture`.
+    /// Takes an AAC frame of media time `at`, while the newest picture is at `picture`; both in ticks.
     pub fn push(&mut self, track: &mut Track, at: u64, data: &Bytes, picture: u64) {
         let tolerance = track.ticks(TOLERANCE);
         if at > picture + track.ticks(AHEAD) || at + tolerance < self.at(self.frames) {
@@ -237,7 +239,7 @@ impl Sounds {
         self.put(track, data.clone());
     }
 
-    /// A picture is decoded at `picture`; if there should be sound and is none, there is silence.
+    /// A picture is decoded at `picture`: fills in silence if sound is missing by then.
     pub fn follow(&mut self, track: &mut Track, picture: u64) {
         let patience = if self.missing { BEHIND } else { PATIENCE };
         if self.at(self.frames) + track.ticks(patience) < picture {
@@ -286,12 +288,12 @@ impl Sounds {
         self.cut(track);
     }
 
-    /// Bytes that are in no part yet.
+    /// The bytes that are in no part yet.
     pub fn bytes(&self) -> usize {
         self.pending.bytes()
     }
 
-    /// The picture ends at `picture` and so does the sound; there is at least one frame.
+    /// Ends the sound where the picture ends, at `picture`, but with at least one frame.
     pub fn finish(&mut self, track: &mut Track, picture: u64) {
         if self.frames == 0 {
             self.put(track, self.silence.clone());

@@ -1,9 +1,9 @@
-//! The DASH manifest (ISO/IEC 23009-1): the segments of the HLS playlists, by a `SegmentTimeline` with times: ffmpeg
-//! mistakes numbers for indices whenever it reads the manifest again, and begins anew at its first segment.
+//! The DASH manifest (ISO/IEC 23009-1): the segments of the HLS playlists, as a `SegmentTimeline` with times. With
+//! numbers, ffmpeg would take them for indices whenever it reloads the manifest, and start again at its first segment.
 //!
-//! Presentation time is media time: a Period begins where its epoch does, and `availabilityStartTime` is the wall clock at
-//! media time 0. The timeline names only what is there, so a player's clock need not be right; `UTCTiming` says the time
-//! all the same, for latency.
+//! Presentation time is media time: a Period begins where its epoch does, and `availabilityStartTime` is the wall clock
+//! at media time 0. The timeline lists only existing segments, so a player's clock need not be right; `UTCTiming` gives
+//! the time all the same, for latency.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use super::hls::{Utc, frame_rate, init_name, put};
 use super::presentation::{Epoch, Kind, Presentation};
 use super::track::{Segment, Track};
 
-/// The manifest. `media` is where the segments are, relative to it; `now` is the time.
+/// The manifest. `media` is the relative path to the segments; `now` is the current time.
 pub fn manifest(presentation: &Presentation, media: &str, now: SystemTime) -> String {
     let mut text = String::with_capacity(8192);
     text += "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\"";
@@ -46,7 +46,7 @@ fn put_period(text: &mut String, presentation: &Presentation, epoch: &Epoch) {
     let pictures = segments(&presentation.video);
     let sound = epoch.audio.as_ref().zip(presentation.audio.as_ref());
     let sounds = sound.map(|(_, track)| segments(track));
-    // A Period says from the first what is in it: the newest one has to wait until there is a segment of everything.
+    // A Period states its tracks from the start, so the newest one must wait until each track has a segment.
     if pictures.is_empty() || sounds.as_ref().is_some_and(Vec::is_empty) {
         return;
     }

@@ -1,4 +1,4 @@
-//! Fuzz targets (see [`crate::fuzz`]): streams of any shape, and what viewers ask for.
+//! Fuzz targets (see [`crate::fuzz`]): streams of any shape, and viewers' requests.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -56,7 +56,8 @@ fn new_packager() -> Packager {
     })
 }
 
-/// Frames as ingest gives them, in whatever rhythm: each is two bytes, what it is and how much later than the one before.
+/// Frames as ingest gives them, in any rhythm. Each is two bytes: its kind, and how much later it is than the one
+/// before.
 pub fn packager(data: &[u8]) {
     const MOST: usize = 800;
     let mut script = Script::new(data);
@@ -87,7 +88,7 @@ enum Step {
     Skip,
 }
 
-/// What a fuzzer's bytes mean.
+/// Turns a fuzzer's bytes into frames.
 struct Script<'a> {
     input: Input<'a>,
     publication: u64,
@@ -116,7 +117,7 @@ impl<'a> Script<'a> {
                 Some(self.frame(dts, Media::Video { format, pts, key: what & 2 != 0 }))
             }
             2 => {
-                // Sound may be ahead of the picture or behind.
+                // Sound may be ahead of the picture or behind it.
                 let offset = Duration::from_millis(25) * u32::from(what >> 1 & 31);
                 self.now += Duration::from_millis(later);
                 let dts = self.place(1, (self.now + offset).saturating_sub(Duration::from_millis(400)));
@@ -127,7 +128,7 @@ impl<'a> Script<'a> {
             _ => {
                 self.publication += 1;
                 self.now += Duration::from_millis(later * 100);
-                // Nothing of a later publication is before anything of an earlier one.
+                // A later publication begins after everything of the earlier ones.
                 let newest = self.last.into_iter().flatten().max();
                 self.last = [newest; 2];
                 self.now = self.now.max(newest.unwrap_or_default());
@@ -136,7 +137,7 @@ impl<'a> Script<'a> {
         }
     }
 
-    /// Later than what was before in its track.
+    /// Moves `at` behind the last frame of its track.
     fn place(&mut self, track: usize, at: Duration) -> Duration {
         let at = self.last[track].map_or(at, |last| at.max(last + Duration::from_millis(1)));
         self.last[track] = Some(at);
@@ -150,7 +151,7 @@ impl<'a> Script<'a> {
     }
 }
 
-/// What players saw so far.
+/// What players have seen so far.
 struct Seen {
     rules: [Rules; 2],
     /// Number and end of the newest segment.
@@ -159,7 +160,7 @@ struct Seen {
 
 impl Default for Seen {
     fn default() -> Self {
-        // Pictures may stand still for long.
+        // Pictures may stand still for a long time.
         let mut rules = [Rules::default(), Rules::default()];
         for rules in &mut rules {
             rules.less = TARGET.as_secs_f64() + 1.0;
@@ -205,7 +206,7 @@ fn check_track(track: &Track, newest: &mut Option<(u64, u64)>) {
     assert!(track.bytes() <= BYTES + 4 * largest.max(UNCLOSED), "{} bytes are held", track.bytes());
 }
 
-/// A request: the name of a file, its query, a range of bytes; a line each.
+/// A request: the name of a file, its query, and a range of bytes, one per line.
 pub fn request(data: &[u8]) {
     static WATCHED: LazyLock<[Packager; 3]> = LazyLock::new(|| {
         let stream = |end: bool, sound: u8| {

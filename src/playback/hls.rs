@@ -1,11 +1,11 @@
 //! HLS playlists (draft-pantos-hls-rfc8216bis).
 //!
-//! One playlist a track for players with and without low latency. EXT-X-INDEPENDENT-SEGMENTS is not said: a segment of an
-//! encoder with rare key frames may begin without one; parts say it of themselves.
+//! One playlist per track, for players with and without low latency. There is no EXT-X-INDEPENDENT-SEGMENTS: with rare
+//! key frames a segment may begin without one. Parts are marked individually.
 //!
-//! A segment is shown by its parts alone until the next part is there too, though it is closed already: hls.js (1.6, 1.7) takes
-//! a segment for wholly loaded, and stands still for many seconds for what it then never asks for, if a part was on its way
-//! while one update of the playlist both closed the segment and brought another part of it.
+//! A closed segment is still listed by its parts alone until the next part exists. Otherwise one update of the playlist
+//! could both close a segment and bring another part of it, while hls.js (1.6, 1.7) is loading an earlier part. hls.js
+//! would then take the segment for fully loaded and stand still for many seconds, for lack of a part it never requests.
 
 use std::fmt::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use super::track::{Segment, Track};
 /// Parts are listed within this many target durations of the end (6.2.2).
 const PARTS_LISTED: u64 = 3;
 
-/// File names, relative to the playlist.
+/// Name of a segment, relative to the playlist.
 pub fn segment_name(kind: Kind, number: u64) -> String {
     format!("{}{number}.m4s", kind.letter())
 }
@@ -64,7 +64,7 @@ pub fn multivariant(presentation: &Presentation) -> String {
     text + "\n"
 }
 
-/// Pictures a second; whole where it is nearly so, since RTMP rounds times to milliseconds.
+/// Pictures per second, rounded where nearly whole, since RTMP rounds times to milliseconds.
 pub fn frame_rate(track: &Track) -> f64 {
     let rate = track.sample_rate();
     if (rate - rate.round()).abs() < rate / 100.0 { rate.round() } else { rate }
@@ -127,19 +127,19 @@ pub fn media(presentation: &Presentation, kind: Kind) -> Option<String> {
     Some(text)
 }
 
-/// The first segment that the playlist does not show as closed.
+/// The number of the first segment that the playlist does not show as closed.
 pub fn finished(presentation: &Presentation, track: &Track) -> u64 {
     let segments = if presentation.ended { track.listed().next_back() } else { track.followed().next_back() };
     segments.map_or(0, |segment| segment.number + 1)
 }
 
-/// Media sequence number and part number within it of the newest part.
+/// The newest part: its segment's media sequence number, and its index within the segment.
 pub fn newest(track: &Track) -> Option<(u64, u64)> {
     let segment = track.open().or_else(|| track.listed().next_back())?;
     Some((segment.number, segment.parts.len() as u64 - 1))
 }
 
-/// The first segment whose parts are listed.
+/// The number of the first segment whose parts are listed.
 fn parts_from(track: &Track, last_seconds: u64) -> u64 {
     let mut left = last_seconds * u64::from(track.timescale);
     left = left.saturating_sub(track.open().map_or(0, |open| open.duration));
@@ -166,17 +166,17 @@ fn seconds(track: &Track, ticks: u64) -> f64 {
     ticks as f64 / f64::from(track.timescale)
 }
 
-/// Writing to a `String` cannot fail.
+/// Appends formatted text, which cannot fail for a `String`.
 pub fn put(text: &mut String, what: fmt::Arguments) {
     let _ = text.write_fmt(what);
 }
 
-/// An instant as ISO 8601 writes it, in milliseconds.
+/// An instant in ISO 8601, in milliseconds.
 pub struct Utc(pub SystemTime);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        // humantime writes no more than what is asked for: round first.
+        // humantime truncates, so the time is rounded first.
         let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let rounded = SystemTime::UNIX_EPOCH + Duration::from_millis(since.as_millis() as u64);
         write!(f, "{}", humantime::format_rfc3339_millis(rounded))

@@ -1,5 +1,5 @@
-//! What viewers ask for. Segments, parts and initialization segments never change and may be cached for long; playlists
-//! for a second; that something is not there for no time at all.
+//! The HTTP requests of viewers. Segments, parts and initialization segments never change and may be cached for long;
+//! playlists may be cached for a second, and a 404 not at all.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ const SHORTLY: &str = "public, max-age=1";
 const NEVER: &str = "no-store";
 
 impl Playback {
-    /// `/hls/{id}/…` and `/dash/{id}/manifest.mpd`, for any origin. Served with
-    /// `into_make_service_with_connect_info::<SocketAddr>()` viewers are told apart by their addresses.
+    /// `/hls/{id}/…` and `/dash/{id}/manifest.mpd`, for any origin. Viewers are distinguished by address if this is
+    /// served with `into_make_service_with_connect_info::<SocketAddr>()`.
     pub fn router(&self) -> Router {
         let cors = CorsLayer::new()
             .allow_origin(Any)
@@ -66,7 +66,7 @@ pub(super) enum File {
     Multivariant,
     Playlist(Kind),
     Segment(Kind, u64),
-    /// By epoch and its time in ticks, as DASH has it.
+    /// By epoch and start time in ticks, as DASH names it.
     SegmentAt(Kind, u64, u64),
     Part(Kind, u64),
     Init(Kind, u64),
@@ -156,14 +156,15 @@ fn playlist(text: Option<Bytes>, cache: &'static str) -> Response {
     ([(header::CONTENT_TYPE, "application/vnd.apple.mpegurl"), (header::CACHE_CONTROL, cache)], text).into_response()
 }
 
-/// Of blocked playlist requests, target durations. The specification has a server block until there is what was asked for,
-/// and answer 503 after three of them (6.2.5.2); hls.js calls it an error after 0.8, and after three errors gives up. So a
-/// playlist is sent as it is before that, and players wait as long as it takes for a publisher that reconnects.
+/// How long a playlist request may block, in target durations. By the specification a server blocks until the requested
+/// part exists, and answers 503 after three of them (6.2.5.2). hls.js counts an error after 0.8, and gives up after
+/// three errors. So the playlist is sent unchanged before that, and players wait as long as a publisher takes to
+/// reconnect.
 const PLAYLIST_PATIENCE: f64 = 0.7;
-/// Of requests for the part that is announced.
+/// How long a request for the announced part may block, in target durations.
 const PART_PATIENCE: f64 = 3.0;
 
-/// Answers at once, or when there is what is asked for, or in time for the player not to give up.
+/// Answers as soon as the requested part exists, or before the player would give up.
 async fn media_playlist(stream: &Stream, id: &str, kind: Kind, directives: Directives) -> Response {
     let text = match kind {
         Kind::Video => Text::Video,
@@ -185,9 +186,9 @@ async fn media_playlist(stream: &Stream, id: &str, kind: Kind, directives: Direc
     playlist(stream.text(text, id), if there.is_some() { SHORTLY } else { NEVER })
 }
 
-/// Whether no player that has read a playlist can ask for it.
+/// `Some` if no player can have read a playlist that leads it to ask for this.
 pub(super) fn too_far(now: &Presentation, kind: Kind, number: u64, part: Option<u64>) -> Option<()> {
-    // For parts of less than a second (6.2.5.2).
+    // The limit for parts of less than a second (6.2.5.2).
     const ADVANCE_PART_LIMIT: u64 = 3;
     let track = now.track(kind)?;
     let (last, last_part) = newest(track).unwrap_or((track.open_number(), 0));
@@ -196,7 +197,7 @@ pub(super) fn too_far(now: &Presentation, kind: Kind, number: u64, part: Option<
     (!now.ended && (number > last + 2 || part_too_far)).then_some(())
 }
 
-/// Whether the playlist holds it.
+/// Whether the playlist has this segment or part.
 pub(super) fn reached(now: &Presentation, kind: Kind, number: u64, part: Option<u64>) -> bool {
     let Some(track) = now.track(kind) else { return true };
     let open = track.open_number();
@@ -206,7 +207,7 @@ pub(super) fn reached(now: &Presentation, kind: Kind, number: u64, part: Option<
             _ if number > open => false,
             None => number < finished(now, track),
             Some(part) if number == open => part < parts,
-            // A part after a segment's last one is the next one's first (6.2.5.2).
+            // A part number after a segment's last part means the first part of the next segment (6.2.5.2).
             Some(part) if number + 1 == open => {
                 parts > 0 || track.segment(number).is_none_or(|segment| part < segment.parts.len() as u64)
             }
@@ -214,7 +215,7 @@ pub(super) fn reached(now: &Presentation, kind: Kind, number: u64, part: Option<
         }
 }
 
-/// The part that is announced is waited for.
+/// Serves a part; waits for it if it is the announced one.
 async fn part(stream: &Stream, kind: Kind, number: u64, headers: &HeaderMap) -> Response {
     let announced = stream.read(|now| now.track(kind).map(|track| !now.ended && number == track.next_part()));
     let find = |now: &Presentation| now.track(kind)?.part(number).map(|part| part.data.clone());
@@ -262,7 +263,7 @@ pub(super) enum Range {
     Beyond,
 }
 
-/// One range of bytes (RFC 9110, 14.1.2); anything else is as if not asked for, which is allowed.
+/// Parses one range of bytes (RFC 9110, 14.1.2). Anything else is ignored, which is allowed.
 pub(super) fn parse_range(text: &str, size: usize) -> Range {
     let Some((from, to)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
         return Range::All;

@@ -1,13 +1,14 @@
-//! Makes a [`Presentation`] of a stream's frames. Pure: time comes with the frames.
+//! Makes a [`Presentation`] from a stream's frames. Pure: time comes with the frames.
 //!
-//! An epoch begins with a key frame, and only once it is known whether there is sound: when its first frame has come, or
-//! 300 ms of pictures have without. What came meanwhile is kept and goes first, so this costs nothing: a segment takes
-//! longer. An epoch ends with its publication, when the format changes, when pictures stop for over a second (a decoder
-//! would have to begin anew anyway), when too much has come for so little media time, or when sound appears for the first
-//! time. A stream that has had sound keeps a sound track, of silence where there is none.
+//! An epoch begins with a key frame, and only once it is known whether there is sound: when the first sound has come,
+//! or 300 ms of pictures without any. Frames that come meanwhile are kept and go first, so nothing is lost: a segment
+//! takes longer. An epoch ends with its publication, when the format changes, when pictures stop for over a second (a
+//! decoder would have to start again anyway), when too many bytes come for the media time, or when sound appears for
+//! the first time. A stream that has had sound keeps a sound track, with silence where there is none.
 //!
-//! The part target is measured on the first pictures: the smallest whole number of them that lasts 200 ms, and 8 % for
-//! the jitter of cameras. It stays for the stream, as the target duration does, which comes from the settings alone.
+//! The part target is measured on the first pictures: the smallest whole number of them that lasts 200 ms, plus 8 % for
+//! the jitter of cameras. It never changes within a stream, and neither does the target duration, which comes from the
+//! settings alone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,32 +20,33 @@ use super::presentation::{Epoch, Init, Kind, Presentation};
 use super::track::{Keep, Track};
 use crate::broadcast::{AudioFormat, Frame, Media, VideoFormat};
 
-/// How long to wait for sound before there is none, of media.
+/// How much media to wait for sound before the epoch begins without.
 const SOUND_PATIENCE: Duration = Duration::from_millis(300);
-/// Pictures are measured for a part's duration, but no longer than this.
+/// The most media that is measured for the duration of pictures and parts.
 const MEASURE_AT_MOST: Duration = Duration::from_millis(1200);
-/// Pictures that stop for this long begin anew.
+/// Pictures that pause for this long begin a new epoch.
 const STANDSTILL: Duration = Duration::from_secs(1);
-/// Parts a second there can be at most, for numbers that do not repeat after a restart.
+/// The most parts per second, for part numbers that do not repeat after a restart.
 const PARTS_PER_NUMBER: u64 = 16;
 const ASSUMED_INTERVAL: u64 = VIDEO_TIMESCALE as u64 / 30;
-/// What a stream may have in no closed segment: 50 Mbit/s for a segment of 2.5 s, or 10 Mbit/s for one of 13 s.
+/// The most bytes of a stream outside of closed segments: 50 Mbit/s for a segment of 2.5 s, or 10 Mbit/s for one of 13
+/// s.
 pub const UNCLOSED: usize = 16 << 20;
 
 /// How a stream is packaged.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Segments end at the first key frame after this.
+    /// Segments end at the first key frame after this duration.
     pub segment_target: Duration,
-    /// The longest duration of a segment, whole seconds.
+    /// The longest duration of a segment, in whole seconds.
     pub target_duration: u64,
-    /// Parts are the smallest whole number of frames of this.
+    /// A part is the smallest whole number of frames with this duration.
     pub part_target: Duration,
-    /// How far back one can watch.
+    /// How far back a viewer can go.
     pub window: Duration,
-    /// Of segments held, each track.
+    /// The most bytes of segments held, for each track.
     pub bytes: usize,
-    /// Bytes of both tracks that are in no closed segment; with more of them the epoch ends.
+    /// The most bytes of both tracks outside of closed segments; with more the epoch ends.
     pub unclosed: usize,
     /// Number of the first segment.
     pub first_number: u64,
@@ -54,18 +56,18 @@ pub struct Settings {
     pub clocks: (Instant, SystemTime),
 }
 
-/// Makes a [`Presentation`] of a stream's frames.
+/// Makes a [`Presentation`] from a stream's frames.
 #[derive(Debug)]
 pub struct Packager {
     settings: Settings,
     waiting: Waiting,
     running: Option<Running>,
     presentation: Option<Presentation>,
-    /// Usual time between pictures and usual duration of their parts, ticks.
+    /// Usual time between pictures and usual duration of their parts, in ticks.
     pace: (u64, u64),
 }
 
-/// Frames of an epoch that has not begun: from a key frame on.
+/// Frames of an epoch that has not begun, from a key frame on.
 #[derive(Debug, Default)]
 struct Waiting {
     publication: u64,
@@ -78,10 +80,10 @@ struct Running {
     publication: u64,
     video: Arc<VideoFormat>,
     audio: Option<Arc<AudioFormat>>,
-    /// How much later than told pictures are decoded, ticks: as much as the first one is shown later than that.
+    /// How many ticks are added to the decoding times: as many as the first picture is shown after its decoding.
     delay: u64,
     newest: Duration,
-    /// The sound is another than the one the epoch began with.
+    /// Whether the sound format differs from the one that the epoch began with.
     sound_changed: bool,
     pictures: Pictures,
     sounds: Option<Sounds>,
@@ -92,13 +94,13 @@ fn ticks(time: Duration) -> u64 {
 }
 
 impl Packager {
-    /// For a stream of which nothing has come yet.
+    /// A packager of a stream that has no frames yet.
     pub fn new(settings: Settings) -> Self {
         let pace = (ASSUMED_INTERVAL, 6 * ASSUMED_INTERVAL);
         Self { settings, waiting: Waiting::default(), running: None, presentation: None, pace }
     }
 
-    /// What can be watched; `None` until it has begun.
+    /// What can be watched; `None` before the first epoch.
     pub fn presentation(&self) -> Option<&Presentation> {
         self.presentation.as_ref()
     }
@@ -108,7 +110,7 @@ impl Packager {
         if self.running.as_ref().is_some_and(|running| running.ends_before(frame, self.settings.target_duration)) {
             self.end_epoch();
         }
-        // Publishers choose their timestamps, so media time alone bounds no memory.
+        // Publishers choose their timestamps, so a limit of media time does not limit memory.
         if self.unclosed() + frame.data.len() > self.settings.unclosed {
             tracing::warn!(publication = frame.publication, "too much media for its time; packaging begins anew");
             self.skip();
@@ -120,14 +122,14 @@ impl Packager {
         }
     }
 
-    /// Frames are missing between the last one and the next one.
+    /// Says that frames are missing between the last one and the next one.
     pub fn skip(&mut self) {
         self.end_epoch();
         self.waiting = Waiting::default();
     }
 
-    /// Nothing more of this publication will come: what there is of it can be played to its end, by DASH too, whose players
-    /// neither play nor leap over a short rest that comes when the next publication does.
+    /// Says that this publication is over, so that all of it can be played now. DASH needs that: its players neither
+    /// play a short rest nor skip it, if it comes only with the next publication.
     pub fn finish(&mut self, publication: u64) {
         if self.running.is_none() && self.waiting.publication == publication {
             self.begin_epoch();
@@ -137,7 +139,7 @@ impl Packager {
         }
     }
 
-    /// Nothing more will come.
+    /// Says that nothing more will come.
     pub fn end(&mut self) {
         if self.running.is_none() {
             self.begin_epoch();
@@ -148,7 +150,7 @@ impl Packager {
         }
     }
 
-    /// Bytes of what is in no closed segment.
+    /// The bytes outside of closed segments.
     fn unclosed(&self) -> usize {
         let waiting: usize = self.waiting.frames.iter().map(|frame| frame.data.len()).sum();
         let pending = self.running.as_ref().map_or(0, Running::bytes);
@@ -211,7 +213,7 @@ impl Packager {
         let keep = Keep { listed: settings.window, bytes: settings.bytes };
         let (interval, part) = self.pace;
         let presentation = self.presentation.get_or_insert_with(|| {
-            // To whole milliseconds, as it is written.
+            // In whole milliseconds, as the playlist has it.
             let part_target = (part * 108 / 100).next_multiple_of(u64::from(VIDEO_TIMESCALE) / 1000);
             let (instant, wall) = settings.clocks;
             Presentation {
@@ -230,7 +232,7 @@ impl Packager {
         let before = presentation.epochs.back();
         let number = before.map_or(settings.first_number, |epoch| epoch.number + 1);
         let audio = waiting.sound.clone().or_else(|| before.and_then(|epoch| epoch.audio.clone()));
-        // An initialization segment that says the same is the same.
+        // An epoch with the same content uses the earlier initialization segment.
         let video_init = if let Some(epoch) = before.filter(|epoch| epoch.video == *video) {
             epoch.video_init
         } else {
@@ -345,7 +347,7 @@ impl Running {
         gap || back || changed
     }
 
-    /// Of samples that are in no part yet.
+    /// The bytes of samples that are in no part yet.
     fn bytes(&self) -> usize {
         self.pictures.bytes() + self.sounds.as_ref().map_or(0, Sounds::bytes)
     }
@@ -355,7 +357,8 @@ fn new_track(timescale: u32, part_target: u64, number: u64, keep: Keep) -> Track
     Track::new(timescale, part_target, number, number * PARTS_PER_NUMBER, keep)
 }
 
-/// The mean of what lies near the median: neither a burst at the beginning nor a lost picture counts. Ticks.
+/// The mean of the intervals near the median, so that neither a burst at the beginning nor a lost picture counts. In
+/// ticks.
 fn usual_interval(frames: &[Arc<Frame>]) -> Option<u64> {
     let times: Vec<u64> = frames.iter().filter(|frame| frame.is_video()).map(|frame| ticks(frame.dts)).collect();
     let mut intervals: Vec<u64> = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();

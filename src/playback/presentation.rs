@@ -1,4 +1,4 @@
-//! What can be watched of one stream now: its tracks and the epochs their segments belong to.
+//! What can be watched of a stream at present: its tracks, and the epochs of their segments.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,23 +9,23 @@ use bytes::Bytes;
 use super::track::Track;
 use crate::broadcast::{AudioFormat, VideoFormat};
 
-/// A stretch of media that plays without a seam: one publication in one format. A new one is a discontinuity in HLS and a
-/// Period in DASH. Each has at least one segment in either track, so both tracks count discontinuities alike.
+/// A stretch of media that plays without a seam: one publication in one format. Each is a discontinuity in HLS and a
+/// Period in DASH. Each has at least one segment in either track, so both tracks have the same discontinuity numbers.
 #[derive(Clone, Debug)]
 pub struct Epoch {
-    /// Rises by one with each.
+    /// Rises by one with each epoch.
     pub number: u64,
-    /// The publication it is of.
+    /// The publication that it belongs to.
     pub publication: u64,
     /// Media time of its first picture.
     pub start: Duration,
-    /// How its pictures are coded.
+    /// The format of its pictures.
     pub video: Arc<VideoFormat>,
-    /// How its sound is coded.
+    /// The format of its sound.
     pub audio: Option<Arc<AudioFormat>>,
     /// Number of the epoch whose video initialization segment this one uses too.
     pub video_init: u64,
-    /// The same of the sound's.
+    /// The same for sound.
     pub audio_init: u64,
 }
 
@@ -38,17 +38,14 @@ pub struct Init {
     pub data: Bytes,
 }
 
-/// Which of the two tracks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Pictures.
     Video,
-    /// Sound.
     Audio,
 }
 
 impl Kind {
-    /// The letter its files begin with.
+    /// The letter that its files begin with.
     pub fn letter(self) -> char {
         match self {
             Self::Video => 'v',
@@ -57,14 +54,13 @@ impl Kind {
     }
 }
 
-/// What can be watched of one stream.
+/// What can be watched of a stream.
 #[derive(Debug)]
 pub struct Presentation {
-    /// The pictures.
     pub video: Track,
-    /// The sound, once there was any.
+    /// The sound track, once there has been sound.
     pub audio: Option<Track>,
-    /// Those of which something is held, oldest first.
+    /// The epochs of which something is held, oldest first.
     pub epochs: VecDeque<Epoch>,
     /// Initialization segments of pictures and of sound.
     pub inits: [VecDeque<Init>; 2],
@@ -72,11 +68,11 @@ pub struct Presentation {
     pub discontinuities: (u64, u64),
     /// The wall clock at media time 0.
     pub origin: SystemTime,
-    /// Longest duration of a segment, whole seconds; never changes.
+    /// The longest duration of a segment, in whole seconds; never changes.
     pub target_duration: u64,
-    /// How far back one is to be able to watch.
+    /// How far back a viewer should be able to go.
     pub window: Duration,
-    /// Nothing more will come.
+    /// Whether nothing more will come.
     pub ended: bool,
 }
 
@@ -89,13 +85,13 @@ impl Presentation {
         }
     }
 
-    /// Those there are.
+    /// The existing tracks.
     pub fn tracks(&self) -> impl Iterator<Item = &Track> {
         [Some(&self.video), self.audio.as_ref()].into_iter().flatten()
     }
 
-    /// How far back one can watch, less than the window where memory does not suffice. A stream that is younger than its
-    /// window has all of that: players take it for a limit of their latency.
+    /// How far back a viewer can go: less than the window if memory does not suffice. A stream that is younger than its
+    /// window has the full window here, because players derive a limit of their latency from it.
     pub fn depth(&self) -> Duration {
         self.tracks().filter_map(Track::depth).fold(self.window, Duration::min)
     }
@@ -112,30 +108,30 @@ impl Presentation {
         sequence + epoch.saturating_sub(first)
     }
 
-    /// The initialization segment that began to be used in epoch `number`.
+    /// The initialization segment first used in epoch `number`.
     pub fn init(&self, kind: Kind, number: u64) -> Option<&Init> {
         self.inits[kind as usize].iter().find(|init| init.number == number)
     }
 
-    /// Whether a player that comes now finds a whole segment of everything.
+    /// Whether a new player finds a complete segment in every track.
     pub fn is_playable(&self) -> bool {
         let has_segment = |track: &Track| track.listed().len() > 0;
         has_segment(&self.video) && self.audio.as_ref().is_none_or(has_segment)
     }
 
-    /// The newest publication of which a whole segment of everything can be played; 0 without one.
+    /// The newest publication with a complete, playable segment in every track; 0 without one.
     pub fn publication(&self) -> u64 {
         let newest = |track: &Track| track.followed().next_back().map_or(0, |segment| segment.epoch);
         let epoch = self.audio.as_ref().map_or(u64::MAX, newest).min(newest(&self.video));
         self.epoch(epoch).filter(|_| self.is_playable()).map_or(0, |epoch| epoch.publication)
     }
 
-    /// Media time up to which there are pictures.
+    /// The end of the pictures, as media time.
     pub fn live_edge(&self) -> Duration {
         self.video.time(self.video.end())
     }
 
-    /// Forgets epochs of which nothing is left.
+    /// Drops epochs of which nothing is held.
     pub fn trim(&mut self) {
         let newest = self.epochs.back().map_or(0, |epoch| epoch.number);
         let oldest = |track: &Track| track.oldest_epoch().unwrap_or(newest);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-/// What one listed segment or part is, by its name.
+/// The playlist entry of a segment or part, by its name.
 #[derive(Clone, Debug, PartialEq)]
 struct Listed {
     duration: String,
@@ -16,13 +16,13 @@ pub(super) struct Rules {
     media_sequence: u64,
     /// Segment names by number.
     numbers: HashMap<u64, String>,
-    /// Discontinuity number of each segment.
+    /// Discontinuity number by segment number.
     discontinuities: HashMap<u64, u64>,
     dates: HashMap<u64, String>,
     listed: HashMap<String, Listed>,
     hint: Option<String>,
     ended: bool,
-    /// How much less parts may say than their segment, seconds: pictures that last longer than a part may.
+    /// By how many seconds the parts of a segment may add up to less than it: pictures may last longer than a part may.
     pub less: f64,
     pub segments: u64,
     pub parts: u64,
@@ -41,7 +41,7 @@ pub(super) fn millis(date: &str) -> u64 {
 }
 
 impl Rules {
-    /// Checks a playlist, the next reload of the same one.
+    /// Checks the next reload of a playlist.
     #[allow(clippy::too_many_lines)]
     pub fn check(&mut self, text: &str) {
         assert!(!self.ended, "a playlist that has ended does not change");
@@ -133,12 +133,12 @@ impl Rules {
                 self.ended = true;
             }
         }
-        // Its last one may turn out to be the last of the segment; if not, the next reload finds it too short.
+        // The last part may turn out to be the last of its segment; if not, the next reload finds it too short.
         check_short(&parts, part_target);
         if !parts.is_empty() {
             assert_eq!(*self.discontinuities.entry(number).or_insert(discontinuity), discontinuity, "{number}");
         }
-        // Else hls.js may think that it has a part which was on its way when its segment was closed.
+        // Otherwise hls.js may think that it has a part that was being loaded when its segment was closed.
         assert!(!parts.is_empty() || self.segments == 1 || self.ended, "closed before the next one began: {text}");
         assert_eq!(hints, usize::from(!self.ended));
         if let (Some(hint), Some(first)) = (&self.hint, new_parts.first()) {
@@ -150,7 +150,7 @@ impl Rules {
     }
 }
 
-/// At least 85 % of the target, but for the last part of a segment.
+/// All parts but a segment's last one have at least 85 % of the target.
 fn check_short(parts: &[(String, f64, bool)], target: f64) {
     let all = parts.len().saturating_sub(1);
     for (uri, seconds, _) in &parts[..all] {

@@ -14,30 +14,31 @@ use super::{dash, hls};
 use crate::broadcast::{Broadcast, Frame, Reader};
 use crate::metrics::Counter;
 
-/// The first discontinuity sequence number is below this: three weeks in minutes.
+/// Upper bound of the first discontinuity sequence number: three weeks in minutes.
 const DISCONTINUITIES: u64 = 1 << 15;
-/// Memory for a second of the window: 8 Mbit/s, and the same again for what has just left it.
+/// Memory per second of the window: 8 Mbit/s, and the same again for what has just left it.
 const BYTES_A_SECOND: usize = 2 << 20;
 
-/// How a stream is offered.
+/// How a stream is served.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Segments end at the first key frame after this; 0.25 s to `target_duration`.
+    /// Segments end at the first key frame after this duration; 0.25 s to `target_duration`.
     pub segment_target: Duration,
-    /// Longest duration of a segment, whole seconds, 1 or more. Players without low latency stay three of it behind.
+    /// The longest duration of a segment, in whole seconds, at least 1. Players without low latency stay three of these
+    /// behind.
     pub target_duration: u64,
-    /// Parts are the smallest whole number of frames that lasts this; 0.1 to 1 s.
+    /// A part is the smallest whole number of frames with this duration; 0.1 to 1 s.
     pub part_target: Duration,
-    /// How far back one can watch; three target durations or more. Less where half of `bytes` does not suffice.
+    /// How far back a viewer can go; at least three target durations. Less if half of `bytes` does not suffice.
     pub window: Duration,
-    /// Of segments held, for each of the two tracks; those that have just left the window included.
+    /// The most bytes of segments held for each of the two tracks, including those that have just left the window.
     pub bytes: usize,
-    /// How long the ended stream can be watched.
+    /// How long a stream can be watched after its end.
     pub linger: Duration,
 }
 
 impl Default for Options {
-    /// Segments of 1 to 2 s, parts of 200 ms, 30 s to go back, 48 MiB, 60 s after the end.
+    /// Segments of 1 to 2 s, parts of 200 ms, a window of 30 s, 48 MiB, 60 s after the end.
     fn default() -> Self {
         Self {
             segment_target: Duration::from_secs(1),
@@ -51,7 +52,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The default ones, but for the window, and memory enough for it.
+    /// The defaults, but with this window and enough memory for it.
     pub fn with_window(window: Duration) -> Self {
         let default = Self::default();
         let seconds = usize::try_from(window.as_secs()).unwrap_or(usize::MAX);
@@ -59,22 +60,22 @@ impl Options {
     }
 }
 
-/// What can be said of a stream.
+/// The state of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// The playlists answer and name a closed segment of everything. Stays so until the stream is gone.
+    /// Whether the playlists answer and have a closed segment in every track. Stays true until the stream is gone.
     pub playable: bool,
-    /// The newest publication of which that is so; 0 before the first.
+    /// The newest publication with such a segment; 0 before the first.
     pub publication: u64,
-    /// Nothing more will come.
+    /// Whether nothing more will come.
     pub ended: bool,
-    /// Media time up to which there are pictures.
+    /// The end of the pictures, as media time.
     pub live_edge: Duration,
-    /// People watching now, over HLS and DASH.
+    /// How many people watch now, over HLS and DASH.
     pub viewers: usize,
 }
 
-/// HLS and DASH of any number of streams. Cloning gives another handle to the same ones.
+/// HLS and DASH of any number of streams. A clone is another handle to the same ones.
 ///
 /// Must be used within a tokio runtime.
 #[derive(Clone, Debug, Default)]
@@ -88,7 +89,7 @@ struct Shared {
     behind_proxy: bool,
 }
 
-/// What players were given.
+/// Counts of what players were given.
 #[derive(Debug, Default)]
 pub struct Served {
     pub(super) playlists: Counter,
@@ -100,7 +101,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// How many files of each kind.
+    /// The number of files of each kind.
     pub fn files(&self) -> [(&'static str, u64); 5] {
         [
             ("playlist", self.playlists.get()),
@@ -111,17 +112,17 @@ impl Served {
         ]
     }
 
-    /// Their bytes.
+    /// The number of bytes of those files.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()
     }
 }
 
-/// One stream as requests see it.
+/// One stream, as requests see it.
 #[derive(Debug)]
 pub(super) struct Stream {
     live: Mutex<Live>,
-    /// Rises when there is something new.
+    /// Rises with each change that a request may wait for.
     version: watch::Sender<u64>,
     state: watch::Sender<State>,
     viewers: Mutex<Viewers>,
@@ -153,20 +154,20 @@ pub(super) enum Text {
 }
 
 impl Playback {
-    /// Nothing yet. `behind_proxy`: a proxy asks for everybody, and says for whom (the last `X-Forwarded-For`). One on this
-    /// machine is believed in any case.
+    /// A service without streams. `behind_proxy`: all requests come through a proxy, which names their clients (the
+    /// last `X-Forwarded-For`). A proxy on this machine is believed in any case.
     pub fn new(behind_proxy: bool) -> Self {
         Self(Arc::new(Shared { behind_proxy, ..Shared::default() }))
     }
 
-    /// Begins to offer `broadcast` as `id`, which nobody can guess and which is one path segment. A stream that had the
-    /// same id is replaced by it.
+    /// Starts to serve `broadcast` as `id`, which must be unguessable and one path segment. An existing stream with
+    /// that id is replaced.
     pub fn open(&self, id: &str, broadcast: &Broadcast, options: Options) -> watch::Receiver<State> {
         let now = SystemTime::now();
         let mut streams = lock(&self.0.streams);
         let replaced = streams.remove(id);
-        // Segments are cached for long by their names: numbers must not come again when the cloud restarts. No stream has
-        // more than one segment a second for long.
+        // Segments are cached for long by name, so their numbers must not repeat after a restart of the cloud. No
+        // stream has more than one segment a second for long.
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let past = replaced.as_ref().and_then(|stream| stream.read(|now| Some(next_number(now)))).unwrap_or(0);
         let discontinuities = replaced.as_ref().and_then(|stream| stream.read(|now| Some(next_discontinuity(now))));
@@ -182,8 +183,8 @@ impl Playback {
             bytes: options.bytes,
             unclosed: UNCLOSED,
             first_number: seconds.max(past),
-            // Players keep arrays by this one: hls.js goes through all of it again and again. Minutes do not go back either
-            // when the cloud restarts, as long as there is less than one reconnect a minute.
+            // Small, since players keep arrays indexed by it, which hls.js goes through again and again. Minutes do not
+            // repeat after a restart either, as long as there is less than one reconnect a minute.
             first_discontinuity: (seconds / 60 % DISCONTINUITIES).max(discontinuities),
             clocks: (Instant::now(), now),
         };
@@ -206,7 +207,7 @@ impl Playback {
         state
     }
 
-    /// Ends a stream: its playlists say so, and it stays for [`Options::linger`]. Does nothing where there is none.
+    /// Ends a stream. Its playlists say so, and it can be watched for [`Options::linger`]. Ignores an unknown id.
     pub fn close(&self, id: &str) {
         if let Some(stream) = self.stream(id) {
             stream
@@ -215,12 +216,12 @@ impl Playback {
         }
     }
 
-    /// What can be said of a stream, now and whenever it changes; `None` if it is not there.
+    /// The state of a stream, now and whenever it changes; `None` if there is no such stream.
     pub fn state(&self, id: &str) -> Option<watch::Receiver<State>> {
         self.stream(id).map(|stream| stream.state.subscribe())
     }
 
-    /// What players were given so far.
+    /// Counts of what players were given so far.
     pub fn served(&self) -> &Served {
         &self.0.served
     }
@@ -260,12 +261,12 @@ fn next_discontinuity(presentation: &Presentation) -> u64 {
     presentation.epochs.back().map_or(0, |epoch| presentation.discontinuity(epoch.number) + 1)
 }
 
-/// Nothing under these locks is left half changed by a panic that matters more than the stream itself.
+/// A panic under these locks leaves nothing half changed that matters more than the stream itself.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The one that owns a stream.
+/// The task that owns a stream.
 async fn run(
     playback: Playback,
     id: String,
@@ -286,7 +287,7 @@ async fn run(
             Ok(()) = over.changed() => {
                 let publication = *over.borrow_and_update();
                 stream.change(|packager| {
-                    // All its frames are there, though not all may be read.
+                    // All its frames are in the broadcast, though some may not have been read.
                     while let Some(frame) = reader.try_next() {
                         take(packager, &frame, reader.skipped(), &mut skipped);
                     }
@@ -310,7 +311,7 @@ async fn run(
     playback.remove(&id, &stream);
 }
 
-/// `skips`: how many frames the reader never saw; `skipped`: before this one.
+/// `skips`: how many frames the reader never saw; `skipped`: how many before this frame.
 fn take(packager: &mut Packager, frame: &Arc<Frame>, skips: u64, skipped: &mut u64) {
     if std::mem::replace(skipped, skips) != skips {
         packager.skip();
@@ -319,7 +320,7 @@ fn take(packager: &mut Packager, frame: &Arc<Frame>, skips: u64, skipped: &mut u
 }
 
 impl Stream {
-    /// Changes what there is, and tells who waits if there is something new.
+    /// Applies a change, and wakes waiting requests if there is something new.
     fn change(&self, change: impl FnOnce(&mut Packager)) {
         let of = |packager: &Packager| {
             packager.presentation().map(|presentation| {
@@ -344,14 +345,14 @@ impl Stream {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// Reads what there is.
+    /// Reads the presentation; `None` before there is one.
     pub(super) fn read<T>(&self, read: impl FnOnce(&Presentation) -> Option<T>) -> Option<T> {
         lock(&self.live).packager.presentation().and_then(read)
     }
 
     /// A playlist, written once for all who ask between two changes. `None` before the stream is playable.
     ///
-    /// `id` is the stream's own, as a manifest names it.
+    /// `id` is the stream's own, for the manifest's path to the segments.
     pub(super) fn text(&self, text: Text, id: &str) -> Option<Bytes> {
         let mut live = lock(&self.live);
         if let Some(Some(bytes)) = live.texts.get(text as usize) {
@@ -362,7 +363,7 @@ impl Stream {
             Text::Multivariant => hls::multivariant(presentation),
             Text::Video => hls::media(presentation, Kind::Video)?,
             Text::Audio => hls::media(presentation, Kind::Audio)?,
-            // It says what time it is, so each is another.
+            // A manifest contains the time, so each one differs.
             Text::Manifest => {
                 let media = format!("../../hls/{id}/");
                 return Some(dash::manifest(presentation, &media, SystemTime::now()).into());
@@ -374,7 +375,7 @@ impl Stream {
         Some(bytes)
     }
 
-    /// Waits until `read` finds something, for some target durations at most.
+    /// Waits until `read` finds something, for `targets` target durations at most.
     pub(super) async fn wait<T>(&self, targets: f64, read: impl Fn(&Presentation) -> Option<T>) -> Option<T> {
         let mut version = self.version.subscribe();
         let found = async {
@@ -392,7 +393,7 @@ impl Stream {
         tokio::time::timeout(limit, found).await.ok().flatten()
     }
 
-    /// Somebody watches.
+    /// Notes that this client is watching.
     pub(super) fn saw(&self, client: u64) {
         let mut viewers = lock(&self.viewers);
         if viewers.saw(client, Instant::now()) {

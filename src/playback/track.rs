@@ -1,12 +1,12 @@
-//! The segments and parts of one track that viewers can ask for.
+//! The segments and parts of one track that viewers can request.
 //!
-//! A part is a fragment; a segment is its parts one behind the other and nothing else. When a segment is closed its parts
-//! become slices of it, so everything is held once. Segments are listed while they lie in the window and in half of the
-//! memory, and answered for as long again after that (RFC 8216bis, 6.2.2: a client may just have read the playlist they have
-//! left).
+//! A part is a fragment; a segment is the concatenation of its parts. When a segment is closed its parts become slices
+//! of it, so everything is held once. Segments are listed while they are within the window and within half of the
+//! memory. They are served for as long again after that (RFC 8216bis, 6.2.2: a client may just have read the playlist
+//! that they have left).
 //!
-//! Parts are named by a number that goes on over segments: so the part that a playlist announces always comes, whichever
-//! segment a key frame puts it into.
+//! Part numbers continue across segments, so the part that a playlist announces always comes, whichever segment a key
+//! frame puts it into.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use bytes::{Bytes, BytesMut};
 /// A partial segment.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// As the playlist says it, at most the part target; ticks.
+    /// Duration in the playlist, in ticks; at most the part target.
     pub duration: u64,
-    /// It begins with a key frame.
+    /// Whether it begins with a key frame.
     pub independent: bool,
     /// One fragment.
     pub data: Bytes,
@@ -29,43 +29,42 @@ pub struct Part {
 pub struct Segment {
     /// Media sequence number.
     pub number: u64,
-    /// Of which [`super::presentation::Epoch`].
+    /// Number of its [`super::presentation::Epoch`].
     pub epoch: u64,
-    /// Decoding time of its first sample, ticks.
+    /// Decoding time of its first sample, in ticks.
     pub start: u64,
-    /// Of all samples, ticks.
+    /// Duration of all samples, in ticks.
     pub duration: u64,
-    /// How many samples.
+    /// The number of samples.
     pub samples: u64,
     /// Number of its first part.
     pub first_part: u64,
-    /// In order; each is a slice of `data` once that is there.
+    /// In order. Each is a slice of `data` once the segment is closed.
     pub parts: Vec<Part>,
-    /// All of it; empty while it grows.
+    /// The whole segment; empty while it grows.
     pub data: Bytes,
 }
 
 /// How much of a track is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
-    /// Of media in the playlist.
+    /// The most media in the playlist.
     pub listed: Duration,
-    /// Of all that is held; half of it is for what has left the playlist.
+    /// The most bytes held; half of them are for segments that have left the playlist.
     pub bytes: usize,
 }
 
-/// One track's segments.
 #[derive(Debug)]
 pub struct Track {
-    /// Ticks a second.
+    /// Ticks per second.
     pub timescale: u32,
-    /// The advertised longest duration of a part, ticks.
+    /// The advertised longest duration of a part, in ticks.
     pub part_target: u64,
     closed: VecDeque<Segment>,
-    /// Index of the first one that the playlist names.
+    /// Index of the first segment in the playlist.
     listed: usize,
     open: Option<Segment>,
-    /// The newest closed segment was closed by its last part, and nothing has come since.
+    /// Whether nothing has come since the newest segment was closed with its last part.
     unfollowed: bool,
     bytes: usize,
     first_number: u64,
@@ -74,11 +73,11 @@ pub struct Track {
     keep: Keep,
 }
 
-/// Fewer segments than this are never listed for want of memory: a player could not begin.
+/// The playlist keeps at least this many segments, even if memory is short: with fewer a player could not begin.
 const FEWEST: usize = 3;
 
 impl Track {
-    /// A track whose first segment will have the number `number`, and its first part `part`.
+    /// A track without segments. The first one will have the number `number`, and its first part the number `part`.
     pub fn new(timescale: u32, part_target: u64, number: u64, part: u64, keep: Keep) -> Self {
         Self {
             timescale,
@@ -95,8 +94,8 @@ impl Track {
         }
     }
 
-    /// Adds a part of `samples` samples from `start` on, which last `duration` ticks, to the growing segment, beginning one if
-    /// there is none.
+    /// Adds a part of `samples` samples, which begin at `start` and last `duration` ticks, to the growing segment.
+    /// Begins a segment if none is growing.
     pub fn push(&mut self, epoch: u64, start: u64, duration: u64, samples: u64, part: Part) {
         let (number, first_part) = (self.next_number, self.next_part);
         let segment = self.open.get_or_insert_with(|| Segment {
@@ -131,7 +130,7 @@ impl Track {
             at = end;
         }
         segment.data = whole;
-        // Nobody can be loading the first one.
+        // No player can be loading a part of the first one.
         self.unfollowed = !self.closed.is_empty();
         self.closed.push_back(segment);
         self.trim();
@@ -149,7 +148,7 @@ impl Track {
             }
             first -= 1;
         }
-        // What has once left the playlist does not come back.
+        // A segment that has left the playlist does not come back.
         self.listed = self.listed.max(first);
         let mut unlisted: u64 = self.closed.range(..self.listed).map(|segment| segment.duration).sum();
         let longest = 2 * self.longest() + window;
@@ -180,7 +179,7 @@ impl Track {
         self.closed.range(self.listed..)
     }
 
-    /// The closed segments that something has followed, and the first.
+    /// The closed segments after which something has come, and the first one.
     pub fn followed(&self) -> impl DoubleEndedIterator<Item = &Segment> + ExactSizeIterator + Clone {
         let last = self.closed.len() - usize::from(self.unfollowed);
         self.closed.range(self.listed.min(last)..last)
@@ -191,12 +190,12 @@ impl Track {
         self.open.as_ref()
     }
 
-    /// Bytes of the growing segment.
+    /// The bytes of the growing segment.
     pub fn open_bytes(&self) -> usize {
         self.open.iter().flat_map(|open| &open.parts).map(|part| part.data.len()).sum()
     }
 
-    /// How far back from its end the playlist reaches, once something has left it.
+    /// How far back from its end the playlist reaches; `None` until a segment has left it.
     pub fn depth(&self) -> Option<Duration> {
         let first = self.listed().next().filter(|first| first.number > self.first_number)?;
         Some(self.time(self.end() - first.start))
@@ -208,7 +207,7 @@ impl Track {
         self.closed.get(usize::try_from(number.checked_sub(first)?).ok()?)
     }
 
-    /// The closed segment of this epoch that begins at `time`, ticks.
+    /// The closed segment of this epoch that begins at `time`, in ticks.
     pub fn segment_at(&self, epoch: u64, time: u64) -> Option<&Segment> {
         let at = self.closed.partition_point(|segment| segment.start < time);
         self.closed.get(at).filter(|segment| segment.epoch == epoch && segment.start == time)
@@ -226,33 +225,33 @@ impl Track {
         segment.parts.get(usize::try_from(number - segment.first_part).ok()?)
     }
 
-    /// The number of the segment that is growing or will be next.
+    /// The number of the segment that is growing, or of the next one.
     pub fn open_number(&self) -> u64 {
         self.open.as_ref().map_or(self.next_number, |open| open.number)
     }
 
-    /// The number of the part that comes next.
+    /// The number of the next part.
     pub fn next_part(&self) -> u64 {
         self.next_part
     }
 
-    /// Where the newest part ends, ticks.
+    /// The end of the newest part, in ticks.
     pub fn end(&self) -> u64 {
         self.open.iter().chain(self.closed.back()).next().map_or(0, |newest| newest.start + newest.duration)
     }
 
-    /// The oldest epoch of which a segment is still held.
+    /// The oldest epoch of which a segment is held.
     pub fn oldest_epoch(&self) -> Option<u64> {
         self.closed.front().or(self.open.as_ref()).map(|segment| segment.epoch)
     }
 
-    /// Bytes of all that is held.
+    /// The bytes of all segments held.
     #[cfg(any(test, fuzzing))]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bits a second of the listed segment with the highest rate, and of all of them together; 0 where there is none.
+    /// Bit/s of the listed segment with the highest rate, and of all listed segments together; 0 if there are none.
     pub fn bit_rates(&self) -> (u64, u64) {
         let rate = |bytes: u64, ticks: u64| bytes * 8 * u64::from(self.timescale) / ticks.max(1);
         let size = |segment: &Segment| segment.data.len() as u64;
@@ -261,7 +260,7 @@ impl Track {
         (peak, average)
     }
 
-    /// Samples a second over the listed segments; 0 where there is none.
+    /// Samples per second over the listed segments; 0 if there are none.
     pub fn sample_rate(&self) -> f64 {
         let samples: u64 = self.listed().map(|segment| segment.samples).sum();
         let ticks: u64 = self.listed().map(|segment| segment.duration).sum();

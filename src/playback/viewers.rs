@@ -1,8 +1,8 @@
-//! How many people watch, by who asked lately.
+//! Counts the people watching, by their recent requests.
 //!
-//! A client is an address and a User-Agent, so that segments and playlists have the same address for everybody and any
-//! cache can answer them: a session in the address would count better behind one NAT and defeat that. A proxy is believed
-//! when it says for whom it asks (the last `X-Forwarded-For`): one on this machine always, another if there is to be one.
+//! A client is an address and a User-Agent. All clients use the same URLs, so that any cache can answer them: a session
+//! id in the URL would count better behind one NAT, but defeat that. A proxy on this machine is always believed about
+//! whose request it forwards (the last `X-Forwarded-For`), another one only if it is configured.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,15 +14,15 @@ use axum::http::{Extensions, HeaderMap, header};
 
 use crate::client_address::forwarded_for;
 
-/// More are not told apart.
+/// The most clients that are distinguished.
 const MOST: usize = 100_000;
 
-/// Who asked lately.
+/// The clients that asked recently.
 #[derive(Debug, Default)]
 pub struct Viewers(HashMap<u64, Instant>);
 
 impl Viewers {
-    /// `client` asked. Gives whether it is a new one.
+    /// Notes a request of `client`. Returns whether the client is new.
     pub fn saw(&mut self, client: u64, now: Instant) -> bool {
         if self.0.len() >= MOST && !self.0.contains_key(&client) {
             return false;
@@ -30,26 +30,26 @@ impl Viewers {
         self.0.insert(client, now).is_none()
     }
 
-    /// Forgets those that did not ask since `since`. Gives how many are left.
+    /// Forgets clients without a request since `since`. Returns how many are left.
     pub fn forget_before(&mut self, since: Instant) -> usize {
         self.0.retain(|_, seen| *seen >= since);
         self.0.len()
     }
 
-    /// How many there are.
+    /// The number of clients.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 }
 
-/// After how long without a request a viewer is gone: players read playlists once a target duration or oftener.
+/// The time without a request after which a viewer is gone. Players read playlists at least once per target duration.
 pub fn expiry(target_duration: u64) -> Duration {
     Duration::from_millis(2500) * target_duration as u32
 }
 
-/// Who asks. `behind_proxy`: whoever connects is a proxy.
+/// The client of a request. `behind_proxy`: all connections come from a proxy.
 pub fn client(headers: &HeaderMap, extensions: &Extensions, behind_proxy: bool) -> u64 {
-    // Connections by IPv4 to a socket of IPv6 come from `::ffff:a.b.c.d`.
+    // On an IPv6 socket, connections by IPv4 come from `::ffff:a.b.c.d`.
     let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
     let is_believed = behind_proxy || peer.is_none_or(|peer| peer.is_loopback());
     let told = is_believed.then(|| forwarded_for(headers)).flatten();

@@ -47,10 +47,10 @@ fn settings() -> Settings {
     }
 }
 
-/// One connection of a publisher.
+/// One publication.
 #[derive(Clone, Debug)]
 struct Publication {
-    /// Before it, ms.
+    /// Pause before it, in ms.
     gap: u64,
     frames: u64,
     fps: u64,
@@ -58,9 +58,9 @@ struct Publication {
     jitter: u64,
     reordered: bool,
     sound: Sound,
-    /// Another picture size.
+    /// Whether it has another picture size.
     other: bool,
-    /// No pictures come for this long after the first second, ms.
+    /// No pictures come for this many ms after the first second.
     still: u64,
 }
 
@@ -72,12 +72,12 @@ enum Sound {
     Late(u64),
     /// Up to this many ms.
     Early(u64),
-    /// But for what is between these, ms.
+    /// Except between these, in ms.
     Lost(u64, u64),
 }
 
 impl Default for Publication {
-    /// An encoder in a hurry: key frames at 0, 0.5 and 1 s, then each second.
+    /// Key frames at 0, 0.5 and 1 s, then every second.
     fn default() -> Self {
         Self {
             gap: 0,
@@ -110,7 +110,7 @@ impl Publication {
             }
             let dts = start + at + jitter;
             let step = 1000 / self.fps;
-            // I B P B P: each B is shown at once, each P after it.
+            // I B P B P: each B is shown when decoded, each P after the B that follows it.
             let shown =
                 if self.reordered { dts + if self.key(n) || n % 2 == 0 { step } else { 2 * step } } else { dts };
             let media = Media::Video { format: video.clone(), pts: Duration::from_millis(shown), key: self.key(n) };
@@ -143,7 +143,7 @@ fn frame(publication: u64, dts: u64, media: Media, data: Vec<u8>) -> Frame {
     Frame { publication, dts: Duration::from_millis(dts), media, data: data.into(), arrived: Instant::now() }
 }
 
-/// All segments that there ever were, in order.
+/// All segments so far, in order.
 #[derive(Default)]
 struct Recorded {
     video: Rules,
@@ -208,7 +208,7 @@ fn play(publications: &[Publication]) -> (Packager, Recorded) {
     (packager, recorded)
 }
 
-/// Decoding time, duration and the frames of each fragment.
+/// Decoding time, duration and number of frames of each fragment.
 fn fragments(mut data: &[u8]) -> Vec<(u64, u64, u64)> {
     let mut found: Vec<(u64, u64, u64)> = Vec::new();
     let mut expected = 0;

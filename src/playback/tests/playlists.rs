@@ -19,7 +19,7 @@ fn a_stream_with_an_early_key_frame_is_playable_after_half_a_second() {
 #[test]
 fn parts_are_whole_frames_and_the_live_edge_is_near() {
     let (packager, recorded) = play(&[Publication { frames: 900, ..Publication::default() }]);
-    // 2 segments of half a second, then one a second, each of five parts.
+    // 2 segments of half a second, then one per second, each with five parts.
     assert_eq!((recorded.video.segments, recorded.audio.segments), (31, 31));
     let now = packager.presentation().unwrap();
     assert!(now.video.listed().all(|segment| segment.parts.len() == 5));
@@ -97,7 +97,8 @@ fn publication() -> impl Strategy<Value = Publication> {
     ];
     let fps = prop::sample::select(vec![10u64, 15, 24, 25, 30, 50, 60]);
     let gop = prop_oneof![Just(0u64), 8..300u64];
-    // With the frame that ends it and the jitter still under a second, after which an epoch ends and waits for a key frame.
+    // With the frame that ends it and the jitter less than a second, after which an epoch ends and waits for a key
+    // frame.
     let still = prop_oneof![2 => Just(0u64), 1 => 0..890u64];
     (0..4000u64, 1..400u64, fps, gop, 0..8u64, any::<bool>(), sound, any::<bool>(), still).prop_map(
         |(gap, frames, fps, gop, jitter, reordered, sound, other, still)| Publication {
@@ -121,7 +122,7 @@ proptest! {
     fn playlists_keep_the_rules_whatever_the_publishers_do(
         mut publications in prop::collection::vec(publication(), 1..5),
     ) {
-        // The part target is of the first publication's pictures; another rate is a test of its own.
+        // The first publication's pictures determine the part target; another rate has a test of its own.
         let fps = publications[0].fps;
         for publication in &mut publications {
             publication.fps = fps;

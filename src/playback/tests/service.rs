@@ -63,7 +63,7 @@ impl Served {
         self.ask(path, "").await
     }
 
-    /// Frames of the daemon up to `ms`, at once.
+    /// Publishes the daemon's frames from `from` to `to` ms, all at once.
     async fn publish(&self, from: u64, to: u64) {
         for frame in (Publication { frames: 600, ..Publication::default() }).frames(1, 0) {
             let ms = frame.dts.as_millis() as u64;
@@ -79,7 +79,7 @@ impl Served {
         timeout(SOON, state.wait_for(|state| state.playable)).await.expect("never playable").unwrap();
     }
 
-    /// The playlist once it says `what`.
+    /// The playlist, once it contains `what`.
     async fn playlist_with(&self, what: &str) -> String {
         let until = async {
             loop {
@@ -109,7 +109,7 @@ async fn ask(address: SocketAddr, path: &str, headers: &str) -> Answer {
     Answer { status: head[9..12].parse().unwrap(), head, body }
 }
 
-/// The file that `line` names.
+/// The file that the last line beginning with `line` names.
 fn uri<'a>(playlist: &'a str, line: &str) -> &'a str {
     let line = playlist.lines().rfind(|found| found.starts_with(line)).unwrap();
     line.split_once("URI=\"").unwrap().1.split_once('"').unwrap().0
@@ -180,7 +180,8 @@ async fn a_reload_waits_for_what_it_asks_for() {
     let now = served.playlist_with("#EXT-X-PART").await;
     let first = sequence(&now);
     let at = |query: &str| format!("/hls/some-id/video.m3u8?{query}");
-    // There already: the first segment, a part of it, and a part behind its last one, which is the next one's first.
+    // Already there: the first segment, a part of it, and a part number after its last one, which means the next
+    // segment's first.
     for query in
         [format!("_HLS_msn={first}"), format!("_HLS_msn={first}&_HLS_part=0"), format!("_HLS_msn={first}&_HLS_part=9")]
     {
@@ -194,7 +195,7 @@ async fn a_reload_waits_for_what_it_asks_for() {
     ] {
         assert_eq!(served.get(&at(&query)).await.status, 400, "{query}");
     }
-    // The third segment began at 1 s and has one part; its second one and the one announced come with more frames.
+    // The third segment began at 1 s and has one part. Its second part and the announced one come with more frames.
     let (part, hint) =
         (at(&format!("_HLS_msn={}&_HLS_part=1", first + 2)), uri(&now, "#EXT-X-PRELOAD-HINT").to_owned());
     let announced = format!("/hls/some-id/{hint}");
@@ -204,7 +205,7 @@ async fn a_reload_waits_for_what_it_asks_for() {
     });
     assert_eq!((playlist.status, part.status), (200, 200));
     assert!(playlist.text().contains(&hint) && !now.contains(&format!("DURATION=0.20000,URI=\"{hint}\"")));
-    // Nothing more comes: before a player gives up, the playlist as it is, not to be kept.
+    // Nothing more comes: before a player gives up, it gets the playlist unchanged and not to be cached.
     let late = served.get(&at(&format!("_HLS_msn={}", first + 3))).await;
     assert!(late.status == 200 && late.has("cache-control: no-store"), "{late:?}");
 }

@@ -1,4 +1,4 @@
-//! Sound: none, late, lost, at an end.
+//! Sound that is missing, late, lost or ending.
 
 use super::*;
 
@@ -41,7 +41,7 @@ fn sound_that_is_lost_for_a_moment_is_silence_in_its_place() {
     }
 }
 
-/// Sizes of all samples.
+/// The sizes of all samples.
 fn sizes(mut data: &[u8]) -> Vec<usize> {
     let mut found = Vec::new();
     while !data.is_empty() {

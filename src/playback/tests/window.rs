@@ -1,4 +1,4 @@
-//! How far back viewers can go, and what that takes of the memory.
+//! How far back viewers can go, and how much memory that takes.
 
 use super::*;
 
