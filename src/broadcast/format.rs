@@ -1,4 +1,4 @@
-//! What a decoder must know before the first frame, read out of the records that RTMP carries.
+//! The formats that a decoder needs before the first frame, parsed from the records of RTMP.
 
 use bytes::{Buf, Bytes};
 use h264_reader::nal::sps::SeqParameterSet;
@@ -7,40 +7,40 @@ use h264_reader::rbsp::{BitReader, decode_nal};
 /// H.264, from an `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15, 5.3.3.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VideoFormat {
-    /// The record as it came: what `avcC` holds.
+    /// The record as received, which is the content of `avcC`.
     pub record: Bytes,
     /// The sequence parameter set, one NAL unit with its header.
     pub sps: Bytes,
     /// The picture parameter set, one NAL unit with its header.
     pub pps: Bytes,
-    /// Of the picture shown, pixels.
+    /// Width of the picture as shown, in pixels.
     pub width: u32,
-    /// Of the picture shown, pixels.
+    /// Height of the picture as shown, in pixels.
     pub height: u32,
-    /// How many pictures a decoder may have to hold back; not 0 where B-frames may come.
+    /// How many pictures a decoder may have to hold back; not 0 if B-frames may come.
     pub reorder: u32,
 }
 
 /// AAC, from an `AudioSpecificConfig` (ISO/IEC 14496-3, 1.6.2.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AudioFormat {
-    /// The record as it came: what `esds` holds.
+    /// The record as received, which is the content of `esds`.
     pub record: Bytes,
     /// Audio object type: 2 is AAC-LC.
     pub object_type: u8,
-    /// Hz.
+    /// In Hz.
     pub sample_rate: u32,
-    /// 1 to 7, 8 being 7.1.
+    /// 1 to 7, or 8 for 7.1.
     pub channels: u8,
 }
 
-/// Why a decoder could not be set up.
+/// Why a decoder cannot be set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// Not an `AVCDecoderConfigurationRecord` with one usable SPS and PPS.
     #[error("the H.264 configuration record cannot be read")]
     Video,
-    /// NAL units are not prefixed by four bytes.
+    /// NAL units have no four-byte prefixes.
     #[error("NAL units with a length of {0} bytes are not supported, only 4")]
     NalLength(u8),
     /// Not an `AudioSpecificConfig` of AAC.
@@ -60,7 +60,7 @@ impl VideoFormat {
         let rbsp = decode_nal(&sps).map_err(|_| FormatError::Video)?;
         let set = SeqParameterSet::from_bits(BitReader::new(&rbsp[..])).map_err(|_| FormatError::Video)?;
         let (width, height) = set.pixel_dimensions().map_err(|_| FormatError::Video)?;
-        // Without the restriction a decoder must assume the worst, except where a profile has no B-frames (Annex E.2.1).
+        // Without the restriction a decoder must assume the worst, unless the profile has no B-frames (Annex E.2.1).
         let told = set.vui_parameters.as_ref().and_then(|vui| vui.bitstream_restrictions.as_ref());
         let baseline = sps.get(1) == Some(&66);
         let reorder = match told {
@@ -76,20 +76,21 @@ impl VideoFormat {
         parameter_sets(&self.record).unwrap_or_default()
     }
 
-    /// RFC 6381 name, such as `avc1.64001f`.
+    /// The RFC 6381 name, such as `avc1.64001f`.
     pub fn codec(&self) -> String {
         let at = |n| self.sps.get(n).copied().unwrap_or_default();
         format!("avc1.{:02x}{:02x}{:02x}", at(1), at(2), at(3))
     }
 }
 
-/// Sequence and picture parameter sets of a record, each a NAL unit with its header; `None` if it is cut short, or none.
+/// Sequence and picture parameter sets of a record, each a NAL unit with its header; `None` if the record is truncated
+/// or invalid.
 ///
-/// Not by `h264_reader`, whose reader of records panics where the last set is empty (0.9.0).
+/// `h264_reader` is not used here: its reader of records panics if the last set is empty (0.9.0).
 fn parameter_sets(record: &Bytes) -> Option<[Vec<Bytes>; 2]> {
     const VERSION: u8 = 1;
     const COUNTS_AT: usize = 5;
-    /// Kind of unit, with the bit that is forbidden, and the bits of their number.
+    /// NAL unit type, with the forbidden bit, and the mask of the number of units.
     const LISTS: [(u8, u8); 2] = [(7, 31), (8, 255)];
     if record.len() < COUNTS_AT || record[0] != VERSION {
         return None;
@@ -121,7 +122,7 @@ impl AudioFormat {
         let rate = RATES.get(usize::from((first & 7) << 1 | second >> 7));
         let channels = second >> 3 & 15;
         match rate {
-            // 31 escapes to types that no RTMP client sends, 15 to a rate spelled out.
+            // 31 escapes to types that no RTMP client sends; 15 to a rate in full.
             Some(&sample_rate) if (1..31).contains(&object_type) && (1..=8).contains(&channels) => {
                 Ok(Self { record, object_type, sample_rate, channels })
             }
@@ -129,7 +130,7 @@ impl AudioFormat {
         }
     }
 
-    /// RFC 6381 name, such as `mp4a.40.2`.
+    /// The RFC 6381 name, such as `mp4a.40.2`.
     pub fn codec(&self) -> String {
         format!("mp4a.40.{}", self.object_type)
     }
@@ -139,9 +140,9 @@ impl AudioFormat {
 mod tests {
     use super::*;
 
-    /// What x264 writes for 1280x720 with two B-frames.
+    /// The output of x264 for 1280x720 with two B-frames.
     const HIGH: &str = "0164001fffe1001c6764001facd9405005bb016a02020280000003008000001e478c18cb01000568ebecb22c";
-    /// And for 640x360, coded as 640x368, without.
+    /// The same for 640x360, coded as 640x368, without B-frames.
     const BASELINE: &str = "0142c01effe1001c6742c01ed900a02ff97016a0c0c0d4a0000003002000000791e2c5c901000468cb8cb2";
 
     fn bytes(hex: &str) -> Bytes {

@@ -8,23 +8,21 @@ use super::{AudioFormat, VideoFormat};
 /// One encoded picture (access unit) or one AAC frame.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Which connection of the publisher it came by; rises with each. A change is a discontinuity.
+    /// The number of the publisher's connection, rising with each. A change is a discontinuity.
     pub publication: u64,
-    /// Decoding time since the stream's beginning. Rises strictly within a track, over publications too: the first frame of a
-    /// publication is at the time of its arrival, so media time and wall clock keep step.
+    /// Decoding time since the stream's beginning. Strictly rising within a track, also across publications. The first
+    /// frame of a publication is placed at its arrival, so media time keeps step with the wall clock.
     pub dts: Duration,
-    /// Picture or sound.
     pub media: Media,
     /// The access unit with four-byte length prefixes, without parameter sets; or a raw AAC frame without ADTS header.
     pub data: Bytes,
-    /// When it had arrived in full.
+    /// When all of it had arrived.
     pub arrived: Instant,
 }
 
-/// What a frame is of.
+/// The media of a frame.
 #[derive(Clone, Debug)]
 pub enum Media {
-    /// A picture.
     Video {
         /// How to decode it; the same `Arc` until it changes.
         format: Arc<VideoFormat>,

@@ -1,11 +1,12 @@
 //! One stream on its way from ingest to its readers: encoded frames as they came, held once, read by everybody.
 //!
-//! [`Broadcast`] is written by one publisher at a time and read at any number of places (packager, WHEP, thumbnails,
-//! restream), each at its own pace. It holds what arrived since a key frame, bounded by time and bytes; a reader that falls
-//! behind that skips to the newest key frame, so a slow one never holds anybody back and costs no memory.
+//! A [`Broadcast`] is written by one publisher at a time and read by any number of readers (packager, WHEP, thumbnails,
+//! restream), each at its own pace. It holds what arrived since a key frame, limited in time and bytes. A reader that
+//! falls further behind skips to the newest key frame, so a slow reader never holds anybody back and costs no memory.
 //!
-//! Every frame carries its format and the number of its publication. A reader sees a new resolution or a publisher that
-//! came back by comparing with the frame before; there is no second kind of message that could be lost or reordered.
+//! Every frame carries its format and the number of its publication. By comparing with the frame before, a reader
+//! notices a new resolution or a publisher that came back. There is no second kind of message that could be lost or
+//! reordered.
 
 mod format;
 mod frame;

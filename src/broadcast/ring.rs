@@ -9,9 +9,9 @@ use super::{AudioFormat, Frame, Media, VideoFormat};
 /// How much is held for readers that are behind.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Of media.
+    /// The most media.
     pub duration: Duration,
-    /// Of frames' data.
+    /// The most bytes of frames' data.
     pub bytes: usize,
 }
 
@@ -22,22 +22,22 @@ impl Default for Bounds {
     }
 }
 
-/// What went through so far.
+/// Counts of what has passed so far, and the current formats.
 #[derive(Clone, Debug, Default)]
 pub struct Statistics {
-    /// Pictures.
+    /// Number of pictures.
     pub pictures: u64,
-    /// AAC frames.
+    /// Number of AAC frames.
     pub sounds: u64,
-    /// Of all frames.
+    /// Bytes of all frames' data.
     pub bytes: u64,
     /// When the newest frame arrived.
     pub last: Option<Instant>,
-    /// The picture's present format.
+    /// The current format of the pictures.
     pub video: Option<Arc<VideoFormat>>,
-    /// The sound's present format.
+    /// The current format of the sound.
     pub audio: Option<Arc<AudioFormat>>,
-    /// Number of the present publication, 0 before the first.
+    /// The number of the current publication, 0 before the first.
     pub publication: u64,
 }
 
@@ -46,7 +46,7 @@ pub struct Statistics {
 #[error("the stream has ended")]
 pub struct Ended;
 
-/// A stream's frames, from one writer to any number of readers. Cloning gives another handle to the same stream.
+/// A stream's frames, from one writer to any number of readers. A clone is another handle to the same stream.
 #[derive(Clone, Debug)]
 pub struct Broadcast(Arc<Shared>);
 
@@ -54,9 +54,9 @@ pub struct Broadcast(Arc<Shared>);
 struct Shared {
     bounds: Bounds,
     ring: Mutex<Ring>,
-    /// Sequence number of the next frame; waking readers is all it is for.
+    /// Sequence number of the next frame. Serves only to wake readers.
     head: watch::Sender<Head>,
-    /// Number of the newest publication that is over.
+    /// The number of the newest publication that is over.
     over: watch::Sender<u64>,
 }
 
@@ -88,7 +88,7 @@ impl Broadcast {
         }))
     }
 
-    /// Gives a frame to all readers. Never waits. After [`Self::end`] it does nothing.
+    /// Passes a frame to all readers. Never waits. Ignored after [`Self::end`].
     pub fn push(&self, frame: Frame) {
         let next = {
             let mut ring = self.ring();
@@ -108,17 +108,17 @@ impl Broadcast {
         });
     }
 
-    /// No frame of this publication comes any more.
+    /// Says that no frame of this publication will come any more.
     pub fn finish(&self, publication: u64) {
         self.0.over.send_if_modified(|over| std::mem::replace(over, publication.max(*over)) < publication);
     }
 
-    /// Number of the newest publication that is over, 0 before the first; all its frames are there when it is told.
+    /// The number of the newest publication that is over, 0 before the first. By then all of its frames are here.
     pub fn over(&self) -> watch::Receiver<u64> {
         self.0.over.subscribe()
     }
 
-    /// Nothing more will come: readers get what is left, then [`Ended`].
+    /// Says that nothing more will come. Readers get what is left, then [`Ended`].
     pub fn end(&self) {
         self.0.head.send_modify(|head| head.ended = true);
     }
@@ -128,12 +128,12 @@ impl Broadcast {
         self.0.head.borrow().ended
     }
 
-    /// What went through so far.
+    /// Counts of what has passed so far, and the current formats.
     pub fn statistics(&self) -> Statistics {
         self.ring().statistics.clone()
     }
 
-    /// A reader that begins at the newest key frame, or with the next frame where there is none.
+    /// A reader that begins at the newest key frame, or at the next frame if there is none.
     pub fn reader(&self) -> Reader {
         let head = self.0.head.subscribe();
         let ring = self.ring();
@@ -147,7 +147,7 @@ impl Broadcast {
     }
 }
 
-/// Nothing under this lock can leave the ring half changed, so what a panicking thread left is usable.
+/// No panic under this lock can leave the ring half changed, so it can be used after one.
 fn lock(shared: &Shared) -> MutexGuard<'_, Ring> {
     shared.ring.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -170,7 +170,7 @@ impl Ring {
         }
     }
 
-    /// Lets go of the oldest frames while there is too much; never of the newest one.
+    /// Drops the oldest frames while the bounds are exceeded, but never the newest one.
     fn trim(&mut self, bounds: Bounds) {
         let newest = self.frames.back().map_or(Duration::ZERO, |frame| frame.dts);
         while self.frames.len() > 1 {
@@ -197,22 +197,22 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The next frame; waits for one. Cancel safe.
+    /// The next frame; waits for one. Cancel-safe.
     pub async fn next(&mut self) -> Result<Arc<Frame>, Ended> {
         loop {
-            // Before looking, or a frame that comes in between would wake nobody.
+            // Before looking: otherwise a frame that comes in between would wake nobody.
             let ended = self.head.borrow_and_update().ended;
             if let Some(frame) = self.try_next() {
                 return Ok(frame);
             }
-            // The sender lives in `shared`, so it cannot be gone.
+            // The sender is in `shared`, so it cannot be gone.
             if ended || self.head.changed().await.is_err() {
                 return Err(Ended);
             }
         }
     }
 
-    /// The next frame if there is one already.
+    /// The next frame, if it is already here.
     pub fn try_next(&mut self) -> Option<Arc<Frame>> {
         let ring = lock(&self.shared);
         let end = ring.first + ring.frames.len() as u64;

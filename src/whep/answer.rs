@@ -1,4 +1,4 @@
-//! From a viewer's offer to a session: what of it can be served, and the answer.
+//! Answers a viewer's offer: finds what of it can be served, and prepares the session.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -9,28 +9,29 @@ use str0m::format::Codec;
 use str0m::media::{Mid, Pt};
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig, crypto};
 
-/// H.264 profiles that browsers name, all in packetization mode 1: constrained baseline, baseline, main, high, constrained high.
+/// H.264 profiles that browsers use, all in packetization mode 1: constrained baseline, baseline, main, high,
+/// constrained high.
 const PROFILES: [(u8, u8, u32); 5] =
     [(96, 97, 0x42_e01f), (98, 99, 0x42_001f), (100, 101, 0x4d_001f), (102, 103, 0x64_001f), (104, 105, 0x64_0c1f)];
 
-/// What all sessions have in common.
+/// The configuration common to all sessions.
 #[derive(Debug)]
 pub struct Template {
     certificate: DtlsCert,
     candidates: Vec<Candidate>,
 }
 
-/// A session that was agreed on and is not running yet.
+/// A session that is agreed on but not running yet.
 #[derive(Debug)]
 pub struct Agreed {
     pub rtc: Rtc,
-    /// Names the session in what comes before its viewer's address is known.
+    /// Identifies the session in datagrams that come before its viewer's address is known.
     pub ufrag: String,
     pub video: Track,
     pub audio: Option<Track>,
 }
 
-/// Where media of one kind goes.
+/// The negotiated track of one kind of media.
 #[derive(Clone, Copy, Debug)]
 pub struct Track {
     pub mid: Mid,
@@ -40,16 +41,17 @@ pub struct Track {
 /// Why an offer cannot be answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// It is not SDP, or not of WebRTC.
+    /// It is not SDP, or not from WebRTC.
     #[error("the offer cannot be read: {0}")]
     Malformed(String),
-    /// Nobody could be shown anything.
+    /// The viewer accepts no video that can be sent.
     #[error("the offer does not ask for H.264 in packetization mode 1, the only form in which this stream can be sent")]
     NoH264,
 }
 
 impl Template {
-    /// Of a server at these addresses. Makes a certificate; viewers know it by its fingerprint in the answer.
+    /// A template for a server at these addresses. Makes a certificate, which viewers know by its fingerprint in the
+    /// answer.
     pub fn new(addresses: Vec<SocketAddr>) -> Result<Self, String> {
         let provider = crypto::from_feature_flags();
         let certificate =
@@ -62,7 +64,7 @@ impl Template {
         Ok(Self { certificate, candidates })
     }
 
-    /// Answers `offer` for a stream whose pictures are of `profile`; also gives the answer's text.
+    /// Answers `offer` for a stream with pictures of `profile`. Returns the session and the answer's text.
     pub fn answer(&self, text: &str, profile: u8, now: Instant) -> Result<(Agreed, String), Refused> {
         let sections = sections(text);
         let offer = SdpOffer::from_sdp_string(text).map_err(|error| Refused::Malformed(error.to_string()))?;
@@ -93,18 +95,18 @@ impl Template {
     }
 }
 
-/// How well a payload type fits the profile; less is better. Any H.264 is better than none: browsers' decoders do not
-/// look at what was negotiated, and none takes a profile in its offer for the only one it can decode.
+/// How well a payload type fits the profile; lower is better, `None` is unusable. Any H.264 is better than none:
+/// browsers' decoders ignore what was negotiated, and decode more profiles than a browser's offer lists.
 fn h264_rank(format: str0m::format::CodecSpec, profile: u8) -> Option<usize> {
     if format.codec != Codec::H264 || format.format.packetization_mode != Some(1) {
         return None;
     }
     let offered = (format.format.profile_level_id.unwrap_or(0x42_001f) >> 16) as u8;
-    // After the profile itself the more able ones.
+    // After the profile itself come the more capable ones.
     Some(if offered == profile { 0 } else { usize::from(255 - offered) })
 }
 
-/// The first section of this kind that wants media, and its payload type of the lowest rank.
+/// The first section of this kind that accepts media, and its payload type of the lowest rank.
 fn track(
     rtc: &Rtc,
     sections: &[(&str, Mid)],
@@ -119,9 +121,9 @@ fn track(
     })
 }
 
-/// An answer that asks for no media, and in which media that nothing was agreed on are refused as RFC 3264 section 6 wants it:
-/// port 0, a payload type of the offer, no part in the bundle (RFC 9143 section 7.3.3). str0m names no payload type there,
-/// which no browser can read.
+/// Changes the answer so that it asks for no media, and rejects media that was not agreed on as RFC 3264 section 6
+/// demands: port 0, a payload type of the offer, no part in the bundle (RFC 9143 section 7.3.3). str0m gives no payload
+/// type there, which no browser can read.
 fn of_a_sender(answer: &str, offer: &str) -> String {
     let offered: Vec<&str> = offer.lines().filter(|line| line.starts_with("m=")).collect();
     let mut lines: Vec<String> = Vec::new();
@@ -155,7 +157,7 @@ fn of_a_sender(answer: &str, offer: &str) -> String {
     lines.join("\r\n")
 }
 
-/// The kind and `a=mid` of each media section. str0m tells them only when the session is connected.
+/// The kind and `a=mid` of each media section, which str0m gives only once the session is connected.
 fn sections(sdp: &str) -> Vec<(&str, Mid)> {
     let mut kind = "";
     let mut found = Vec::new();
@@ -175,7 +177,7 @@ fn sections(sdp: &str) -> Vec<(&str, Mid)> {
 mod tests {
     use super::*;
 
-    /// What Firefox asks for, without the lines that do not matter here.
+    /// An offer like Firefox's, without the lines that do not matter here.
     fn offer(codecs: &[(u8, &str)]) -> String {
         let types: Vec<String> = codecs.iter().map(|(pt, _)| pt.to_string()).collect();
         let mut sdp = format!(
@@ -209,7 +211,7 @@ mod tests {
         let high = (112, "profile-level-id=640c1f;packetization-mode=1");
         assert_eq!(chosen(&[baseline, single, high], 100), Ok(112));
         assert_eq!(chosen(&[baseline, single, high], 66), Ok(126));
-        // High profile to a browser that names only baseline: it can decode it all the same.
+        // High profile to a browser that lists only baseline: it can decode high all the same.
         assert_eq!(chosen(&[single, baseline], 100), Ok(126));
         assert_eq!(chosen(&[single], 66), Err(Refused::NoH264));
     }

@@ -1,4 +1,4 @@
-//! Fuzz targets (see [`crate::fuzz`]): a viewer's offer, and what comes to the UDP port.
+//! Fuzz targets (see [`crate::fuzz`]): a viewer's offer, and datagrams to the UDP port.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn answer(offer: &str) -> Result<(Agreed, String), Refused> {
     template().answer(offer, 100, Instant::now())
 }
 
-/// An offer: what is answered is an answer, of this server, and offers to receive nothing.
+/// An offer. Any answer to it is valid, comes from this server, and does not offer to receive.
 pub fn offer(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok((agreed, answer)) = answer(text) else { return };
@@ -32,7 +32,7 @@ pub fn offer(data: &[u8]) {
     session.advance(Instant::now(), &mut Outbox::default());
 }
 
-/// Datagrams, each behind a byte of its length, to a session that was just agreed on.
+/// Datagrams, each after a byte with its length, to a session that was just agreed on.
 pub fn datagram(data: &[u8]) {
     let offer = include_str!("../../fuzz/corpus/whep_offer/firefox.sdp");
     let (agreed, _) = answer(offer).expect("a browser's offer");

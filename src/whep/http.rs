@@ -1,4 +1,4 @@
-//! WHEP's requests. Any page may make them: who knows a stream's id may watch it.
+//! The HTTP requests of WHEP. Any page may make them: whoever knows a stream's id may watch it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,13 +20,13 @@ use super::task::{Command, Join};
 const SDP: &str = "application/sdp";
 const TRICKLE: &str = "application/trickle-ice-sdpfrag";
 
-/// A browser's offer is 5 kB.
+/// The longest body. A browser's offer has 5 kB.
 const BODY_LIMIT: usize = 64 << 10;
 
-/// The sessions' task answers in microseconds.
+/// Time limit for the answer of the sessions' task, which takes microseconds.
 const TASK_LIMIT: Duration = Duration::from_secs(2);
 
-/// After which asking again makes sense, in seconds.
+/// Seconds after which a refused viewer may try again.
 const RETRY_AFTER: &str = "1";
 
 pub fn router(shared: Arc<Shared>) -> Router {
@@ -38,7 +38,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// A refusal, as RFC 9457 has it.
+/// A refusal in the form of RFC 9457.
 struct Problem(StatusCode, String);
 
 impl Problem {
@@ -142,7 +142,7 @@ async fn leave(
     }
 }
 
-/// A viewer's candidates. They tell this server nothing, which only answers; but a viewer wants to hear that they arrived.
+/// Accepts a viewer's candidates. They are not needed, as the viewer sends first, but it expects an acknowledgement.
 async fn trickle(
     State(shared): State<Arc<Shared>>,
     Path((id, name)): Path<(String, String)>,
@@ -213,7 +213,7 @@ fn entity_tag(ufrag: &str) -> String {
     format!("\"{ufrag}\"")
 }
 
-/// 128 random bits: who can name a session can end it.
+/// 128 random bits, since whoever knows a session's name can end it.
 fn session_name() -> Result<String, Problem> {
     let mut random = [0; 16];
     let filled = ring::rand::SystemRandom::new().fill(&mut random);

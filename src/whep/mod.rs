@@ -1,12 +1,14 @@
-//! WebRTC viewers of broadcasts, by WHEP (draft-ietf-wish-whep): one offer, one answer, then media from one UDP port.
+//! Serves broadcasts to WebRTC viewers by WHEP (draft-ietf-wish-whep): one offer, one answer, then media from one UDP
+//! port.
 //!
-//! H.264 goes out as it came in, cut into packets once per stream; all viewers share those bytes and only encryption is
-//! each one's own (str0m, which also answers NACK by RTX). A viewer begins with everything since the last key frame,
-//! timestamps pressed together. What WebRTC lacks: B-frames, so streams with them are refused, and AAC, so sound comes
-//! from an [`OpusSource`], which runs only while somebody watches.
+//! H.264 is passed on unchanged, and cut into packets once per stream. All viewers share those bytes; only encryption
+//! is per viewer (str0m, which also answers NACK by RTX). A viewer begins with everything since the last key frame,
+//! with compressed timestamps. WebRTC has no B-frames, so streams with them are refused. It has no AAC either, so sound
+//! comes from an [`OpusSource`], which runs only while somebody watches.
 //!
 //! One task owns all sessions and the socket (`task`); one more per watched stream cuts packets (`stream`). The server
-//! is ICE-lite: it has a known address and answers, so viewers behind any NAT reach it and trickled candidates say nothing.
+//! is ICE-lite: it has a known address and only answers, so viewers behind any NAT reach it and trickled candidates are
+//! not needed.
 
 mod answer;
 #[cfg(any(test, fuzzing))]
@@ -34,14 +36,14 @@ use crate::broadcast::Broadcast;
 use crate::metrics::Counter;
 use registry::Registry;
 
-/// Where media leaves from, and to how many.
+/// Where media is sent from, and to how many viewers.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The UDP socket's address.
     pub bind: SocketAddr,
-    /// Where viewers can reach it; needed where `bind` is unspecified or behind NAT. Empty: the address of `bind`.
+    /// Where viewers can reach it; required if `bind` is unspecified or behind NAT. Empty: the address of `bind`.
     pub advertise: Vec<SocketAddr>,
-    /// Most sessions at a time; the next one is answered 503.
+    /// The most sessions at a time; the next one is answered 503.
     pub sessions: usize,
 }
 
@@ -57,18 +59,17 @@ impl Default for Options {
 pub struct Sound {
     /// Time since the stream's beginning, on the scale of [`crate::broadcast::Frame::dts`].
     pub time: Duration,
-    /// The packet.
     pub packet: Arc<[u8]>,
 }
 
-/// Gives a stream's sound as Opus while somebody watches.
+/// Provides a stream's sound as Opus while somebody watches.
 pub trait OpusSource: Send + Sync {
-    /// Carries sound from the present on, until it is dropped, the stream ends or `sounds` is closed. One that returns before
-    /// has given up; viewers then go on without sound.
+    /// Sends sound from now on, until it is dropped, the stream ends or `sounds` is closed. If it returns earlier it
+    /// has given up, and viewers go on without sound.
     fn run(&self, sounds: mpsc::Sender<Sound>) -> BoxFuture<'static, ()>;
 }
 
-/// The service; cloning gives another handle to it.
+/// The service. A clone is another handle to it.
 #[derive(Clone, Debug)]
 pub struct Whep(Arc<Shared>);
 
@@ -82,20 +83,19 @@ struct Shared {
     owner: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What came of viewers' offers.
+/// Counts of viewers' offers by result.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    /// They got an answer.
+    /// Offers that got an answer.
     pub agreed: Counter,
-    /// They did not: what was asked for cannot be, or there is no room.
+    /// Offers that were refused: they cannot be served, or there is no room.
     pub refused: Counter,
 }
 
 impl Whep {
     /// Binds the socket and starts the task that owns it.
     ///
-    /// # Errors
-    /// What the socket says, and `InvalidInput` for an unspecified `bind` with nothing to advertise.
+    /// # Errors Those of the socket, and `InvalidInput` for an unspecified `bind` with nothing to advertise.
     pub async fn start(options: &Options) -> io::Result<Self> {
         if options.advertise.is_empty() && options.bind.ip().is_unspecified() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "WebRTC needs an address to tell its viewers"));
@@ -122,7 +122,7 @@ impl Whep {
         })))
     }
 
-    /// Lets viewers in at `/whep/{id}`. A stream of that id that was open is closed before.
+    /// Admits viewers at `/whep/{id}`. An open stream with that id is closed first.
     pub fn open(&self, id: &str, broadcast: &Broadcast, opus: Option<Arc<dyn OpusSource>>) {
         self.0.registry.open(id, broadcast, opus);
     }
@@ -132,12 +132,12 @@ impl Whep {
         self.0.registry.close(id);
     }
 
-    /// How many are connected to the stream.
+    /// The number of viewers connected to the stream.
     pub fn viewers(&self, id: &str) -> usize {
         self.0.registry.viewers(id)
     }
 
-    /// What came of viewers' offers so far.
+    /// Counts of viewers' offers so far.
     pub fn sessions(&self) -> &Sessions {
         &self.0.sessions
     }
@@ -147,7 +147,7 @@ impl Whep {
         http::router(self.0.clone())
     }
 
-    /// Tells all viewers goodbye and ends the task. Takes less than a second.
+    /// Says goodbye to all viewers and ends the task. Takes less than a second.
     pub async fn shut_down(&self) {
         self.0.stop.send_replace(true);
         let owner = self.0.owner.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -1,5 +1,5 @@
-//! Datagrams on their way out. Those of equal size to one viewer, which a picture's mostly are, go to the kernel in one call
-//! (UDP segmentation offload, Linux 4.18): the call is most of what a datagram costs.
+//! Collects and sends datagrams. Consecutive ones of equal size to one viewer, as most of a picture's are, go to the
+//! kernel in one call (UDP segmentation offload, Linux 4.18): the call is most of the cost of a datagram.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -14,30 +14,31 @@ use tokio::net::UdpSocket;
 /// How long a network card may refuse a datagram before it is dropped.
 const CARD_LIMIT: Duration = Duration::from_millis(20);
 
-/// The kernel's own limit (`UDP_MAX_SEGMENTS`), which keeps a call below 64 KiB too, as it has to be.
+/// The most datagrams per call. The kernel's limit is `UDP_MAX_SEGMENTS`; this also keeps a call below 64 KiB, as is
+/// required.
 const SEGMENTS: usize = 48;
 
-/// Collects and sends.
+/// The queue of datagrams to send.
 #[derive(Debug, Default)]
 pub struct Outbox {
     datagrams: Vec<(SocketAddr, Vec<u8>)>,
-    /// This kernel or network card cannot segment.
+    /// Whether this kernel or network card cannot segment.
     one_by_one: bool,
 }
 
 impl Outbox {
-    /// To be sent by [`Outbox::flush`].
+    /// Queues a datagram for [`Outbox::flush`].
     pub fn put(&mut self, destination: SocketAddr, datagram: Vec<u8>) {
         self.datagrams.push((destination, datagram));
     }
 
-    /// What was put in.
+    /// The queued datagrams.
     #[cfg(test)]
     pub fn take(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
         std::mem::take(&mut self.datagrams)
     }
 
-    /// Sends everything. What the network card will not take in time is lost, as datagrams may be.
+    /// Sends everything. A datagram that the network card does not take in time is lost, as datagrams may be.
     pub async fn flush(&mut self, socket: &UdpSocket) {
         let mut sent = 0;
         while sent < self.datagrams.len() {
@@ -54,7 +55,8 @@ impl Outbox {
                     tracing::info!(%error, "no UDP segmentation offload here; datagrams go out one by one");
                     self.one_by_one = true;
                 }
-                // An error is of one viewer's address, such as unreachable; its session ends by silence if that lasts.
+                // An error concerns one viewer's address, for example unreachable. If it lasts, that session ends by
+                // silence.
                 Ok(()) | Err(_) => sent += count,
             }
         }
@@ -62,7 +64,7 @@ impl Outbox {
     }
 }
 
-/// How many of the first can go together: to one place, all of one size but for a smaller last one.
+/// How many of the first datagrams can go in one call: to one address, all of one size except a smaller last one.
 fn batch(datagrams: &[(SocketAddr, Vec<u8>)]) -> usize {
     let (destination, first) = &datagrams[0];
     let to_same = datagrams.iter().take(SEGMENTS).take_while(|(to, _)| to == destination);

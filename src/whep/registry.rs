@@ -1,5 +1,5 @@
-//! Which streams can be watched. The one thing that handles share with the owning task; everything about sessions is
-//! the task's alone.
+//! The streams that can be watched: the only state that handles share with the owning task. Sessions belong to the task
+//! alone.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +12,12 @@ use crate::broadcast::{Broadcast, Media};
 
 /// An open stream.
 pub struct Stream {
-    /// Unlike an id never used again.
+    /// Unlike an id, never reused.
     pub number: u64,
     pub broadcast: Broadcast,
     pub opus: Option<Arc<dyn OpusSource>>,
     pub viewers: AtomicUsize,
-    /// Gone when the stream was closed.
+    /// Closes when the stream is closed.
     pub open: watch::Receiver<()>,
 }
 
@@ -26,7 +26,7 @@ pub struct Stream {
 pub enum Unwatchable {
     /// No picture has come yet.
     NotStarted,
-    /// Nothing will come any more.
+    /// Nothing more will come.
     Ended,
     /// It has B-frames, which WebRTC's H.264 cannot carry.
     BFrames,
@@ -69,13 +69,13 @@ impl Registry {
 }
 
 impl Stream {
-    /// The H.264 profile's number (`profile_idc`), if the stream can be watched.
+    /// The H.264 profile (`profile_idc`), if the stream can be watched.
     pub fn watchable(&self) -> Result<u8, Unwatchable> {
         if self.broadcast.has_ended() {
             return Err(Unwatchable::Ended);
         }
         let format = self.broadcast.statistics().video.ok_or(Unwatchable::NotStarted)?;
-        // What the record says of reordering is what may be; many encoders do not say and never do it.
+        // The record gives the most reordering that is possible. Many encoders leave it out, and never reorder.
         if format.reorder > 0 {
             let mut reader = self.broadcast.reader();
             while let Some(frame) = reader.try_next() {

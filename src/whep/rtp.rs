@@ -1,10 +1,11 @@
-//! H.264 cut for RTP (RFC 6184, packetization mode 1).
+//! Cuts H.264 into RTP packets (RFC 6184, packetization mode 1).
 
 use std::sync::Arc;
 
 use crate::broadcast::VideoFormat;
 
-/// A packet's payload. IPv6's least MTU of 1280 leaves 1232 for UDP; RTP header with extensions, RTX and SRTP take up to 70.
+/// The most bytes of a payload. IPv6's minimum MTU of 1280 leaves 1232 for UDP; the RTP header with extensions, RTX and
+/// SRTP take up to 70.
 const LARGEST: usize = 1160;
 
 const AGGREGATION: u8 = 24;
@@ -12,7 +13,7 @@ const FRAGMENT: u8 = 28;
 const DELIMITER: u8 = 9;
 const FILLER: u8 = 12;
 
-/// The payloads of one picture, in order; the last one takes the marker. Parameter sets come before a key frame.
+/// The payloads of one picture, in order; the last one gets the marker. Parameter sets come before a key frame.
 pub fn packetize(format: &VideoFormat, key: bool, data: &[u8]) -> Vec<Arc<[u8]>> {
     let mut packets = Vec::with_capacity(data.len() / LARGEST + 2);
     if key {
@@ -29,7 +30,7 @@ pub fn packetize(format: &VideoFormat, key: bool, data: &[u8]) -> Vec<Arc<[u8]>>
 }
 
 fn parameter_sets(format: &VideoFormat) -> Arc<[u8]> {
-    // The importance of the aggregate is that of its units: both of the highest.
+    // The aggregate is as important as its units, which both have the highest importance.
     let mut packet = vec![3 << 5 | AGGREGATION];
     for set in [&format.sps, &format.pps] {
         packet.extend((set.len() as u16).to_be_bytes());
@@ -38,7 +39,7 @@ fn parameter_sets(format: &VideoFormat) -> Arc<[u8]> {
     packet.into()
 }
 
-/// NAL units behind four-byte lengths, up to the first length that is wrong.
+/// NAL units with four-byte length prefixes, up to the first wrong length.
 fn units(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         loop {
@@ -52,11 +53,11 @@ fn units(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// FU-A: the unit's header is taken apart into each fragment's first two bytes.
+/// FU-A: the unit's header is split into the first two bytes of each fragment.
 fn fragment(unit: &[u8], packets: &mut Vec<Arc<[u8]>>) {
     let (header, body) = (unit[0], &unit[1..]);
     let count = body.len().div_ceil(LARGEST - 2);
-    // Of equal size, so that no tiny packet trails.
+    // Of equal size, so that no tiny packet follows at the end.
     let size = body.len().div_ceil(count);
     for (n, part) in body.chunks(size).enumerate() {
         let start = u8::from(n == 0) << 7;

@@ -1,4 +1,4 @@
-//! One viewer: str0m's state, and what is still to be sent to it.
+//! One viewer: str0m's state, and the packets still to be sent.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -16,31 +16,32 @@ use super::stream::{Packet, Picture};
 /// RTP's clock for video, Hz.
 const VIDEO_RATE: u128 = 90_000;
 
-/// From the answer to a connection. Browsers give up later, people earlier.
+/// Time from the answer to the connection. Browsers give up later, people earlier.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 
-/// A viewer sends a STUN request every 2.5 s and reports every second. One whose network comes back sooner goes on.
+/// How long a viewer may be silent. It sends a STUN request every 2.5 s and reports every second, so one whose network
+/// comes back sooner goes on.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Pictures leave at no more than this many packets per [`PACE`]: 46 Mbit/s. All at once, what a joiner is owed (a second of
-/// video) would overflow the receive buffer of a socket, some 90 packets by default.
+/// Pictures leave at no more than this many packets per [`PACE`]: 46 Mbit/s. Sent all at once, the backlog for a new
+/// viewer (a second of video) would overflow the receive buffer of a socket, some 90 packets by default.
 const BURST: usize = 20;
 const PACE: Duration = Duration::from_millis(4);
 
-/// More than that waiting means that the stream outruns the pace; go on at a key frame.
+/// The most queued packets. With more the stream exceeds the pace, and continues at a key frame.
 const MAX_QUEUED_PACKETS: usize = 8000;
 
-/// Between pictures that are sent only so that later ones can be decoded.
+/// Interval of pictures that are sent only so that later ones can be decoded.
 const PRESSED: Duration = Duration::from_millis(1);
 
-/// A browser asks for a key frame as long as it has not got one; while one is on its way that is no news.
+/// A browser keeps asking for a key frame until it has one. For this long after one was sent, its requests are ignored.
 const KEY_FRAME_IN_FLIGHT: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub struct Session {
     rtc: Rtc,
     pub ufrag: String,
-    /// Number of its stream.
+    /// The number of its stream.
     pub stream: u64,
     video: Lane,
     audio: Option<Lane>,
@@ -48,33 +49,33 @@ pub struct Session {
     queued_packets: usize,
     pace: Pace,
     connected: bool,
-    /// Pictures make no sense to the viewer until the next key frame.
+    /// Whether the viewer can decode nothing until the next key frame.
     waits_for_key: bool,
     key_sent: Option<Instant>,
     heard: Instant,
     created: Instant,
     closing: bool,
-    /// Addresses that datagrams of this session came from.
+    /// The addresses that datagrams of this session came from.
     pub addresses: Vec<SocketAddr>,
-    /// When [`Session::advance`] wants to be called at the latest.
+    /// When [`Session::advance`] must be called next.
     pub due: Instant,
 }
 
-/// What happened in [`Session::advance`].
+/// The result of [`Session::advance`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Media can flow from now on.
+    /// Whether media can flow from now on.
     pub connected: bool,
-    /// The session is over.
+    /// Whether the session is over.
     pub over: bool,
 }
 
 #[derive(Debug)]
 struct Queued {
     picture: Arc<Picture>,
-    /// RTP's time, which for replayed pictures is not the picture's own.
+    /// The RTP time, which differs from the picture's time in a replay.
     time: Duration,
-    /// How many packets have left.
+    /// The number of packets already sent.
     sent: usize,
 }
 
@@ -82,9 +83,9 @@ struct Queued {
 #[derive(Debug)]
 struct Lane {
     track: Track,
-    /// Sequence number, with the rounds it has gone.
+    /// Sequence number without wrapping.
     next: u64,
-    /// Of its timestamps, which begin anywhere.
+    /// Added to its timestamps, which begin at a random value.
     offset: u32,
 }
 
@@ -117,19 +118,19 @@ impl Session {
         }
     }
 
-    /// Whether media ever flowed.
+    /// Whether media has ever flowed.
     pub fn was_connected(&self) -> bool {
         self.connected
     }
 
-    /// Whether media flows.
+    /// Whether media flows now.
     pub fn is_connected(&self) -> bool {
         self.connected && !self.closing
     }
 
-    /// Takes a datagram that came from `source`; `destination` is the address the viewer was told.
+    /// Takes a datagram that came from `source`; `destination` is the address that the viewer was told.
     pub fn receive(&mut self, source: SocketAddr, destination: SocketAddr, datagram: &[u8], now: Instant) {
-        // Whatever str0m cannot read is garbage of whoever sent it, and no reason to end a session.
+        // If str0m cannot read a datagram, it may be garbage from anybody, so the session does not end.
         let Ok(received) = Receive::new(Protocol::Udp, source, destination, datagram) else { return };
         let input = Input::Receive(now, received);
         if self.rtc.accepts(&input) {
@@ -140,7 +141,7 @@ impl Session {
         }
     }
 
-    /// Begins with what was since the last key frame, at the times just before its last picture.
+    /// Starts with the pictures since the last key frame, timed just before the newest one.
     pub fn replay(&mut self, pictures: &[Arc<Picture>]) {
         self.queue.clear();
         self.queued_packets = 0;
@@ -174,7 +175,7 @@ impl Session {
         lane.write(&mut self.rtc, sound.samples, sound.wallclock, sound.payload.clone(), false);
     }
 
-    /// Says goodbye; [`Session::advance`] tells when that has left.
+    /// Says goodbye; [`Session::advance`] reports when that has been sent.
     pub fn close(&mut self) {
         self.closing = true;
         self.queue.clear();
@@ -183,7 +184,7 @@ impl Session {
         }
     }
 
-    /// Moves on to `now`; datagrams to be sent are put into `out`.
+    /// Advances to `now`, and puts the datagrams to send into `out`.
     pub fn advance(&mut self, now: Instant, out: &mut Outbox) -> Progress {
         let mut progress = Progress::default();
         self.send_pictures(now);
@@ -208,15 +209,15 @@ impl Session {
         progress
     }
 
-    /// Whether this is the moment in which the session connected.
+    /// Handles an event. Returns whether the session has just connected.
     fn react(&mut self, event: &Event, now: Instant) -> bool {
         match event {
             Event::Connected => {
                 self.connected = true;
                 return true;
             }
-            // There is no asking upstream; what would be sent until the next key frame could only worsen what made the
-            // viewer lose a picture.
+            // The publisher cannot be asked for one. Pictures until the next key frame would only add to the congestion
+            // that made the viewer lose one.
             Event::KeyframeRequest(_) if self.key_sent.is_none_or(|sent| now > sent + KEY_FRAME_IN_FLIGHT) => {
                 self.skip_to_key();
             }
@@ -226,7 +227,7 @@ impl Session {
     }
 
     fn skip_to_key(&mut self) {
-        // A key frame that waits already is the next one; without it nothing that waits is of use.
+        // A key frame in the queue is the next one; without one nothing in the queue is of use.
         let key = self.queue.iter().position(|queued| queued.picture.key && queued.sent == 0);
         self.queue.drain(..key.unwrap_or(self.queue.len()));
         self.queued_packets = self.queue.iter().map(|queued| queued.picture.packets.len() - queued.sent).sum();
@@ -253,7 +254,7 @@ impl Session {
                 self.pace.left -= 1;
                 self.queued_packets -= 1;
                 let last = queued.sent == count;
-                // Replayed pictures lie that much before the time that RTP gives them.
+                // A replayed picture is this much older than its RTP time says.
                 let wallclock = queued.picture.wallclock + queued.time.saturating_sub(queued.picture.time);
                 let ticks = (queued.time.as_nanos() * VIDEO_RATE / 1_000_000_000) as u64;
                 self.video.write(&mut self.rtc, ticks, wallclock, packet, last);

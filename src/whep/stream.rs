@@ -1,4 +1,4 @@
-//! A watched stream: one task cuts its frames into packets, once for all viewers.
+//! A watched stream: one task cuts its frames into packets for all viewers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,34 +12,33 @@ use crate::broadcast::{Frame, Media};
 
 const SAMPLE_RATE: u128 = 48_000;
 
-/// Of 20 ms.
+/// Samples of a packet of 20 ms.
 const PACKET: u64 = 960;
 
-/// A second of sound may wait for a task that is behind.
+/// The most packets of sound that wait for a task that is behind: one second.
 const SOUNDS: usize = 50;
 
-/// As far as sound may be off its time for nobody to see it in lips: 40 ms.
+/// How far sound may be off its time without visible loss of lip sync: 40 ms, in samples.
 const TOLERANCE: u64 = 2 * PACKET;
 
-/// What the task makes of a stream.
+/// A piece of the stream, ready for all viewers.
 #[derive(Clone, Debug)]
 pub enum Unit {
-    /// One picture.
     Picture(Arc<Picture>),
     /// 20 ms of sound.
     Sound(Packet),
-    /// Nothing more will come that could be shown.
+    /// Nothing more will come that can be shown.
     End,
 }
 
 /// A packet of sound, ready for encryption.
 #[derive(Clone, Debug)]
 pub struct Packet {
-    /// Time since the stream's beginning in samples of 48 kHz.
+    /// Time since the stream's beginning, in samples at 48 kHz.
     pub samples: u64,
     /// The same time on the server's clock.
     pub wallclock: Instant,
-    /// Opus.
+    /// The Opus packet.
     pub payload: Arc<[u8]>,
 }
 
@@ -50,9 +49,9 @@ pub struct Picture {
     pub time: Duration,
     /// The same time on the server's clock.
     pub wallclock: Instant,
-    /// Decoding can begin here.
+    /// Whether decoding can begin here.
     pub key: bool,
-    /// RTP payloads; the last one takes the marker.
+    /// The RTP payloads; the last one gets the marker.
     pub packets: Vec<Arc<[u8]>>,
 }
 
@@ -61,7 +60,7 @@ pub async fn run(stream: Arc<Stream>, units: mpsc::Sender<(u64, Unit)>) {
     let mut open = stream.open.clone();
     let mut reader = stream.broadcast.reader();
     let (sounds, mut opus) = mpsc::channel(SOUNDS);
-    // Owned here, so that it ends with this task however that ends.
+    // Owned here, so that it ends with this task in any case.
     let mut transcoding = stream.opus.as_ref().map(|source| source.run(sounds));
     let mut cutter = Cutter::default();
     loop {
@@ -73,7 +72,7 @@ pub async fn run(stream: Arc<Stream>, units: mpsc::Sender<(u64, Unit)>) {
                 Ok(frame) => cutter.frame(&frame, reader.skipped()),
                 Err(_) => Some(Unit::End),
             },
-            // Last, as a transcoder ends with the stream too.
+            // Last, since a transcoder ends with the stream too.
             () = run_on(&mut transcoding) => {
                 tracing::warn!("viewers go on without sound: the transcoder has given up");
                 transcoding = None;
@@ -82,7 +81,7 @@ pub async fn run(stream: Arc<Stream>, units: mpsc::Sender<(u64, Unit)>) {
         };
         let Some(unit) = unit else { continue };
         let ends = matches!(unit, Unit::End);
-        // Where the sessions' task is behind, this waits, and then the reader skips: nothing piles up.
+        // If the sessions' task is behind, this waits, and then the reader skips frames: nothing piles up.
         if units.send((stream.number, unit)).await.is_err() || ends {
             return;
         }
@@ -96,16 +95,16 @@ async fn run_on(transcoding: &mut Option<BoxFuture<'static, ()>>) {
     }
 }
 
-/// Frames in, units out.
+/// Turns frames into units.
 #[derive(Debug, Default)]
 struct Cutter {
-    /// When stream time 0 was, as the fastest frame so far tells it.
+    /// The wall clock at stream time 0, derived from the frame with the least delay so far.
     epoch: Option<Instant>,
     publication: u64,
     skipped: u64,
-    /// Where the last packet of sound began.
+    /// Where the last packet of sound began, in samples.
     samples: Option<u64>,
-    /// A key frame came since pictures were last missing.
+    /// Whether a key frame has come since pictures were last missing.
     decodable: bool,
 }
 
@@ -130,7 +129,7 @@ impl Cutter {
         Some(Unit::Picture(Arc::new(Picture { time: *pts, wallclock, key: *key, packets })))
     }
 
-    /// Sound tells when it was by the pictures' clock, or lips would not match.
+    /// Sound gets its wall clock from the pictures' clock, for lip sync.
     fn sound(&mut self, sound: Sound) -> Option<Unit> {
         let wallclock = self.epoch? + sound.time;
         let told = (sound.time.as_nanos() * SAMPLE_RATE / 1_000_000_000) as u64;
@@ -140,9 +139,9 @@ impl Cutter {
     }
 }
 
-/// When the packet after the one at `last` is, if the times of both are to be taken at their word only roughly. RTMP's are in
-/// milliseconds, and a packet that begins a sample before the other ends is thrown away by a browser as too late.
-/// `None` for one too many, where a microphone's clock is fast.
+/// The time of the packet after the one at `last`, from the time `told`, which is inexact: RTMP's times are in
+/// milliseconds, and a browser drops a packet that begins a sample before the other ends, as too late. `None` if the
+/// packet is surplus because a microphone's clock is fast.
 fn on_grid(last: u64, told: u64) -> Option<u64> {
     let next = last + PACKET;
     if told.abs_diff(next) <= TOLERANCE {
@@ -159,15 +158,15 @@ mod tests {
     fn sound_is_without_seams_while_times_are_roughly_right() {
         let mut at = 1000;
         for n in 1..500 {
-            // Rounded to milliseconds, one way and the other.
+            // Rounded to milliseconds, up or down.
             let told = 1000 + n * 960 - 1920 + n * 7919 % 1900;
             assert_eq!(on_grid(at, told), Some(at + 960));
             at += 960;
         }
-        // A second is missing: a jump, in whole packets.
+        // A second is missing: a jump by whole packets.
         let next = on_grid(at, at + 48_500).unwrap();
         assert!((next - at).is_multiple_of(960) && next.abs_diff(at + 48_500) < 960);
-        // And time never goes back.
+        // Time never goes back.
         assert_eq!(on_grid(at, at - 1920), None);
     }
 }

@@ -1,10 +1,12 @@
-//! For whom a STUN request is: all sessions share one socket, and a viewer's address is not known before its first one.
+//! Finds the session that a STUN request is for. All sessions share one socket, and a viewer's address is not known
+//! before its first request.
 
 const HEADER: usize = 20;
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const USERNAME: u16 = 6;
 
-/// Our part of the `USERNAME` (RFC 8445, 7.2.2), which names the session. `None` for anything but a STUN message with one.
+/// Our part of the `USERNAME` (RFC 8445, 7.2.2), which identifies the session. `None` if it is no STUN message with
+/// one.
 pub fn local_ufrag(datagram: &[u8]) -> Option<&str> {
     let (header, mut attributes) = datagram.split_at_checked(HEADER)?;
     if header[0] & 0xc0 != 0 || header[4..8] != COOKIE {

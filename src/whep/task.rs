@@ -1,5 +1,5 @@
-//! The task that owns the socket and all sessions. It never waits for a viewer: datagrams that the network will not take
-//! at once wait for the network card only, which all share, and not long.
+//! The task that owns the socket and all sessions. It never waits for a viewer. It waits for the network card if that
+//! takes no more datagrams, which concerns all viewers, and only briefly.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -20,62 +20,62 @@ use super::registry::Stream;
 use super::session::Session;
 use super::stream::{self, Picture, Unit};
 
-/// Units on their way from all streams' tasks.
+/// The most units in the queue from all streams' tasks.
 const UNITS: usize = 64;
 
-/// Datagrams taken before sessions get their turn.
+/// How many datagrams are received before sessions get their turn.
 const RECEIVE_BATCH: usize = 64;
 
-/// Kept for joiners per stream; beyond either, they wait for the next key frame.
+/// Limits of the pictures kept for new viewers of a stream. Beyond either, new viewers wait for the next key frame.
 const REPLAY_BYTES: usize = 8 << 20;
 const REPLAY_TIME: Duration = Duration::from_secs(10);
 
-/// Addresses that one session may be heard from: a viewer on the move has a few, a forger would like many.
+/// The most addresses of one session. A viewer on the move has a few; a forger would like many.
 const ADDRESSES: usize = 8;
 
-/// For all goodbyes at the end.
+/// Time limit for all goodbyes at the end.
 const GOODBYES_LIMIT: Duration = Duration::from_millis(500);
 
-/// Larger than any UDP datagram over Ethernet; what is longer is cut, and then not understood.
+/// Larger than any UDP datagram over Ethernet; a longer one is truncated, and then ignored.
 const DATAGRAM: usize = 2048;
 
-/// Asked of the kernel, which gives as much as it is allowed to.
+/// The buffer size requested of the kernel, which may grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
 
-/// What HTTP asks of the task.
+/// A request of HTTP to the task.
 #[derive(Debug)]
 pub enum Command {
     /// A session was agreed on.
     Join(Box<Join>),
-    /// A viewer goes; answered whether there was such a session.
+    /// A viewer leaves. The reply says whether the session existed.
     Leave { stream: u64, name: String, reply: oneshot::Sender<bool> },
-    /// Whether there is such a session, and its user name fragment.
+    /// Asks for a session's user name fragment; the reply is `None` if there is no such session.
     Find { stream: u64, name: String, reply: oneshot::Sender<Option<String>> },
 }
 
-/// A session to be.
+/// A session that wants to begin.
 #[derive(Debug)]
 pub struct Join {
     pub agreed: Agreed,
     pub stream: Arc<Stream>,
     /// Its part of the URL.
     pub name: String,
-    /// Whether there is room for it.
+    /// The reply says whether there is room.
     pub reply: oneshot::Sender<bool>,
 }
 
-/// What the task works with.
+/// The inputs of the task.
 #[derive(Debug)]
 pub struct Inputs {
     pub socket: UdpSocket,
-    /// As viewers know the socket.
+    /// The socket's addresses as viewers know them.
     pub addresses: Vec<SocketAddr>,
     pub inbox: mpsc::Receiver<Command>,
-    /// True when it is time to go.
+    /// True when the task must end.
     pub stopped: watch::Receiver<bool>,
 }
 
-/// Lets bursts to many viewers at once wait in the kernel.
+/// Lets bursts to many viewers wait in the kernel.
 pub fn enlarge_buffers(socket: &UdpSocket) {
     for set in [
         setsockopt(&socket.as_fd(), sockopt::SndBuf, &SOCKET_BUFFER),
@@ -123,7 +123,7 @@ pub async fn run(inputs: Inputs, limit: usize) {
 
 struct Task {
     sessions: Sessions,
-    /// Those with sessions, by number.
+    /// The watched streams, by number.
     streams: HashMap<u64, Watched>,
     tasks: JoinSet<()>,
     sender: mpsc::Sender<(u64, Unit)>,
@@ -161,7 +161,7 @@ impl Task {
     fn join(&mut self, join: Join) {
         let Join { agreed, stream, name, reply } = join;
         let room = self.sessions.by_number.len() < self.limit;
-        // Whoever asked has given up waiting; nobody would ever come.
+        // The HTTP request has been given up, so no viewer would ever come.
         if reply.send(room).is_err() || !room {
             return;
         }
@@ -205,7 +205,8 @@ impl Task {
             let (length, source) = match socket.try_recv_from(buffer) {
                 Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // A viewer's machine says that nobody listens there any more; the next datagram may be another's.
+                // A viewer's machine reports that nobody listens there any more. The next datagram may be another
+                // viewer's.
                 Err(_) => continue,
             };
             let Some(number) = self.sessions.addressee(source, &buffer[..length]) else { continue };
@@ -243,7 +244,7 @@ impl Task {
         }
     }
 
-    /// Says goodbye to a viewer. One datagram does it, and who misses it notices the silence.
+    /// Says goodbye to a viewer, with one datagram. A viewer that misses it notices the silence.
     fn end(&mut self, number: u64, out: &mut Outbox) {
         if let Some(session) = self.sessions.by_number.get_mut(&number) {
             session.close();
@@ -290,7 +291,7 @@ impl Watched {
     }
 }
 
-/// All sessions, by everything they are asked for by.
+/// All sessions, indexed in every way they are looked up.
 #[derive(Default)]
 struct Sessions {
     by_number: HashMap<u64, Session>,
@@ -298,7 +299,7 @@ struct Sessions {
     by_ufrag: HashMap<String, u64>,
     by_address: HashMap<SocketAddr, u64>,
     names: HashMap<u64, String>,
-    /// When each wants its turn.
+    /// When each session needs its turn.
     schedule: BTreeSet<(Instant, u64)>,
     scheduled: HashMap<u64, Instant>,
     added: u64,
@@ -338,7 +339,8 @@ impl Sessions {
         (self.by_number.get(&number)?.stream == stream).then_some(number)
     }
 
-    /// Whose datagram this is. A STUN request by its user name, which also teaches the address it came from.
+    /// The session that a datagram is for. A STUN request is matched by its user name, and its source address is then
+    /// remembered.
     fn addressee(&mut self, source: SocketAddr, datagram: &[u8]) -> Option<u64> {
         let Some(ufrag) = super::stun::local_ufrag(datagram) else { return self.by_address.get(&source).copied() };
         let number = *self.by_ufrag.get(ufrag)?;

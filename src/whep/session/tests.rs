@@ -1,4 +1,4 @@
-//! A session against a real WebRTC client, on a clock and a network of the test's own.
+//! A session with a real WebRTC client, on a simulated clock and network.
 
 use bytes::Bytes;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
@@ -19,9 +19,9 @@ struct Pair {
     now: Instant,
     connected: bool,
     over: bool,
-    /// RTP time in seconds, key frame, arrival.
+    /// RTP time in seconds, whether a key frame, and arrival.
     seen: Vec<(f64, bool, Instant)>,
-    /// The network to the client is cut.
+    /// Whether the network to the client is cut.
     cut: bool,
 }
 
@@ -87,7 +87,7 @@ impl Pair {
         }
     }
 
-    /// The `n`th picture, of `size` bytes, as it arrives now.
+    /// The `n`th picture, of `size` bytes, arriving now.
     fn picture(&self, n: u32, key: bool, size: usize) -> Arc<Picture> {
         let (sps, pps) = (Bytes::from_static(&[0x67, 0x64, 0, 31]), Bytes::from_static(&[0x68, 3]));
         let format = VideoFormat { record: Bytes::new(), sps, pps, width: 2, height: 2, reorder: 0 };
