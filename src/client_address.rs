@@ -1,11 +1,11 @@
-//! Whose an address is, for what is limited or counted by client.
+//! Client addresses, for limits and counts per client.
 
 use std::net::IpAddr;
 
 use axum::http::HeaderMap;
 
-/// What one customer has of an address space: with IPv6 that is at least a /64. Connections by IPv4 to a socket of IPv6
-/// count as IPv4.
+/// The part of an address that belongs to one customer, which with IPv6 is at least a /64. On an IPv6 socket,
+/// connections by IPv4 count as IPv4.
 pub fn neighbourhood(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
@@ -13,7 +13,8 @@ pub fn neighbourhood(address: IpAddr) -> IpAddr {
     }
 }
 
-/// For whom a proxy says that it asks. It appends to `X-Forwarded-For` what it saw, so the last part cannot be forged.
+/// The client that a proxy names. The proxy appends the address that it saw to `X-Forwarded-For`, so the last part
+/// cannot be forged.
 pub fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     let last = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
     last.rsplit(',').next()?.trim().parse().ok()

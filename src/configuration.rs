@@ -1,6 +1,6 @@
-//! How both programs read their configuration: a TOML file, then the drop-ins beside it (`NAME.d/*.toml`, in the order of
-//! their names), later files over earlier ones. Lists of tables (`[[app]]`) are added to, not replaced. An unknown key is
-//! an error that names file and line.
+//! How both programs read their configuration: a TOML file, then the drop-ins beside it (`NAME.d/*.toml`, sorted by
+//! name). Later files override earlier ones, but lists of tables (`[[app]]`) are appended to. An unknown key is an
+//! error that names file and line.
 
 use std::path::{Path, PathBuf};
 
@@ -12,16 +12,16 @@ use crate::toml_file::{self, FileError};
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file is not readable, or not what it should be.
+    /// A file cannot be read, or its content is invalid.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Two keys contradict each other, or a value makes no sense.
+    /// Two keys contradict each other, or a value is not allowed.
     #[error("{0}")]
     Contradiction(String),
 }
 
-/// Reads `path` and the drop-ins beside it. Without a file at `default` all defaults hold; a path that was asked for
-/// must exist.
+/// Reads `path` and the drop-ins beside it. A missing file at `default` means all defaults; a `path` that is given must
+/// exist.
 pub fn load<T: DeserializeOwned>(path: Option<&Path>, default: &Path) -> Result<T, ConfigError> {
     let main = path.unwrap_or(default);
     let mut merged = toml::Table::new();
@@ -33,25 +33,25 @@ pub fn load<T: DeserializeOwned>(path: Option<&Path>, default: &Path) -> Result<
     Ok(merged.try_into().map_err(FileError::malformed(main, ""))?)
 }
 
-/// A file that holds nothing but a secret, without the white space around it.
+/// Reads a file that contains only a secret. White space around it is removed.
 pub fn read_secret(path: &Path) -> Result<Secret, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(FileError::unreadable(path))?;
     Ok(Secret::new(text.trim()))
 }
 
-/// Fails unless `path` is there.
+/// Fails unless `path` exists.
 pub fn must_exist(path: &Path) -> Result<(), ConfigError> {
     Ok(std::fs::metadata(path).map(drop).map_err(FileError::unreadable(path))?)
 }
 
-/// `lenscastd.d/*.toml` beside `lenscastd.toml`, in the order of their names.
+/// `lenscastd.d/*.toml` beside `lenscastd.toml`, sorted by name.
 fn drop_ins(main: &Path) -> Result<Vec<PathBuf>, FileError> {
     let folder = main.with_extension("d");
     if folder.try_exists().map_err(FileError::unreadable(&folder))? { toml_file::list(&folder) } else { Ok(vec![]) }
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<toml::Table, FileError> {
-    // Each file is read as a whole configuration first: only then does an error know its line.
+    // Each file is first parsed on its own: only then does an error know its line.
     toml_file::read::<T>(path)?;
     toml_file::read(path)
 }

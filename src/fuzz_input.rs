@@ -1,14 +1,14 @@
-//! What fuzz targets are made of: the input as bytes taken one after another, and the secret that must not be shown.
+//! Helpers for fuzz targets: the input as bytes taken one after another, and the secret that must not be shown.
 
-/// Stands for a stream key or token in inputs: what is printed for people must not hold it.
+/// Stands for a stream key or token in inputs. Text for people must not contain it.
 pub(crate) const SECRET: &str = "s3cr3t-k3y";
 
-/// Panics if the secret is in what is printed.
+/// Panics if `printed` contains the secret.
 pub(crate) fn assert_hidden(printed: &str) {
     assert!(!printed.contains(SECRET), "{printed}");
 }
 
-/// Bytes taken one after another, so that a small change of the input is a small change of what is done. Zeros follow the end.
+/// Bytes taken one after another, so that a small change of the input has a small effect. After the end come zeros.
 pub(crate) struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -24,12 +24,12 @@ impl<'a> Input<'a> {
         self.take(1).first().copied().unwrap_or_default()
     }
 
-    /// Big endian.
+    /// Reads a big-endian number.
     pub fn number(&mut self, bytes: usize) -> u32 {
         self.take(bytes).iter().fold(0, |number, &byte| number << 8 | u32::from(byte))
     }
 
-    /// So many bytes, or what is left.
+    /// The next `count` bytes, or what is left.
     pub fn take(&mut self, count: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;

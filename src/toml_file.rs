@@ -1,4 +1,5 @@
-//! TOML files that people write: read whole, and listed in the order in which they count. Stands below all other modules.
+//! TOML files that people write: reading them whole, and listing them in order of precedence. Depends on no other
+//! module.
 
 use std::path::{Path, PathBuf};
 
@@ -7,31 +8,31 @@ use serde::de::DeserializeOwned;
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// Not readable.
+    /// The file or folder cannot be read.
     #[error("cannot read {path}: {source}")]
     Unreadable {
         /// The file or folder.
         path: String,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Not what it should be. Without the line itself, which may hold a token.
+    /// The content is invalid. The error leaves out the line itself, which may contain a token.
     #[error("{place}: {why}")]
     Malformed {
-        /// The file, with the line if it is one line's fault.
+        /// The file, with the line number if one line is at fault.
         place: String,
-        /// Why.
+        /// What is wrong with it.
         why: String,
     },
 }
 
 impl FileError {
-    /// `path` is not readable.
+    /// Makes the error for a `path` that cannot be read.
     pub fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Self {
         move |source| Self::Unreadable { path: path.display().to_string(), source }
     }
 
-    /// `path`, which holds `text`, is not what it should be.
+    /// Makes the error for a `path` whose content `text` is invalid.
     pub fn malformed(path: &Path, text: &str) -> impl Fn(toml::de::Error) -> Self {
         move |error| {
             let before = error.span().and_then(|span| text.get(..span.start));
@@ -44,11 +45,11 @@ impl FileError {
     }
 }
 
-/// The bare key of a line that is `KEY = VALUE`.
+/// The bare key of a line of the form `KEY = VALUE`.
 fn key(line: &str) -> Option<&str> {
     let (key, value) = line.split_once('=')?;
     let is_bare = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
-    // A line of a string that goes over several may be a secret in base64, which ends by signs of equality.
+    // A line within a multi-line string may be a secret in base64, which can end in equals signs.
     let is_value = !value.trim().is_empty() && !value.starts_with('=');
     Some(key.trim()).filter(|key| is_value && !key.is_empty() && is_bare(key))
 }
@@ -59,7 +60,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     toml::from_str(&text).map_err(FileError::malformed(path, &text))
 }
 
-/// The `*.toml` of `folder`, by name.
+/// The `*.toml` files of `folder`, sorted by name.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(FileError::unreadable(folder))? {

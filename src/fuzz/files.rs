@@ -1,11 +1,11 @@
-//! Files that people write. Only their text is read here; nothing that they name is opened.
+//! Files that people write. Only their text is parsed here; no file that they name is opened.
 
 use serde::de::DeserializeOwned;
 
 use crate::media::profile::Profile;
 use crate::{cloud, configuration, device};
 
-/// A configuration file and, behind a form feed, a drop-in; or an encoder profile.
+/// A configuration file and, after a form feed, a drop-in; or an encoder profile.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (main, drop_in) = text.split_once('\u{c}').unwrap_or((text, ""));
@@ -22,7 +22,7 @@ pub fn config(data: &[u8]) {
     let _ = toml::from_str::<Profile>(main);
 }
 
-/// Files that are right each for itself are right together.
+/// Two files that are each valid are valid together.
 fn merged<T: DeserializeOwned>(main: &str, drop_in: &str) -> Option<T> {
     toml::from_str::<T>(main).and(toml::from_str::<T>(drop_in)).ok()?;
     let (mut base, over) = (toml::from_str(main).ok()?, toml::from_str(drop_in).ok()?);

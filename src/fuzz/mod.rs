@@ -1,9 +1,9 @@
-//! What is fuzzed: a function for each parser of what comes by a wire or out of a file. It takes any bytes and asserts,
-//! beside not panicking, what must hold of all that was read.
+//! The fuzz targets: a function for each parser of data from a network or a file. A target takes any bytes. Besides not
+//! panicking, it asserts what must hold for all that it parsed.
 //!
-//! `fuzz/` drives these by libFuzzer (`make fuzz`); the test below replays its corpora, and with them every input that was
-//! ever found to fail. A target for what is private lies beside it (`ingest::fuzz`), so nothing is made public for it;
-//! it takes what it needs from [`crate::fuzz_input`], and nothing from here.
+//! `fuzz/` runs the targets with libFuzzer (`make fuzz`). The test below replays the corpora, with every input that was
+//! ever found to fail. A target for private code is beside that code (`ingest::fuzz`), so nothing is made public for
+//! it. It uses [`crate::fuzz_input`] and nothing from here.
 
 mod files;
 mod urls;
@@ -12,10 +12,10 @@ mod words;
 use crate::protocol::k900;
 use crate::{cloud, ingest, link, playback, whep};
 
-/// Takes an input. Panics where it finds something wrong.
+/// Takes an input. Panics if it finds a fault.
 pub type Target = fn(&[u8]);
 
-/// All targets; `fuzz/targets/NAME.rs` and `fuzz/corpus/NAME` go by their names.
+/// All targets, under the names of `fuzz/targets/NAME.rs` and `fuzz/corpus/NAME`.
 pub const TARGETS: [(&str, Target); 20] = [
     ("amf0", ingest::fuzz::amf0),
     ("app_request", words::app_request),
@@ -41,8 +41,7 @@ pub const TARGETS: [(&str, Target); 20] = [
 
 /// Runs a target.
 ///
-/// # Panics
-/// Where the target finds something wrong, and for an unknown name.
+/// # Panics If the target finds a fault, or for an unknown name.
 pub fn run(name: &str, data: &[u8]) {
     let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).expect("a target of this name");
     target(data);
@@ -54,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    /// The inputs of a corpus are few and small; together they take seconds.
+    /// The corpora are few and small; together they take seconds.
     #[test]
     fn all_corpora_replay() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");

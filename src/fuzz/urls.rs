@@ -1,9 +1,9 @@
-//! URLs, and that their secrets are never shown.
+//! URLs, whose secrets must never be shown.
 
 use crate::fuzz_input::{SECRET, assert_hidden};
 use crate::protocol::{StreamUrl, redact_urls};
 
-/// An address to stream to.
+/// A URL to stream to.
 pub fn stream_url(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let url = match StreamUrl::parse(text) {
@@ -13,7 +13,7 @@ pub fn stream_url(data: &[u8]) {
     assert!(url.port() != 0 && !url.host().is_empty() && !url.expose_stream().is_empty());
     match StreamUrl::parse(url.expose()) {
         Ok(again) => assert_eq!((&again, again.expose()), (&url, url.expose())),
-        // With the stream appended the longest URL is too long.
+        // The longest URL becomes too long once the stream is appended.
         Err(error) => assert!(url.expose().len() > text.len(), "{error}"),
     }
     let shown = url.to_string();
@@ -27,7 +27,7 @@ pub fn stream_url(data: &[u8]) {
     assert_eq!(redact_urls(&redacted), redacted);
 }
 
-/// Free text with a URL in it. The first lines of the input are the URL's parts, the rest is the text around it.
+/// Text with a URL in it. The first lines of the input are the URL's parts, the rest is the text around it.
 pub fn redact(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if text.contains(SECRET) {
@@ -39,7 +39,7 @@ pub fn redact(data: &[u8]) {
     let redacted = redact_urls(text);
     assert_eq!(redact_urls(&redacted), redacted);
 
-    // Wherever a key or a password can be in a URL that a peer made up.
+    // Every place of a key or password in a URL that a peer made up.
     let spaced = |part: &str| part.chars().any(|c| c.is_whitespace() || c.is_control());
     if !spaced(place) {
         let query = if after.starts_with(['?', '#']) || after.is_empty() { "" } else { "?" };
@@ -62,7 +62,7 @@ pub fn redact(data: &[u8]) {
     }
 }
 
-/// What of a URL must not be shown. Asterisks alone cannot be told from what hides them.
+/// The parts of a URL that must not be shown. A part of asterisks looks like a hidden one, so it is left out.
 fn secrets(url: &StreamUrl) -> Vec<&str> {
     let stream = url.expose_stream();
     let (key, query) = stream.split_at(stream.find(['?', '#']).unwrap_or(stream.len()));
@@ -73,7 +73,7 @@ fn secrets(url: &StreamUrl) -> Vec<&str> {
     if let Some((_, password)) = user.split_once(':') {
         secrets.push(password);
     }
-    // Everybody knows the stream that a URL without one is completed by.
+    // Everybody knows the stream name that is added to a URL without one.
     secrets.extend(Some(key.trim_end_matches('/')).filter(|key| *key != "stream"));
     secrets.retain(|secret| !percent_decoded(secret).iter().all(|&byte| byte == b'*'));
     secrets

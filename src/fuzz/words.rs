@@ -1,4 +1,4 @@
-//! Messages of every hop.
+//! Messages between phone, cloud, glasses, apps and `lenscastctl`.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn assert_short(text: &str, most: usize) {
     assert!(text.chars().count() <= most && !text.chars().any(char::is_control), "{text:?}");
 }
 
-/// What phone or cloud tells the glasses.
+/// A command of the phone or cloud to the glasses.
 pub fn command(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let incoming = match command::parse(text) {
@@ -76,7 +76,7 @@ fn check_start(start: &StartStream) {
     });
 }
 
-/// What the cloud sends to glasses of either generation, they understand.
+/// Glasses of either generation understand what the cloud sends on.
 fn sent_again(command: &GlassesCommand, check: impl Fn(Command)) {
     for dialect in [Dialect::Rtmp, Dialect::Stream] {
         let incoming = command::parse(&command.json(dialect).to_string()).expect("glasses understand the cloud");
@@ -85,7 +85,7 @@ fn sent_again(command: &GlassesCommand, check: impl Fn(Command)) {
     }
 }
 
-/// The daemon's control socket: what is asked, and the answers and events as `lenscastctl` reads them.
+/// The daemon's control socket: requests, and the answers and events as `lenscastctl` reads them.
 pub fn control_request(data: &[u8]) {
     match Request::parse(data) {
         Ok(request) => {
@@ -97,7 +97,7 @@ pub fn control_request(data: &[u8]) {
                 assert!(alone.url.len() < SECRET.len() || !format!("{alone:?}").contains(&alone.url));
             }
         }
-        // An unknown field is named; nothing else is repeated.
+        // The error names an unknown field; it repeats nothing else.
         Err(error) if !keys_hold_the_secret(data) => assert_hidden(&error.to_string()),
         Err(_) => {}
     }
@@ -127,7 +127,7 @@ fn keys_hold_the_secret(data: &[u8]) -> bool {
     serde_json::from_slice(data).is_ok_and(|value| within(&value))
 }
 
-/// What an app asks of the cloud.
+/// A request of an app to the cloud.
 pub fn app_request(data: &[u8]) {
     let Some(text) = text(data) else { return };
     match app::parse(text) {
@@ -151,7 +151,7 @@ pub fn app_request(data: &[u8]) {
     }
 }
 
-/// What an app may ask for, the glasses take.
+/// The glasses accept whatever an app may ask for.
 fn forwarded(video: Value, audio: Value) {
     let url = crate::protocol::StreamUrl::parse("rtmp://host/live/key").expect("a URL");
     let wanted = (VideoSettings::parse(&video), AudioSettings::parse(&audio));
@@ -170,7 +170,7 @@ fn forwarded(video: Value, audio: Value) {
     });
 }
 
-/// What glasses tell the cloud.
+/// A message of the glasses to the cloud.
 pub fn glasses(data: &[u8]) {
     let Some(text) = text(data) else { return };
     match glasses::parse(text).0 {
@@ -199,7 +199,7 @@ fn check_status(status: &GlassesStatus) {
     }
 }
 
-/// A photo's binary message.
+/// The binary message of a photo.
 pub fn photo_frame(data: &[u8]) {
     let Some((head, at)) = photo::parse_frame(data) else { return };
     let jpeg = &data[at..];

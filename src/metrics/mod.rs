@@ -1,11 +1,11 @@
-//! Numbers for Prometheus: its text format, counts that happen anywhere, and what the kernel says of the process.
+//! Metrics for Prometheus: its text format, counters for any thread, and what the kernel reports about the process.
 //!
-//! The format is a hundred lines, written here rather than taken from a crate: those want to own the numbers, in a registry
-//! behind locks, while ours have owners already. Whoever owns them writes them down at the moment somebody asks
-//! ([`Exposition`]); nothing is kept twice and nothing runs while nobody asks.
+//! The format takes a hundred lines. They are written here because the crates for it want to own the numbers, in a
+//! registry behind locks, while ours have owners already. Each owner writes its numbers down when somebody asks
+//! ([`Exposition`]). Nothing is kept twice, and nothing runs while nobody asks.
 //!
-//! Names follow Prometheus's conventions: base units, `_total` for what only grows, labels with few and known values. What
-//! cannot be counted on one hand or names a person (keys, URLs, users, apps, stream ids) is no label.
+//! Names follow Prometheus's conventions: base units, `_total` for what only grows, labels with few and known values.
+//! Nothing with many values, and nothing that identifies a person (keys, URLs, users, apps, stream ids), is a label.
 
 mod process;
 
@@ -17,47 +17,47 @@ pub use process::process;
 
 use crate::protocol::Cause;
 
-/// The content type of what [`Exposition::finish`] gives.
+/// The content type of the text from [`Exposition::finish`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A count that only grows, of things that happen on any thread: an atomic add each.
+/// A count that only grows, for events on any thread. Each event is one atomic add.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// So many more.
+    /// Adds `more`.
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// How many so far.
+    /// The count so far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Counts by a label's value, of one owner.
+/// Counts by the value of a label. It has one owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally(BTreeMap<&'static str, u64>);
 
 impl Tally {
-    /// Once more of this.
+    /// Counts one event with this value.
     pub fn count(&mut self, value: &'static str) {
         *self.0.entry(value).or_default() += 1;
     }
 
-    /// How often there was this.
+    /// The number of events with this value.
     pub fn get(&self, value: &str) -> u64 {
         self.0.get(value).copied().unwrap_or(0)
     }
 
-    /// Writes a sample for each of these, which are all that are counted. What never was is written as 0, so that the first
-    /// one shows in a rate.
+    /// Writes a sample for each of `values`, which must be all that are counted. A value that never came is written as
+    /// 0, so that its first event shows in a rate.
     pub fn write(&self, family: &mut Family<'_>, label: &'static str, values: impl IntoIterator<Item = &'static str>) {
         for value in values {
             family.sample(&[(label, value)], self.get(value));
@@ -65,28 +65,26 @@ impl Tally {
     }
 }
 
-/// Every cause by its name: the values of a label `cause`.
+/// The names of all causes, which are the values of a label `cause`.
 pub fn causes() -> impl Iterator<Item = &'static str> {
     Cause::ALL.iter().map(|cause| cause.name())
 }
 
-/// What kind of number a family's are.
+/// The type of a family's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It only grows, but for a restart.
+    /// Only grows, except for a restart.
     Counter,
-    /// It goes up and down.
+    /// Goes up and down.
     Gauge,
     /// A sum and a count, which give a mean.
     Summary,
 }
 
-/// A number as it is written: integers exactly, as far as they go.
+/// A number to write. Integers are written exactly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
-    /// A whole number.
     Whole(u64),
-    /// Any other.
     Real(f64),
 }
 
@@ -127,12 +125,12 @@ impl From<std::time::Duration> for Value {
     }
 }
 
-/// A text in the making.
+/// A text that is being written.
 #[derive(Debug, Default)]
 pub struct Exposition(String);
 
 impl Exposition {
-    /// Begins a family. Its name is written once in a text, and its samples follow at once.
+    /// Begins a family. Its name must be used once per text, and its samples must follow at once.
     pub fn family(&mut self, name: &'static str, kind: Kind, help: &'static str) -> Family<'_> {
         let kind = match kind {
             Kind::Counter => "counter",
@@ -154,7 +152,7 @@ impl Exposition {
         self.family(name, Kind::Gauge, help).sample(&[], value);
     }
 
-    /// A family of one gauge, which is left out where there is nothing to measure.
+    /// A family of one gauge, left out if there is no value.
     pub fn gauge_if_any(&mut self, name: &'static str, help: &'static str, value: Option<impl Into<Value>>) {
         let mut family = self.family(name, Kind::Gauge, help);
         if let Some(value) = value {
@@ -162,20 +160,19 @@ impl Exposition {
         }
     }
 
-    /// A family of one mean: `sum` in seconds over `count` of something.
+    /// A family of one mean: `sum` in seconds over `count` events.
     pub fn summary(&mut self, name: &'static str, help: &'static str, sum: std::time::Duration, count: u64) {
         let mut family = self.family(name, Kind::Summary, help);
         family.line("_sum", &[], sum.into());
         family.line("_count", &[], count.into());
     }
 
-    /// The text.
     pub fn finish(self) -> String {
         self.0
     }
 }
 
-/// A family in the making.
+/// A family that is being written.
 #[derive(Debug)]
 pub struct Family<'a> {
     text: &'a mut String,
@@ -183,7 +180,7 @@ pub struct Family<'a> {
 }
 
 impl Family<'_> {
-    /// Adds a sample; its labels differ from those of the others.
+    /// Adds a sample. Its labels must differ from those of the others.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Into<Value>) -> &mut Self {
         self.line("", labels, value.into());
         self

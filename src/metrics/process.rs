@@ -1,4 +1,4 @@
-//! What the kernel says of this process, under the names that Prometheus's own libraries use.
+//! Metrics of this process from the kernel, under the names that Prometheus's own libraries use.
 
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -9,10 +9,10 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::Exposition;
 
-/// Of the times in `/proc/PID/stat`: 100 a second in what Linux shows to programs, on all machines that it runs on today.
+/// The unit of times in `/proc/PID/stat`. Linux shows programs 100 per second on all machines of today.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// Writes the process's numbers. What cannot be read is left out.
+/// Writes the process's metrics. Those that cannot be read are left out.
 pub fn process(text: &mut Exposition) {
     let stat = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| Stat::parse(&stat));
     if let Some(stat) = &stat {
@@ -43,13 +43,13 @@ pub fn process(text: &mut Exposition) {
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     cpu: Duration,
-    /// After the machine.
+    /// Time from the start of the machine to the start of the process.
     started: Duration,
 }
 
 impl Stat {
     fn parse(stat: &str) -> Option<Self> {
-        // The program's name, in parentheses, may have both spaces and parentheses in it.
+        // The program's name, in parentheses, may contain spaces and parentheses.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let ticks = |field: usize| fields.get(field)?.parse::<u64>().ok();
         let time = |ticks: u64| Duration::from_millis(ticks.saturating_mul(1000 / TICKS_PER_SECOND));
@@ -58,8 +58,8 @@ impl Stat {
     }
 }
 
-/// By the clocks: `/proc/stat`, which has it too, is not seen by a service with `ProcSubset=pid`. The same each time, unless
-/// somebody sets the clock: by a change of it a restart is recognised.
+/// Computed from the clocks, since a service with `ProcSubset=pid` cannot read `/proc/stat`, which has it too. A
+/// change of it is taken for a restart, so the result is the same each time unless somebody sets the clock.
 fn boot_time() -> Option<Duration> {
     static KNOWN: Mutex<Duration> = Mutex::new(Duration::ZERO);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;

@@ -1,4 +1,4 @@
-//! What of a user's streams outlives the cloud's process: enough to take over streams that go on without it.
+//! The part of a user's streams that survives the cloud's process: enough to take over streams that go on without it.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use super::{Action, Away, Orchestration, Settings, Time, ToStop};
 use crate::protocol::app::{Destination, ManagedRequest, UnmanagedRequest};
 use crate::protocol::{Dialect, Secret, StreamUrl};
 
-/// Written to the store, keys included; the store is the cloud's own to read.
+/// The stored document, keys included. Only the cloud reads the store.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Durable {
     streams: Vec<DurableStream>,
-    /// Of streams that glasses may still run and must not: id and app, and the glasses if these are known.
+    /// Streams that glasses may still run but must not: id and app. `stop_on` has the glasses, if known.
     to_stop: Vec<(String, String)>,
     #[serde(default)]
     stop_on: BTreeMap<String, String>,
     /// The glasses that have the streams.
     #[serde(default)]
     device: Option<String>,
-    /// Apps that have a session; whether they may use the camera.
+    /// The apps that have a session, and whether each may use the camera.
     apps: Vec<(String, bool)>,
-    /// Final statuses that these apps were not told.
+    /// Final statuses that apps have not been told.
     #[serde(default)]
     owed: Vec<Owed>,
 }
@@ -33,7 +33,7 @@ pub struct Durable {
 struct DurableStream {
     id: String,
     created_at: String,
-    /// Those who take part, and whether they joined.
+    /// The apps that take part, and whether each joined later.
     apps: Vec<(String, bool)>,
     url: String,
     video: Value,
@@ -44,7 +44,7 @@ struct DurableStream {
     unmanaged: Option<DurableUnmanaged>,
 }
 
-/// Keys must not get into a log by way of `{:?}`.
+/// Keeps keys out of a log that uses `{:?}`.
 impl std::fmt::Debug for DurableStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DurableStream").field("id", &self.id).field("apps", &self.apps).finish_non_exhaustive()
@@ -62,13 +62,13 @@ struct DurableManaged {
 
 #[derive(Clone, Serialize, Deserialize)]
 struct DurableUnmanaged {
-    /// `rtmp_*` names.
+    /// Whether the app uses the `rtmp_*` names.
     rtmp: bool,
     sound: bool,
 }
 
 impl Orchestration {
-    /// What is to be kept for the next start.
+    /// What to store for the next process.
     pub fn durable(&self) -> Durable {
         let alive = self.streams.iter().filter(|stream| stream.ending.is_none());
         Durable {
@@ -81,7 +81,7 @@ impl Orchestration {
         }
     }
 
-    /// Takes over what an earlier process left: everybody is away at first, and has the usual time to come back.
+    /// Takes over what an earlier process stored. Everybody is away at first, and has the usual time to come back.
     pub fn restore(settings: Settings, durable: Durable, now: Time) -> (Self, Vec<Action>) {
         let mut this = Self::new(settings);
         this.device.down = Some(now);
@@ -153,7 +153,7 @@ impl DurableStream {
         }
     }
 
-    /// `None` for what this version cannot read.
+    /// `None` if this version cannot read it.
     fn revive(self, now: Time) -> Option<Stream> {
         let url = StreamUrl::parse(&self.url).ok()?;
         let kind = match (self.managed, self.unmanaged) {

@@ -1,11 +1,11 @@
-//! How streams and apps come to an end: as asked, or because their time is over.
+//! The end of streams and of apps: requested, or because a time limit has passed.
 
 use super::stream::{Ending, Final};
 use super::{Action, Away, MISSES, Orchestration, Time, ToStop};
 use crate::protocol::glasses::GlassesCommand;
 
 impl Orchestration {
-    /// Has the glasses stop a stream; its participants get the final status when they have.
+    /// Tells the glasses to stop a stream. Its apps get the final status once the glasses have stopped.
     pub(super) fn begin_end(&mut self, id: &str, end: Final, now: Time) {
         let timing = self.settings.timing;
         let down = self.device.down;
@@ -31,7 +31,7 @@ impl Orchestration {
         self.to_stop.insert(id.to_owned(), ToStop { app: app.to_owned(), device: self.device.name.clone() });
     }
 
-    /// The stream is over: everybody who takes part is told, once.
+    /// Removes a stream that is over, and tells each of its apps once.
     pub(super) fn finish(&mut self, id: &str, end: &Final) {
         let Some(at) = self.streams.iter().position(|stream| stream.id == id) else { return };
         let stream = self.streams.remove(at);
@@ -46,7 +46,8 @@ impl Orchestration {
         self.actions.push(Action::Save);
     }
 
-    /// A final status: an app that is away gets it when it is back, one that went for good not at all.
+    /// Sends a final status. An app that is away gets it when it is back; an app that has left for good does not get
+    /// it.
     pub(super) fn last_words(&mut self, app: &str, status: Action) {
         match self.apps.get_mut(app) {
             Some(app) if app.away.is_some() => app.missed.push(status),
@@ -55,7 +56,7 @@ impl Orchestration {
         }
     }
 
-    /// As [`Self::finish`], but the glasses are to stop too.
+    /// As [`Self::finish`], but the glasses must stop too.
     pub(super) fn give_up(&mut self, id: &str, end: &Final) {
         let Some(stream) = self.stream(id) else { return };
         let app = stream.glasses_app().to_owned();

@@ -4,202 +4,192 @@ use crate::protocol::app::{
 use crate::protocol::glasses::{GlassesCommand, GlassesMessage};
 use crate::protocol::{Dialect, Secret, StreamKind};
 
-/// What only chance and the calendar can give; used if the request needs it.
+/// Random values and the time, used if a request needs them.
 #[derive(Clone, Debug)]
 pub struct Fresh {
     /// Random part of the stream's id.
     pub id: String,
-    /// Key for ingest.
+    /// The key for ingest.
     pub key: Secret,
-    /// Unguessable id of playback.
+    /// The unguessable id for playback.
     pub playback: String,
-    /// ISO 8601.
+    /// The current time in ISO 8601.
     pub created_at: String,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// An app's socket is there; `may_stream` if it has the permission CAMERA.
+    /// An app has connected.
     AppUp {
-        /// Its package.
+        /// The app's package name.
         app: String,
-        /// It has the permission CAMERA.
+        /// Whether it has the permission CAMERA.
         may_stream: bool,
     },
-    /// It is gone; `deliberate` if the app closed it.
+    /// An app's connection has ended.
     AppDown {
-        /// Its package.
+        /// The app's package name.
         app: String,
-        /// The app closed it, or was stopped.
+        /// Whether the app closed it or was stopped.
         deliberate: bool,
     },
-    /// An app asks; `watching` is how many people watch the user's stream now.
+    /// An app has a request.
     Request {
-        /// Which.
+        /// The app's package name.
         app: String,
-        /// For what.
         request: AppRequest,
-        /// What a new stream would need.
+        /// Values that a new stream would need.
         fresh: Fresh,
         /// How many people watch the user's stream now.
         watching: u64,
     },
-    /// An app asked in a way that cannot be obeyed.
+    /// An app's request cannot be obeyed.
     Refused {
-        /// Which.
+        /// The app's package name.
         app: String,
-        /// Why.
+        /// The reason.
         refused: Refused,
     },
-    /// The glasses' link is there.
+    /// The glasses' link is up.
     DeviceUp {
-        /// Which glasses: a user may have several, of which one is linked at a time as far as this machine is concerned.
+        /// The name of the glasses. A user may have several, but for this machine only one is linked at a time.
         device: String,
     },
-    /// It is gone.
+    /// The glasses' link is down.
     DeviceDown,
-    /// The glasses, or their phone, say something.
+    /// A message of the glasses, or of their phone.
     Device {
-        /// What.
         message: GlassesMessage,
-        /// In which words, if that shows.
+        /// The generation of message names that it uses, if that shows.
         dialect: Option<Dialect>,
     },
-    /// A person ends a stream for all who take part.
+    /// A person ends a stream for everybody.
     Stop {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
-        /// For a person.
+        /// The reason, for people.
         why: String,
     },
-    /// A publisher of the stream is at ingest.
+    /// A publisher of the stream has arrived at ingest.
     Publishing {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
     },
-    /// There is none any more.
+    /// The stream has no publisher any more.
     PublisherLost {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
-        /// For a person.
+        /// The reason, for people.
         why: String,
     },
-    /// Media of it arrived lately.
+    /// Media of the stream has arrived since the last event.
     Media {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
     },
-    /// A segment of the present publication can be played; with the picture's size in pixels.
+    /// A segment of the current publication can be played.
     Playable {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
-        /// Pixels.
+        /// Width of the picture, in pixels.
         width: u32,
-        /// Pixels.
+        /// Height of the picture, in pixels.
         height: u32,
     },
-    /// Its restream destinations fare so.
+    /// The status of a stream's restream destinations has changed.
     Outputs {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
         /// Each destination, with its key.
         outputs: Vec<Output>,
     },
-    /// Time went by.
+    /// The machine's deadline has passed.
     Tick,
 }
 
-/// Something to do.
+/// An action for the cloud to carry out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Tell an app about managed streaming.
     Managed {
-        /// Which.
+        /// The app's package name.
         app: String,
-        /// What.
         status: ManagedStatus,
     },
     /// Tell an app about its own stream.
     Unmanaged {
-        /// Which.
+        /// The app's package name.
         app: String,
-        /// What.
         status: UnmanagedStatus,
     },
     /// Answer an app's check.
     Checked {
-        /// Which.
+        /// The app's package name.
         app: String,
-        /// What there is.
+        /// The stream there is, if any.
         stream: Option<CheckedStream>,
     },
-    /// Tell the glasses.
+    /// Send a command to the glasses.
     Device {
-        /// What.
         command: GlassesCommand,
-        /// In which words.
+        /// The generation of message names to use.
         dialect: Dialect,
     },
-    /// Take a photo for an app: from the running picture of this stream, or by the glasses.
+    /// Take a photo for an app, from a running stream or with the glasses.
     Photo {
-        /// For whom.
+        /// The app's package name.
         app: String,
-        /// Which.
         request: PhotoRequest,
-        /// The stream whose running picture it is; without, the glasses take it.
+        /// The stream to take it from; without one, the glasses take it.
         from: Option<String>,
     },
-    /// Refuse a photo.
+    /// Refuse an app a photo.
     PhotoRefused {
-        /// Whom.
+        /// The app's package name.
         app: String,
-        /// Which.
         request: PhotoRequest,
-        /// For programs.
+        /// The reason, for programs.
         code: &'static str,
-        /// For a person.
+        /// The reason, for people.
         message: String,
     },
-    /// Take media for a stream and make it playable.
+    /// Accept media for a stream and make it playable.
     Open {
-        /// Which.
         stream_id: String,
-        /// What its publisher must present.
+        /// The key that its publisher must present.
         key: Secret,
         /// Its id in viewers' URLs.
         playback: String,
         /// Whether viewers may use WebRTC.
         webrtc: bool,
-        /// Where else it goes.
+        /// The other servers it is sent to.
         destinations: Vec<Destination>,
     },
-    /// Do so no longer.
+    /// End what `Open` began.
     Close {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
     },
-    /// Take note: a stream was begun.
+    /// For the metrics: a stream has begun.
     Began {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
-        /// Of which kind.
         kind: StreamKind,
     },
-    /// Take note: it is over, however many apps hear of it.
+    /// For the metrics: a stream is over. Sent once, however many apps are told.
     Ended {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
-        /// Of which kind.
         kind: StreamKind,
         /// The name of a [`crate::protocol::Cause`], or one of [`super::END_REASONS`].
         cause: &'static str,
     },
-    /// Start an app by its webhook: its stream runs and it is gone.
+    /// Start an app by its webhook: its stream runs, but the app is gone.
     StartApp {
-        /// Which.
+        /// The app's package name.
         app: String,
     },
-    /// Keep [`super::Orchestration::durable`] for the next start.
+    /// Store [`super::Orchestration::durable`] for the next process.
     Save,
 }

@@ -1,10 +1,10 @@
-//! What the glasses say, and what they are told.
+//! Messages of the glasses, and commands to them.
 
 use super::stream::{Final, LOST_BY_GLASSES};
 use super::{Action, Device, Orchestration, RESTARTS, Time, ToStop};
 use crate::protocol::glasses::{GlassesCommand, GlassesMessage, GlassesState, GlassesStatus};
 
-/// Whether the glasses ended a run that they can begin again, as it was only their link, or their process, that failed.
+/// Whether a run ended only because the glasses' link or process failed, so that they can start it again.
 fn is_revivable(end: &GlassesStatus) -> bool {
     matches!(end.cause.as_deref(), Some("daemon_restarted" | "shutdown" | "link_lost" | "keep_alive_timeout"))
 }
@@ -22,21 +22,21 @@ impl Orchestration {
         self.device = Device { name: Some(name), down: None, present: true, wifi: None, dialect };
         let restored = std::mem::take(&mut self.restored);
         for stream in &mut self.streams {
-            // What was told to a connection before this one may be lost, even if nobody saw its end.
+            // Commands on the previous connection may be lost, even if nobody saw it end.
             stream.asked = None;
             if restored && stream.is_unmanaged() {
-                // Only from now on can they speak of it.
+                // Before now they had no way to report it.
                 stream.started = now;
             }
         }
         for command in commands {
             self.command(command);
         }
-        // lenscastd tells its state by itself; a phone's glasses are asked.
+        // lenscastd sends its state unasked; a phone's glasses have to be asked.
         self.command(GlassesCommand::GetStatus);
     }
 
-    /// Whether the present glasses are those that had it, as far as that is known.
+    /// Whether the present glasses may be those that had the stream.
     fn may_have(&self, stop: &ToStop) -> bool {
         stop.device.is_none() || stop.device == self.device.name
     }
@@ -67,7 +67,7 @@ impl Orchestration {
             self.to_stop.remove(id);
         }
         let Some(stream) = self.stream(id) else { return };
-        // The glasses tell the old run's end behind their state, upon which it was started again.
+        // After their state, which has restarted the stream, the glasses report the end of the old run.
         let of_old_run = stream.restarts > 0 && stream.glasses.is_none() && stream.ending.is_none();
         if of_old_run && status.state.is_terminal() && is_revivable(&status) {
             return;
@@ -87,8 +87,9 @@ impl Orchestration {
         stream.glasses = Some(status);
     }
 
-    /// The glasses' whole state: what they do not run is over, or is started again if [`is_revivable`]. They tell it of
-    /// themselves and when asked, and what they told before a start reached them says nothing of that.
+    /// Handles the glasses' whole state, which they send unasked and when asked. A stream that they do not run is over,
+    /// or is started again if [`is_revivable`]. A state that was sent before a start reached them says nothing about
+    /// that stream.
     pub(super) fn snapshot(&mut self, stream: Option<GlassesStatus>, last_end: Option<&GlassesStatus>, now: Time) {
         let running = stream.as_ref().and_then(|status| status.stream_id.clone());
         let mut to_stop = std::mem::take(&mut self.to_stop);

@@ -1,12 +1,13 @@
-//! One user's streams, seen from the cloud: who may start one, who watches, what apps are told, when it is over.
+//! One user's streams as the cloud sees them: who may start one, who watches, what apps are told, when a stream is
+//! over.
 //!
-//! At most one stream of a user is alive; others may still be *ending*, and what is asked meanwhile waits for them. What an
-//! app is told is never set by an event: after each event every participant's status is worked out from facts (what the
-//! glasses said, whether media arrives, whether a segment can be played) and sent if it is another than it was told last.
-//! So an app that was away is simply told again, and no status can be a hope.
+//! At most one stream of a user is alive. Others may still be *ending*, and requests wait until they have ended. An
+//! event never sets an app's status. After each event the status of every participant is derived from facts (what the
+//! glasses said, whether media arrives, whether a segment can be played), and is sent if it differs from the last one
+//! sent. So an app that was away is simply told again, and no status is a mere hope.
 //!
-//! A request ends in exactly one final status. A stream that was told to stop stays in `to_stop` until the glasses are known
-//! not to run it, however often their link breaks.
+//! A request has exactly one final status. A stream that was told to stop stays in `to_stop` until the glasses are
+//! known not to run it, however often their link breaks.
 
 mod durable;
 mod end;
@@ -33,24 +34,24 @@ pub use status::Overview;
 pub use stream::END_REASONS;
 use stream::{Final, Media, Stream};
 
-/// How long. In parentheses what they are by default.
+/// Time limits and intervals, with their defaults in parentheses.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// From a request to the first picture that plays (25 s: the npm package gives up after 30).
     pub start: Duration,
     /// For glasses to confirm a stop (5 s).
     pub stop: Duration,
-    /// Without media, or without the glasses' link, before a stream is given up (120 s, as the glasses do).
+    /// Without media, or without the glasses' link, before a stream is given up (120 s, as in the glasses).
     pub recovery: Duration,
-    /// Without media at ingest before a stream no longer plays (4 s; that it arrives is told every second).
+    /// Without media at ingest before a stream no longer plays (4 s; arrival is reported every second).
     pub silence: Duration,
     /// Between keep-alives (15 s).
     pub keep_alive: Duration,
-    /// For a keep-alive's answer (10 s).
+    /// For the answer to a keep-alive (10 s).
     pub acknowledge: Duration,
     /// For a lost app to come back by itself (10 s: the package tries after 1, 2 and 4 s).
     pub app: Duration,
-    /// And once more, after it was started anew (30 s).
+    /// For a lost app to come back after it was started again (30 s).
     pub app_start: Duration,
 }
 
@@ -69,27 +70,26 @@ impl Default for Timing {
     }
 }
 
-/// Keep-alives without answer that end a stream.
+/// How many keep-alives in a row without an answer end a stream.
 const MISSES: u32 = 3;
-/// How often a stream is started again on glasses that lost it.
+/// How often a stream is restarted on glasses that lost it.
 const RESTARTS: u32 = 3;
-/// The app that managed streams are started as (docs/protocol.md#link-messages).
+/// The app name under which managed streams are started (docs/protocol.md#link-messages).
 const MANAGED_APP: &str = "MANAGED_STREAM";
 
-/// What does not change while the cloud runs.
+/// The settings, which do not change while the cloud runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long.
     pub timing: Timing,
-    /// Base of the URLs that viewers get.
+    /// Base of the URLs for viewers.
     pub public_url: String,
-    /// Base of the URLs that glasses publish to, with its application: `rtmp://host:1935/live`.
+    /// Base of the URLs that glasses publish to, including the application: `rtmp://host:1935/live`.
     pub ingest_url: String,
-    /// Whether an app's unmanaged stream takes the camera from a managed one, or is refused.
+    /// Whether an app's unmanaged stream takes the camera from a managed one (true) or is refused (false).
     pub preempt: bool,
 }
 
-/// The machine.
+/// The state machine of one user.
 #[derive(Debug)]
 pub struct Orchestration {
     settings: Settings,
@@ -97,29 +97,29 @@ pub struct Orchestration {
     apps: BTreeMap<String, App>,
     streams: Vec<Stream>,
     waiting: Vec<(String, AppRequest, Fresh)>,
-    /// Streams that glasses may still run and must not, by their ids.
+    /// Streams that glasses may still run but must not, by id.
     to_stop: BTreeMap<String, ToStop>,
     keep_alives: u64,
-    /// The streams are an earlier process's, and no glasses have linked since.
+    /// Whether the streams come from an earlier process and no glasses have linked since.
     restored: bool,
     actions: Vec<Action>,
 }
 
-/// A stop that is owed to glasses.
+/// A stop that the glasses have not confirmed.
 #[derive(Clone, Debug)]
 struct ToStop {
     app: String,
-    /// The name of those that had the stream; none if that is not known.
+    /// The name of the glasses that had the stream, if known.
     device: Option<String>,
 }
 
 #[derive(Clone, Debug)]
 struct Device {
-    /// Of those that are linked, or were last.
+    /// The name of the glasses that are linked, or were last.
     name: Option<String>,
-    /// Since when it is down; `None` if it is up.
+    /// When the link went down; `None` if it is up.
     down: Option<Time>,
-    /// Behind a phone the glasses themselves may be away.
+    /// Behind a phone, the glasses themselves may be away.
     present: bool,
     wifi: Option<bool>,
     dialect: Dialect,
@@ -129,10 +129,10 @@ struct Device {
 struct App {
     may_stream: bool,
     dialect: Option<Dialect>,
-    /// Whether it listens to managed statuses, and to unmanaged ones.
+    /// Whether the app subscribes to managed statuses, and to unmanaged ones.
     listens: (bool, bool),
     away: Option<Away>,
-    /// Final statuses of what ended meanwhile.
+    /// Final statuses of streams that ended while the app was away.
     missed: Vec<Action>,
 }
 
@@ -160,9 +160,9 @@ impl Orchestration {
         }
     }
 
-    /// Takes note of an event; gives what is to be done, in this order.
+    /// Handles an event. Returns the actions to carry out, in order.
     pub fn handle(&mut self, event: Event, now: Time) -> Vec<Action> {
-        // What was due before the event is done before it.
+        // Deadlines before the event come first.
         self.expire(now);
         self.note(event, now);
         self.ask_again(now);
@@ -170,14 +170,14 @@ impl Orchestration {
         mem::take(&mut self.actions)
     }
 
-    /// When a [`Event::Tick`] is due at the latest.
+    /// When an [`Event::Tick`] is due next, if at all.
     pub fn deadline(&self) -> Option<Time> {
         let streams = self.streams.iter().filter_map(|stream| stream.deadline(&self.settings.timing, self.device.down));
         let apps = self.apps.values().filter_map(|app| app.away).map(|away| away.until);
         streams.chain(apps).min()
     }
 
-    /// Whether there is nothing to remember of this user.
+    /// Whether nothing about this user needs to be kept.
     pub fn is_idle(&self) -> bool {
         self.streams.is_empty() && self.apps.is_empty() && self.to_stop.is_empty() && self.device.down.is_some()
     }
@@ -192,24 +192,24 @@ impl Orchestration {
         !self.streams.is_empty()
     }
 
-    /// What these glasses are still to be told of streams that are over.
+    /// The stop commands that these glasses still have to get.
     pub fn owed_to(&self, device: &str) -> Vec<GlassesCommand> {
         let theirs = self.to_stop.iter().filter(|(_, stop)| stop.device.as_deref().is_none_or(|of| of == device));
         theirs.map(|(id, stop)| GlassesCommand::Stop { stream_id: id.clone(), app: stop.app.clone() }).collect()
     }
 
-    /// Whether the app takes part in the cloud's doings for this user, present or away.
+    /// Whether the app has a session with this user, present or away.
     pub fn has_app(&self, app: &str) -> bool {
         self.apps.contains_key(app)
     }
 
-    /// The stream there is, if it is not ending: for a person, who may see everything but keys.
+    /// The stream that is alive, for a person, who may see everything but keys.
     pub fn overview(&self, watching: u64) -> Option<Overview> {
         let down = self.device.down.is_some();
         self.alive().map(|stream| stream.overview(watching, &self.settings, down))
     }
 
-    /// The id of the stream there is, if it is not ending.
+    /// The id of the stream that is alive.
     pub fn stream_id(&self) -> Option<&str> {
         self.alive().map(|stream| stream.id.as_str())
     }
@@ -302,8 +302,8 @@ impl Orchestration {
         self.actions.push(Action::Save);
     }
 
-    /// An app that begins to listen is told what is so: what was sent before reached no handler of its. (The package calls
-    /// an app's code only after it has read what came with the acknowledgement.)
+    /// Sends an app that subscribes the current statuses: none of its handlers has seen the earlier ones. (The package
+    /// calls an app's code only after it has read what came with the acknowledgement.)
     fn subscribe(&mut self, name: &str, managed: bool, unmanaged: bool) {
         let Some(app) = self.apps.get_mut(name) else { return };
         let before = std::mem::replace(&mut app.listens, (managed, unmanaged));
@@ -327,7 +327,7 @@ impl Orchestration {
         self.actions.push(Action::Save);
     }
 
-    /// Takes an app out of its streams without telling it: it is not there.
+    /// Removes an app from its streams. It is not told, as it is not there.
     fn leave_all(&mut self, app: &str, now: Time) {
         self.waiting.retain(|(other, ..)| other != app);
         let Some(stream) = self.alive_mut().filter(|stream| stream.takes_part(app)) else { return };

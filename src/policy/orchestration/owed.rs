@@ -1,4 +1,4 @@
-//! Final statuses that outlive the cloud's process: each request ends in one, whichever process tells it.
+//! Final statuses that survive the cloud's process: each request has one, whichever process sends it.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,11 +6,11 @@ use super::{Action, Orchestration};
 use crate::protocol::Dialect;
 use crate::protocol::app::{AppRequest, ManagedStatus, ManagedWord, UnmanagedStatus};
 
-/// One of them, for one app.
+/// A final status for one app.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Owed {
     app: String,
-    /// The names of the app of an unmanaged stream; none if it is managed.
+    /// The generation of names for an unmanaged stream; none if the stream is managed.
     unmanaged: Option<Dialect>,
     word: Word,
     stream_id: Option<String>,
@@ -27,8 +27,8 @@ enum Word {
 }
 
 impl Orchestration {
-    /// What apps would never be told if the cloud's process ended here: neither streams that are ending nor requests
-    /// that wait are taken over.
+    /// The final statuses that would be lost if the cloud's process ended now: neither ending streams nor waiting
+    /// requests are taken over.
     pub(super) fn owed(&self) -> Vec<Owed> {
         let missed = self.apps.values().flat_map(|app| &app.missed).filter_map(Owed::of);
         let ending = self.streams.iter().filter_map(|stream| Some((stream, &stream.ending.as_ref()?.end)));
@@ -76,7 +76,7 @@ impl Owed {
         Self { app: app.to_owned(), unmanaged, word: Word::Error, stream_id: None, details, cause: None }
     }
 
-    /// The app, and what it is to be told.
+    /// The app, and the action that tells it.
     pub(super) fn addressed(self) -> (String, Action) {
         let Self { app, unmanaged, word, stream_id, details, cause } = self;
         let to = app.clone();

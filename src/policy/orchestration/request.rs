@@ -1,4 +1,4 @@
-//! What apps ask for, and what of it is refused.
+//! Apps' requests, and the reasons to refuse them.
 
 use std::mem;
 
@@ -132,7 +132,7 @@ impl Orchestration {
         self.actions.push(Action::Save);
     }
 
-    /// Keeps a request until what is ending has ended; an app's newer one takes the place of its older.
+    /// Keeps a request until the ending streams have ended. An app's newer request replaces its older one.
     pub(super) fn wait(&mut self, app: String, request: AppRequest, fresh: Fresh) {
         if let Some(waiting) = self
             .waiting
@@ -176,7 +176,7 @@ impl Orchestration {
             self.actions.push(Action::Managed { app: app.to_owned(), status });
             return self.actions.push(Action::Save);
         }
-        // The package sends a stop even when it knows of no stream, and waits for this word.
+        // The package sends a stop even if it knows of no stream, and waits for this status.
         let status = ManagedStatus::plain(ManagedWord::Stopped, None, None);
         self.actions.push(Action::Managed { app: app.to_owned(), status });
     }

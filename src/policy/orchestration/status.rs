@@ -1,4 +1,4 @@
-//! What follows from a stream's facts for those who take part in it or ask for it.
+//! Derives the statuses for a stream's participants, and for those who ask about it, from the stream's facts.
 
 use super::stream::{Final, Kind, Participant, Stream};
 use super::told::Status;
@@ -8,23 +8,23 @@ use crate::protocol::app::{
 };
 use crate::protocol::glasses::GlassesState;
 
-/// A stream for a person.
+/// A stream as shown to a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overview {
-    /// As an app that did not start it is told.
+    /// The stream as an app that did not start it is told.
     pub stream: CheckedStream,
     /// Its id in viewers' URLs, if it is managed.
     pub playback: Option<String>,
-    /// Why it is as it is.
+    /// The reason for its status.
     pub message: Option<String>,
-    /// Those who take part.
+    /// The apps that take part.
     pub apps: Vec<String>,
     /// Restream destinations, without their keys.
     pub outputs: Vec<Output>,
 }
 
 impl Stream {
-    /// Statuses that differ from what their apps were told last.
+    /// The statuses that differ from what their apps were told last.
     pub(super) fn news(
         &mut self,
         settings: &Settings,
@@ -100,7 +100,7 @@ impl Stream {
         }
     }
 
-    /// Why it does not play yet, or no longer.
+    /// Why the stream does not play yet, or no longer.
     fn obstacle(&self, down: bool) -> Option<String> {
         if self.ending.is_some() {
             return None;
@@ -118,7 +118,7 @@ impl Stream {
         Some(why.map_or("The glasses are reconnecting".into(), |why| format!("The glasses are reconnecting: {why}")))
     }
 
-    /// What is worth knowing of a stream that plays.
+    /// A remark for the app about a stream that plays.
     fn remark(&self, participant: &Participant, request: &ManagedRequest) -> Option<String> {
         if participant.joined {
             return Some("Joined the running stream; its options stay as they are".into());
@@ -128,7 +128,7 @@ impl Stream {
         (width.min(height) < asked).then(|| format!("{asked}p was asked for; the camera gives {width}x{height}"))
     }
 
-    /// The final status for one who took part.
+    /// The final status for an app that took part.
     pub(super) fn last_words(&self, app: &str, end: &Final) -> Action {
         let (stream_id, details) = (Some(self.id.clone()), end.details.clone());
         let status = match &self.kind {
@@ -141,7 +141,7 @@ impl Stream {
         status.addressed(app.to_owned())
     }
 
-    /// For a person.
+    /// The stream as shown to a person.
     pub(super) fn overview(&self, watching: u64, settings: &Settings, down: bool) -> Overview {
         let message = match &self.kind {
             Kind::Managed { .. } if self.is_active() => None,
@@ -157,7 +157,7 @@ impl Stream {
         }
     }
 
-    /// For `checkExistingStream()` by this app; by a person without.
+    /// The answer to `checkExistingStream()` of this app, or to a person if `app` is `None`.
     pub(super) fn checked(&self, app: Option<&str>, watching: u64, settings: &Settings, down: bool) -> CheckedStream {
         let (stream_id, created_at) = (self.id.clone(), self.created_at.clone());
         match &self.kind {
@@ -188,7 +188,7 @@ impl Stream {
     }
 }
 
-/// An app sees the keys of destinations only if it gave them.
+/// An app sees the keys only of destinations that it gave.
 fn for_app(output: &Output, app: &str, stream: &Stream) -> Output {
     let own = stream.participants.iter().any(|participant| participant.app == app && !participant.joined);
     let url = ShownUrl { own, ..output.url.clone() };

@@ -1,4 +1,4 @@
-//! One stream: the facts about it, and when something is due.
+//! One stream: the facts about it, and its deadlines.
 
 use super::told::Status;
 use super::{MANAGED_APP, Time, Timing};
@@ -11,29 +11,29 @@ pub(super) struct Stream {
     pub(super) id: String,
     pub(super) kind: Kind,
     pub(super) url: StreamUrl,
-    /// The viewing apps of a managed stream, in the order in which they came; the owner of an unmanaged one.
+    /// The apps that watch a managed stream, in the order in which they came; the owner of an unmanaged one.
     pub(super) participants: Vec<Participant>,
     pub(super) created_at: String,
     pub(super) started: Time,
-    /// What the glasses said last; nothing before they have said something.
+    /// The last status from the glasses, if any.
     pub(super) glasses: Option<GlassesStatus>,
-    /// That was before their link was lost; they have not spoken since.
+    /// Whether that status is from before their link was lost.
     pub(super) stale: bool,
     pub(super) media: Media,
     pub(super) was_active: bool,
-    /// When media arrived last, as far as that was told.
+    /// When media last arrived, as far as reported.
     pub(super) heard: Time,
-    /// That is too long ago.
+    /// Whether that is too long ago.
     pub(super) silent: bool,
-    /// Since when it is not what it should be.
+    /// When the stream stopped being as it should.
     pub(super) interrupted: Option<Time>,
-    /// Why media stopped to arrive.
+    /// Why media stopped arriving.
     pub(super) why: Option<String>,
     pub(super) size: Option<(u32, u32)>,
     pub(super) outputs: Vec<Output>,
     pub(super) keep_alive: KeepAlives,
     pub(super) restarts: u32,
-    /// When the glasses were told to start it, until they speak of it or their link breaks.
+    /// When the glasses were told to start it. Cleared when they mention it or their link breaks.
     pub(super) asked: Option<Time>,
     pub(super) ending: Option<Ending>,
 }
@@ -41,11 +41,11 @@ pub(super) struct Stream {
 /// What ingest has of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Media {
-    /// No publisher.
+    /// There is no publisher.
     Absent,
-    /// A publisher.
+    /// There is a publisher.
     Published,
-    /// And a segment of what it sends can be played.
+    /// There is a publisher, and a segment of its media can be played.
     Playable,
 }
 
@@ -58,9 +58,9 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Participant {
     pub(super) app: String,
-    /// It joined a stream that another had started.
+    /// Whether it joined a stream that another app had started.
     pub(super) joined: bool,
-    /// What it was told last, but for measurements.
+    /// The last status it was told, without measurements.
     pub(super) told: Option<Status>,
 }
 
@@ -70,7 +70,7 @@ impl Participant {
     }
 }
 
-/// The glasses were told to stop; at `until` at the latest they are taken to have.
+/// The glasses were told to stop. At `until` the stream is over even if they have not confirmed.
 #[derive(Clone, Debug)]
 pub(super) struct Ending {
     pub(super) until: Time,
@@ -84,23 +84,23 @@ pub(super) struct Final {
     pub(super) unmanaged: &'static str,
     pub(super) details: Option<String>,
     pub(super) cause: Option<String>,
-    /// What it is counted as where nobody gave a cause.
+    /// The reason that is counted if there is no cause.
     pub(super) reason: &'static str,
 }
 
-/// What streams end of beside the causes that the glasses know.
+/// The reasons for a stream's end besides the causes that the glasses know.
 pub const END_REASONS: [&str; 4] = [NO_MEDIA, NOT_STARTED, LOST_BY_GLASSES, OTHER];
 /// Nothing came from the glasses for too long.
 const NO_MEDIA: &str = "no_media";
-/// Nothing came from them at all.
+/// Nothing ever came from the glasses.
 const NOT_STARTED: &str = "not_started";
-/// They said that they do not run it.
+/// The glasses said that they do not run it.
 pub(super) const LOST_BY_GLASSES: &str = "lost_by_glasses";
-/// They gave a reason that is unknown here, or none.
+/// The glasses gave no reason, or one that is unknown here.
 const OTHER: &str = "other";
 
 impl Final {
-    /// As asked.
+    /// Stopped on request.
     pub(super) fn stopped() -> Self {
         Self {
             managed: ManagedWord::Stopped,
@@ -111,7 +111,7 @@ impl Final {
         }
     }
 
-    /// By somebody else's wish.
+    /// Stopped by somebody else, for this reason.
     pub(super) fn because(details: String) -> Self {
         Self { details: Some(details), ..Self::stopped() }
     }
@@ -121,7 +121,7 @@ impl Final {
         Self { managed: ManagedWord::Error, unmanaged: "error", details, cause: None, reason }
     }
 
-    /// What it is counted as: one of few words, whatever the glasses say.
+    /// The name under which the end is counted: one of a few, whatever the glasses say.
     pub(super) fn counted(&self) -> &'static str {
         match &self.cause {
             Some(cause) => Cause::ALL.iter().map(|known| known.name()).find(|name| name == cause).unwrap_or(OTHER),
@@ -134,7 +134,7 @@ impl Final {
         Self { unmanaged: "timeout", cause: Some("keep_alive_timeout".into()), ..Self::failed(what, OTHER) }
     }
 
-    /// As the glasses say.
+    /// As the glasses report it.
     pub(super) fn told(status: &GlassesStatus) -> Self {
         let GlassesStatus { details, cause, .. } = status.clone();
         let details = details.or_else(|| cause.clone());
@@ -195,7 +195,7 @@ impl Stream {
         !self.is_unmanaged() && self.takes_part(app)
     }
 
-    /// Who asked for it first, and is still there.
+    /// The app that asked for it first of those still taking part.
     pub(super) fn owner(&self) -> &str {
         self.participants.first().map_or("", |participant| participant.app.as_str())
     }
@@ -207,7 +207,7 @@ impl Stream {
         }
     }
 
-    /// The app that the glasses are told.
+    /// The app name that the glasses are given.
     pub(super) fn glasses_app(&self) -> &str {
         if self.is_unmanaged() { self.owner() } else { MANAGED_APP }
     }
@@ -242,7 +242,7 @@ impl Stream {
         self.media == Media::Playable && !self.silent && self.glasses_state() != Some(GlassesState::Reconnecting)
     }
 
-    /// Media arrived, or is about to.
+    /// Notes that media arrived, or is about to.
     pub(super) fn heard(&mut self, now: Time) {
         self.heard = now;
         self.silent = false;
@@ -252,7 +252,7 @@ impl Stream {
         self.keep_alive.answered();
     }
 
-    /// A publisher that says nothing does not play, whatever it holds open.
+    /// Marks a stream as silent whose publisher has sent nothing for too long.
     pub(super) fn listen(&mut self, now: Time, timing: &Timing) {
         if self.is_published() && !self.silent && self.heard + timing.silence <= now {
             self.silent = true;
@@ -261,7 +261,7 @@ impl Stream {
         }
     }
 
-    /// When something is due.
+    /// When something is due next.
     pub(super) fn deadline(&self, timing: &Timing, down: Option<Time>) -> Option<Time> {
         if let Some(ending) = &self.ending {
             return Some(ending.until);
@@ -272,7 +272,7 @@ impl Stream {
         limit.into_iter().chain(keep_alive).chain(silence).min()
     }
 
-    /// When it is given up if nothing gets better.
+    /// When the stream is given up unless it recovers.
     fn limit(&self, timing: &Timing, down: Option<Time>) -> Option<Time> {
         match (&self.kind, self.glasses_state()) {
             (Kind::Managed { .. }, _) if self.is_active() => None,
@@ -280,12 +280,12 @@ impl Stream {
             (Kind::Managed { .. }, _) => self.interrupted.map(|since| since + timing.recovery),
             (Kind::Unmanaged { .. }, _) if down.is_some() => down.map(|since| since + timing.recovery),
             (Kind::Unmanaged { .. }, None) => Some(self.started + timing.start),
-            // The glasses know their own limits, and say when they give up.
+            // The glasses know their own limits, and report when they give up.
             (Kind::Unmanaged { .. }, Some(_)) => None,
         }
     }
 
-    /// How it ends if it is over by now.
+    /// The end of the stream, if its time limit has passed.
     pub(super) fn overdue(&self, now: Time, timing: &Timing, down: Option<Time>) -> Option<Final> {
         if self.limit(timing, down).is_none_or(|limit| limit > now) {
             return None;
@@ -307,13 +307,13 @@ impl Stream {
 pub(super) struct KeepAlives {
     /// When the last one was sent.
     last: Time,
-    /// It has no answer yet.
+    /// Whether it has no answer yet.
     open: bool,
     misses: u32,
 }
 
 impl KeepAlives {
-    /// The start itself is the first, and has its own answers.
+    /// The start itself counts as the first, and has its own answers.
     pub(super) fn new(now: Time) -> Self {
         Self { last: now, open: false, misses: 0 }
     }
@@ -332,12 +332,12 @@ impl KeepAlives {
         self.misses = 0;
     }
 
-    /// The link is down: nothing is sent, nothing counts.
+    /// The link is down: nothing is sent or counted.
     pub(super) fn pause(&mut self) {
         self.open = false;
     }
 
-    /// How many in a row had no answer by now.
+    /// How many in a row have had no answer by `now`.
     pub(super) fn missed(&mut self, now: Time, timing: &Timing) -> u32 {
         if self.open && self.last + timing.acknowledge <= now {
             self.open = false;

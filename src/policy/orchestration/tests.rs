@@ -10,13 +10,13 @@ use crate::protocol::app::{self, ManagedStatus, ManagedWord, Output, OutputState
 use crate::protocol::glasses::{self, GlassesCommand};
 use crate::protocol::{Secret, StreamUrl};
 
-/// A cloud with one user, and what it said.
+/// A cloud with one user, and the actions it took.
 struct Cloud {
     machine: Orchestration,
     now: Time,
     ids: u32,
     said: Vec<Action>,
-    /// What the store has.
+    /// What the store holds.
     kept: Durable,
 }
 
@@ -30,7 +30,7 @@ fn settings() -> Settings {
 }
 
 impl Cloud {
-    /// With glasses linked and the apps `a` and `b` there.
+    /// With glasses linked and the apps `a` and `b` connected.
     fn new() -> Self {
         let machine = Orchestration::new(settings());
         let mut cloud = Self { machine, now: Time::from_secs(100), ids: 0, said: vec![], kept: Durable::default() };
@@ -51,7 +51,7 @@ impl Cloud {
         self
     }
 
-    /// The cloud's process ends, and another takes over what the store has.
+    /// The cloud's process ends, and another takes over what the store holds.
     fn restart(&mut self) -> Vec<Action> {
         let kept = serde_json::to_string(&self.kept).unwrap();
         let (machine, actions) = Orchestration::restore(settings(), serde_json::from_str(&kept).unwrap(), self.now);
@@ -110,7 +110,7 @@ impl Cloud {
         self.event(Event::Playable { stream_id: stream.into(), width: 1920, height: 1080 })
     }
 
-    /// Managed and playing, started by `a`: stream m1.
+    /// A managed stream m1, started by `a` and playing.
     fn live() -> Self {
         let mut cloud = Self::new();
         cloud.managed("a").glasses("m1", "streaming").publishing("m1").playable("m1");
@@ -138,7 +138,7 @@ impl Cloud {
         self
     }
 
-    /// What an app was told of both kinds of stream, in words.
+    /// What an app was told of both kinds of stream, as words.
     fn told(&mut self, app: &str) -> Vec<String> {
         let mut told = Vec::new();
         for action in &self.said {
@@ -169,7 +169,7 @@ impl Cloud {
         self.said.iter().rev().find_map(of).expect("told")
     }
 
-    /// What the glasses were told, without keep-alives.
+    /// The commands to the glasses, without keep-alives.
     fn commands(&self) -> Vec<String> {
         let of = |action: &Action| match action {
             Action::Device { command: GlassesCommand::Start { stream_id, .. }, .. } => {

@@ -1,4 +1,4 @@
-//! What an app is told of a stream.
+//! The statuses that apps are told.
 
 use super::Action;
 use crate::protocol::Dialect;

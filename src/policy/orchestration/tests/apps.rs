@@ -1,4 +1,4 @@
-//! Apps: who may start a stream, who joins it, what each is told of it.
+//! Apps: which one may start a stream, which one joins it, and what each is told.
 
 use super::*;
 

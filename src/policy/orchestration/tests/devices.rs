@@ -1,4 +1,4 @@
-//! Glasses: what they say, that they fall silent, that their link breaks.
+//! Glasses: their messages, their silence, and links that break.
 
 use super::*;
 
@@ -143,7 +143,8 @@ fn glasses_that_restarted_are_started_again() {
     assert_eq!(cloud.last_managed("a").message.as_deref(), Some("camera_lost"));
 }
 
-/// They tell it when their link is up and when they are asked, all of it on its way before the start reaches them.
+/// They send their state when their link is up and when asked. All of it may be on its way before the start reaches
+/// them.
 #[test]
 fn what_glasses_told_before_they_heard_of_a_start_is_no_loss() {
     let empty = json!({"type": "stream_status", "kind": "snapshot", "status": "stopped"});

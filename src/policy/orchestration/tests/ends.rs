@@ -1,4 +1,4 @@
-//! Every stream and every request ends, once.
+//! Every stream and every request ends exactly once.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What is counted of a stream's end, when the glasses say this; and of nothing said at all.
+/// How a stream's end is counted for each answer of the glasses, and for none at all.
 #[test]
 fn each_stream_is_counted_once_and_its_cause_is_one_of_few() {
     let ends = |cloud: &Cloud| -> Vec<(&'static str, usize)> {
@@ -57,8 +57,8 @@ fn steps() -> impl Strategy<Value = (u8, u8, u8)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever happens: one stream at most is alive, every request ends once, nothing is due after a tick, and an idle
-    /// hour later nothing is left that glasses do not know to stop.
+    /// In every sequence of events: at most one stream is alive, every request ends once, and nothing is due after a
+    /// tick. After an idle hour nothing is left that the glasses have not been told to stop.
     #[test]
     fn every_request_ends_once(steps in proptest::collection::vec(steps(), 1..80)) {
         let mut cloud = Cloud::new();
@@ -67,7 +67,7 @@ proptest! {
             let app = ["a", "b"][usize::from(who)];
             let stream = cloud.machine.streams.first().map_or("m1".to_owned(), |stream| stream.id.clone());
             let there = cloud.machine.apps.get(app).is_some_and(|app| app.away.is_none());
-            // What is due now ends before it can be stopped.
+            // A stream that is due to end now ends before it can be stopped.
             cloud.event(Event::Tick);
             settle(&mut cloud, &mut open);
             // The package refuses a second request of a kind while one runs.
@@ -94,7 +94,7 @@ proptest! {
             }
             prop_assert!(cloud.machine.streams.iter().filter(|stream| stream.ending.is_none()).count() <= 1);
             settle(&mut cloud, &mut open);
-            // An app that is forgotten has nobody left to be told.
+            // A forgotten app cannot be told any more.
             let machine = &cloud.machine;
             let ending = |managed: bool, app: &str| {
                 machine.streams.iter().any(|stream| stream.is_unmanaged() != managed && stream.takes_part(app))
@@ -104,7 +104,7 @@ proptest! {
         for app in ["a", "b"] {
             cloud.event(Event::AppUp { app: app.into(), may_stream: true });
         }
-        // Ingest lets no silent publisher stay.
+        // Ingest does not keep a silent publisher.
         for stream_id in cloud.machine.streams.iter().map(|stream| stream.id.clone()).collect::<Vec<_>>() {
             cloud.event(Event::PublisherLost { stream_id, why: "silent".into() });
         }
