@@ -1,4 +1,4 @@
-// A viewer by low-latency HLS: Safari by itself, the others by hls.js, which is loaded when needed.
+// A low-latency HLS viewer: Safari's own player, or hls.js in other browsers, loaded when needed.
 
 const LOST = 20000; // ms of failures after which the player is made anew
 
@@ -18,7 +18,7 @@ export class HlsPlayer {
   }
 
   async start() {
-    // Only Safari has this; others that say they play HLS do so without low latency.
+    // Only Safari has this. Other browsers that claim HLS play it without low latency.
     if (this.#video.getStartDate && this.#video.canPlayType('application/vnd.apple.mpegurl')) return this.#native();
     const { default: Hls } = await import('./hls.min.mjs');
     if (this.#stopped) return;
@@ -29,7 +29,7 @@ export class HlsPlayer {
       liveDurationInfinity: true,
       // Catch up by playing a little faster; nobody hears 4 %.
       maxLiveSyncPlaybackRate: 1.04,
-      // The worker would be made from a blob, which the page's policy for scripts does not allow.
+      // hls.js makes its worker from a blob, which the page's script policy forbids.
       enableWorker: false,
     });
     hls.on(Hls.Events.ERROR, (_, error) => this.#error(Hls, error));
@@ -72,13 +72,13 @@ export class HlsPlayer {
   async figures() {
     const hls = this.#hls;
     if (!hls) {
-      // Safari tells when the picture was taken, if the playlist does.
+      // Safari gives the time at which the picture was taken, if the playlist does.
       const start = this.#video.getStartDate?.().getTime();
       return start > 0 ? { latency: (Date.now() - start) / 1000 - this.#video.currentTime } : {};
     }
     const latency = hls.playingDate ? (Date.now() - hls.playingDate.getTime()) / 1000 : hls.latency;
     const bitrate = [...this.#rates.values()].reduce((sum, rate) => sum + rate, 0);
-    // A viewer's clock may be wrong; then hls.js's own estimate has to do.
+    // If the viewer's clock is wrong, hls.js's own estimate has to do.
     return { latency: latency > 0 && latency < 600 ? latency : hls.latency, bitrate };
   }
 

@@ -1,5 +1,5 @@
-// The watch page: WebRTC first, then low-latency HLS. The server says whether the stream is live; the players say only
-// whether pictures come. Both together give the state that is shown.
+// The watch page: WebRTC first, then low-latency HLS. The server says whether the stream is live; a player only says
+// whether pictures arrive. The page shows a state derived from both.
 
 import { HlsPlayer } from './hls.js';
 import { WhepPlayer } from './whep.js';
@@ -39,7 +39,7 @@ async function askState() {
     else if (response.ok) state = await response.json();
     else state = { ...state, unreachable: true };
   } catch {
-    // Playback may well go on; only a player can tell.
+    // Playback may go on all the same; only the player knows.
     state = { ...state, unreachable: true };
   }
   decide();
@@ -47,14 +47,14 @@ async function askState() {
 
 function decide() {
   if (state.state === 'ended') stop();
-  // While the glasses reconnect the player stays: both kinds go on by themselves when pictures come again.
+  // While the glasses reconnect the player stays: both kinds resume by themselves when pictures arrive again.
   else if (!player && !retryTimer && (state.hls || state.whep)) start();
   show();
 }
 
 function choose() {
   const webrtc = state.whep && prefer !== 'hls' && 'RTCPeerConnection' in window;
-  // WebRTC that failed twice in a row is left alone for a while; UDP may be blocked here.
+  // After two failures in a row WebRTC is not tried for a while: UDP may be blocked here.
   if (webrtc && (prefer === 'webrtc' || !state.hls || whepFailures < 2)) {
     return new WhepPlayer(video, new URL(state.whep, location.href), { patience: WHEP_PATIENCE });
   }
@@ -79,7 +79,7 @@ function failed(reason, never = false) {
   if (webrtc) whepFailures = wasPlaying ? 0 : whepFailures + (never ? 2 : 1);
   stop();
   attempts = wasPlaying ? 0 : attempts + 1;
-  // From WebRTC to HLS there is nothing to wait for.
+  // The change from WebRTC to HLS needs no pause.
   const delay = webrtc && whepFailures >= 2 && state.hls && prefer !== 'webrtc' ? 0
     : Math.min(RETRY_LAST, RETRY_FIRST * 1.6 ** attempts) * (0.75 + Math.random() / 2);
   retryTimer = setTimeout(() => { retryTimer = 0; decide(); }, delay);
@@ -93,7 +93,7 @@ function stop() {
   player = null;
 }
 
-// Grows while pictures come. By WebRTC the time goes on without any.
+// Grows while pictures arrive. With WebRTC the video's time goes on even without pictures.
 function progress() {
   const pictures = video.srcObject ? video.getVideoPlaybackQuality?.().totalVideoFrames : 0;
   return pictures || video.currentTime;
@@ -131,7 +131,7 @@ function show() {
     element('badge').textContent = badge;
     element('notice-text').textContent = notice;
     document.title = badge;
-    // For a page that embeds this one.
+    // Informs a page that embeds this one.
     if (window.parent !== window) window.parent.postMessage({ type: 'lenscast', state: name }, '*');
   }
 }
@@ -152,7 +152,7 @@ async function showFigures() {
 }
 
 function play() {
-  // Without sound every browser lets a page play by itself, unless it saves power.
+  // Every browser allows autoplay without sound, unless it saves power.
   video.play().then(() => { element('play').hidden = true; }, (error) => {
     if (error.name === 'NotAllowedError') element('play').hidden = false;
   });
@@ -160,7 +160,7 @@ function play() {
 
 video.addEventListener('loadedmetadata', play);
 video.addEventListener('playing', () => { element('play').hidden = true; });
-// A browser pauses a video that went out of sight; live means to go on at the present when it is back.
+// A browser pauses a video that is out of sight. A live one must continue at the live edge when it is back.
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) return;
   startedAt = performance.now();

@@ -1,4 +1,4 @@
-// A viewer by WHEP: one offer, one answer; everything else is the browser's WebRTC.
+// A WHEP viewer: one offer, one answer; everything else is the browser's WebRTC.
 
 const REQUEST_LIMIT = 5000; // ms for the answer
 const LOST = 4000; // ms that a connection may be 'disconnected' before it is given up
@@ -26,7 +26,7 @@ export class WhepPlayer {
     const media = new MediaStream();
     for (const kind of ['video', 'audio']) {
       const { receiver } = connection.addTransceiver(kind, { direction: 'recvonly' });
-      // Play as soon as possible; what that costs in smoothness, a live picture can bear.
+      // Play as soon as possible: a live picture may be less smooth.
       if ('jitterBufferTarget' in receiver) receiver.jitterBufferTarget = 0;
     }
     connection.ontrack = ({ track }) => {
@@ -37,7 +37,7 @@ export class WhepPlayer {
     this.#later(() => { if (!this.#video.videoWidth) this.#end('no picture came by WebRTC'); }, this.#patience);
 
     await connection.setLocalDescription(await connection.createOffer());
-    // The server answers whoever asks and needs no candidates of ours, so there is nothing to gather first.
+    // The server answers any offer and needs no candidates from here, so there is nothing to gather first.
     const response = await fetch(this.#endpoint, {
       method: 'POST',
       headers: { 'content-type': 'application/sdp' },
@@ -46,7 +46,7 @@ export class WhepPlayer {
     });
     if (response.status !== 201) {
       const problem = await response.json().catch(() => ({}));
-      // What WebRTC cannot carry, or what this stream does not offer, no further attempt will change.
+      // No further attempt helps: WebRTC cannot carry this stream, or the stream does not offer it.
       const never = [404, 405, 406, 410].includes(response.status);
       throw Object.assign(new Error(problem.detail ?? `the server answered ${response.status}`), { never });
     }
@@ -97,7 +97,7 @@ export class WhepPlayer {
 
   #leave() {
     if (!this.#session) return;
-    // Also while the page goes away, so that the server need not wait for silence.
+    // Also while the page unloads, so that the server need not wait for silence.
     fetch(this.#session, { method: 'DELETE', keepalive: true }).catch(() => {});
     this.#session = null;
   }

@@ -1,8 +1,8 @@
-//! A camera that sees a clock: the time of day drawn into each picture as black and white squares, encoded as the daemon
-//! does, and published by the daemon's own gate, FLV writer and publisher.
+//! A camera that sees a clock: the time of day is drawn into each picture as black and white squares. The pictures are
+//! encoded as by the daemon, and published by the daemon's own gate, FLV writer and publisher.
 //!
-//! In the top left corner, squares of 32 pixels: white, black, 16 bits of the milliseconds of the day's clock (most
-//! significant first), and 8 bits that are the XOR of the two bytes, against squares read wrongly.
+//! In the top left corner are squares of 32 pixels: white, black, 16 bits of the milliseconds of the day's clock (most
+//! significant first), and 8 bits that are the XOR of those two bytes, to detect squares read wrongly.
 
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,10 +24,10 @@ const SQUARE: usize = 32;
 const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 30);
 const BITRATE: u32 = 2_000_000;
 
-/// The argument that makes this program do what [`run`] does.
+/// The argument that makes this program call [`run`].
 pub const ARGUMENT: &str = "--film";
 
-/// Publishes to `url` in a process of its own, until that is dropped.
+/// Publishes to `url` in a process of its own, until it is dropped.
 pub fn spawn(url: &str) -> Process {
     let mut command = Command::new(std::env::current_exe().expect("Linux knows this program's file"));
     Process::spawn(command.args([ARGUMENT, url]).stdin(Stdio::null()).stdout(Stdio::null()))
@@ -68,7 +68,7 @@ fn film(source: &AppSrc) {
     for n in 0_u32.. {
         let due = begun + FRAME * n;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        // Something for the encoder to do: stripes that move.
+        // Moving stripes, so that the encoder has something to do.
         for (y, row) in picture[..width * height].chunks_mut(width).enumerate().skip(SQUARE * 2) {
             for (x, pixel) in row.iter_mut().enumerate() {
                 *pixel = 64 + (((x + y + 3 * n as usize) >> 3) & 63) as u8;

@@ -1,4 +1,5 @@
-//! Glasses that publish what the benchmark wants: a link to the cloud, and the URL it gives when a stream is to start.
+//! Glasses that publish what the benchmark wants: a link to the cloud, and the URL that the cloud gives for each
+//! stream.
 
 use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, channel};
@@ -29,7 +30,7 @@ impl Glasses {
         request.headers_mut().insert("authorization", header);
         let (mut socket, _) = client(request, stream).expect("the cloud takes these glasses");
         let (send, urls) = channel();
-        // Media that arrives is all the answer that the cloud needs; pings are answered by reading.
+        // The cloud needs no answer but media that arrives. Reading also answers pings.
         std::thread::spawn(move || {
             while let Ok(message) = socket.read() {
                 let Message::Text(text) = message else { continue };
@@ -44,14 +45,14 @@ impl Glasses {
         Self { urls }
     }
 
-    /// Has the cloud start a stream, and gives where it is to be published.
+    /// Makes the cloud start a stream. Returns the URL to publish to.
     pub fn start(&self, cloud: &CloudServer) -> String {
         cloud.ctl(&["start", "--user", USER]);
         self.urls.recv_timeout(SOON).expect("the cloud tells the glasses to start")
     }
 }
 
-/// Waits until the stream plays, and gives what the cloud says of it.
+/// Waits until the stream plays. Returns the cloud's description of it.
 pub fn active(cloud: &CloudServer) -> Value {
     poll_until("the stream to be active", SOON, || {
         let streams = cloud.streams();

@@ -1,4 +1,4 @@
-//! Just enough HTTP to fetch: whatever more a library does would be measured too.
+//! Just enough HTTP to fetch a URL: the additional work of a library would be measured too.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ pub fn split(url: &str) -> (&str, &str) {
     rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash))
 }
 
-/// Fetches a whole body over a connection of its own.
+/// Fetches a body over a connection of its own.
 pub fn get(url: &str) -> io::Result<Vec<u8>> {
     let (host, path) = split(url);
     let mut stream = TcpStream::connect(host)?;
@@ -32,7 +32,7 @@ pub fn text(url: &str) -> String {
     String::from_utf8(body).expect("a playlist is UTF-8")
 }
 
-/// The address of `name` beside `url`.
+/// The URL of `name` in the same folder as `url`.
 pub fn beside(url: &str, name: &str) -> String {
     let (folder, _) = url.rsplit_once('/').expect("a URL has a path");
     format!("{folder}/{name}")

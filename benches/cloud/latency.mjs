@@ -1,9 +1,9 @@
-// Opens a watch page in a real browser and prints how old its pictures are when they are shown, as one JSON object: the
-// ages in ms, how many pictures could not be read, and what went wrong.
+// Opens a watch page in a real browser and prints the ages of its pictures when shown, as one JSON object: the ages in
+// ms, how many pictures could not be read, and the errors.
 //
 //   node latency.mjs URL SETTLE_SECONDS SECONDS
 //
-// The picture carries its time as squares, see clock_picture.rs.
+// The picture contains its time as squares, see clock_picture.rs.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -24,7 +24,7 @@ function sample() {
   window.seen = [];
   window.unread = 0;
   const read = (now, { expectedDisplayTime }) => {
-    // It is on the screen at the next refresh.
+    // The picture is on the screen at the next refresh.
     const shown = Date.now() + Math.max(0, expectedDisplayTime - performance.now());
     context.drawImage(video, 0, 0, squares * 32, 32, 0, 0, canvas.width, canvas.height);
     const { data } = context.getImageData(0, 2, canvas.width, 1);

@@ -11,10 +11,10 @@ use crate::support::cloud_server::CloudServer;
 use crate::support::process::run;
 use crate::{Extent, clock_picture, progress};
 
-/// A player by HLS begins where it must and then catches up, by 4 %.
+/// An HLS player begins further behind and then catches up, by 4 %.
 const SETTLE: Duration = Duration::from_secs(8);
 
-/// The ages of the pictures that a browser showed, ms.
+/// The ages of the pictures that a browser showed, in ms.
 fn watch(page: &str, player: &str, extent: &Extent) -> Vec<f64> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/cloud/latency.mjs");
     let url = format!("{page}?player={player}");
@@ -30,7 +30,7 @@ fn watch(page: &str, player: &str, extent: &Extent) -> Vec<f64> {
     ages
 }
 
-/// Measures it.
+/// Measures the latency.
 pub fn section(extent: &Extent) -> Section {
     let browser = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
     if !std::path::Path::new(browser).join("node_modules/playwright-core/package.json").exists() {

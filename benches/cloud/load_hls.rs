@@ -1,8 +1,8 @@
-//! Many HLS viewers in one thread: they fetch what players fetch, when players do, and throw it away.
+//! Many HLS viewers in one thread: they fetch what players fetch, when players do, and discard it.
 //!
-//! Without low latency a viewer reads both media playlists once a target duration, then the segments that are new. With it,
-//! each track is followed by blocking reloads on a connection of its own, and every part is fetched; it is late where a
-//! player at PART-HOLD-BACK behind the live edge would have had to show it already.
+//! A viewer without low latency reads both media playlists once per target duration, then the new segments. A viewer
+//! with low latency follows each track by blocking reloads on a connection of its own, and fetches every part. It
+//! counts as late when a player at PART-HOLD-BACK behind the live edge would already have had to show the part.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,21 +18,21 @@ use tokio::time::sleep;
 
 use crate::http_client::{is_segment, split};
 
-/// What viewers without low latency wait between two looks at the playlists: the target duration.
+/// How often viewers without low latency read the playlists: once per target duration.
 const RELOAD: Duration = Duration::from_secs(2);
 /// A segment's duration.
 const SEGMENT: Duration = Duration::from_secs(1);
 
-/// What all viewers saw.
+/// The results of all viewers.
 #[derive(Default)]
 pub struct Tally {
     pub bytes: u64,
     pub items: u64,
     pub late: u64,
     pub failures: u64,
-    /// Viewers who never got anything.
+    /// Viewers who never received anything.
     pub left_out: u64,
-    /// ms: how long a segment took, or how long after its end a part was there.
+    /// In ms: how long a segment took, or how long after its end a part had arrived.
     pub delays: Vec<f32>,
 }
 
@@ -53,13 +53,13 @@ impl Tally {
 struct Shared {
     url: String,
     tally: RefCell<Tally>,
-    /// Nothing is counted before.
+    /// Whether the load is on; nothing is counted before.
     counts: RefCell<bool>,
     ready: RefCell<usize>,
     book: RefCell<HashMap<(bool, u64, usize), Rc<News>>>,
 }
 
-/// What a blocking reload told: parts, and what to ask for next.
+/// The result of a blocking reload: parts, and what to ask for next.
 struct News {
     parts: Vec<Part>,
     next: (u64, usize),
@@ -96,7 +96,7 @@ impl Connection {
         let stream = TcpStream::connect(host).await?;
         stream.set_nodelay(true)?;
         let (folder, _) = path.rsplit_once('/').ok_or(io::ErrorKind::InvalidInput)?;
-        // The server tells viewers of one address apart by this.
+        // The server distinguishes viewers of one address by this.
         let agent = format!("load/{number}");
         Ok(Self { stream, host: host.to_owned(), folder: folder.to_owned(), agent })
     }
@@ -143,7 +143,7 @@ impl Connection {
     }
 }
 
-/// Runs `count` viewers of `kind`; `ready` is called when all have begun.
+/// Runs `count` viewers of `kind`. `ready` is called when all have begun.
 pub fn run(kind: &str, url: &str, count: usize, time: Duration, ready: impl FnOnce()) -> Tally {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let shared = Rc::new(Shared {
@@ -172,7 +172,7 @@ pub fn run(kind: &str, url: &str, count: usize, time: Duration, ready: impl FnOn
         while *shared.ready.borrow() < wanted && Instant::now() < deadline {
             sleep(Duration::from_millis(20)).await;
         }
-        // What comes after everybody's beginning is the load.
+        // The load begins once all viewers have begun.
         sleep(Duration::from_secs(1)).await;
         ready();
         *shared.counts.borrow_mut() = true;
@@ -224,7 +224,7 @@ async fn plain_viewer(shared: &Shared, number: usize, files: bool) -> io::Result
             let from = newer.unwrap_or(listed.len().saturating_sub(2));
             let mut new: Vec<String> = listed[from..].iter().map(|&name| name.to_owned()).collect();
             if files {
-                // A playlist that stands still is gone through in circles.
+                // A playlist that does not change is played in a loop.
                 new = (0..2).map(|n| listed[(from + n) % listed.len()].to_owned()).collect();
             }
             *last = new.last().cloned().or(last.take());
@@ -257,7 +257,7 @@ async fn follower(shared: &Shared, number: usize, video: bool) -> io::Result<()>
         let known = shared.book.borrow().get(&key).cloned();
         let name = format!("{playlist}?_HLS_msn={}&_HLS_part={}", next.0, next.1);
         let answer = connection.get(&name, known.is_none()).await?;
-        // Read once for all who ask for the same.
+        // Parsed once for all viewers that ask for the same.
         let news = known.unwrap_or_else(|| {
             let news = Rc::new(parse(&String::from_utf8_lossy(&answer.body), next));
             if !news.parts.is_empty() {
@@ -274,7 +274,7 @@ async fn follower(shared: &Shared, number: usize, video: bool) -> io::Result<()>
     }
 }
 
-/// The parts of a media playlist from `from` on.
+/// The parts of a media playlist, beginning at `from`.
 fn parse(text: &str, from: (u64, usize)) -> News {
     let mut at = (0, 0);
     let mut start = SystemTime::UNIX_EPOCH;

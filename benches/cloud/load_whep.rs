@@ -1,4 +1,4 @@
-//! Many WebRTC viewers in one thread: str0m as the client, which takes RTP as it comes and decodes nothing.
+//! Many WebRTC viewers in one thread, with str0m as the client: they receive RTP and decode nothing.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use crate::load_hls::Tally;
 
-/// A picture this much later than the viewer's fastest counts as late.
+/// A picture counts as late if its delay exceeds that of the viewer's fastest picture by this much, in seconds.
 const LATE: f64 = 0.25;
 
 #[derive(Default)]
@@ -45,8 +45,8 @@ struct Video {
     delays: Vec<f64>,
 }
 
-/// Runs `count` viewers; `ready` is called when all get pictures. In the tally, items are packets of video and `late` those
-/// that never came; `failures` counts pictures that came late too.
+/// Runs `count` viewers. `ready` is called when all receive pictures. In the tally, items are video packets and `late`
+/// are the packets that never came; `failures` includes the pictures that came late.
 pub fn run(url: &str, count: usize, time: Duration, ready: impl FnOnce()) -> Tally {
     str0m::crypto::from_feature_flags().install_process_default();
     let _ = rustls::crypto::ring::default_provider().install_default(); // reqwest wants one even for http://
@@ -65,14 +65,14 @@ pub fn run(url: &str, count: usize, time: Duration, ready: impl FnOnce()) -> Tal
             sleep(Duration::from_millis(20)).await;
         }
         shared.tally.borrow_mut().left_out = (count - *shared.ready.borrow()) as u64;
-        // Joiners get a second of video at once.
+        // New viewers are sent a second of video at once.
         sleep(Duration::from_secs(2)).await;
         ready();
         *shared.counts.borrow_mut() = true;
         sleep(time).await;
         *shared.counts.borrow_mut() = false;
         end.send_replace(true);
-        // Viewers that just vanish are sent to for another 10 s, which the next load would suffer from.
+        // The server sends for another 10 s to viewers that just vanish, which would disturb the next load.
         for session in viewers.join_all().await {
             let _ = client.delete(session).send().await; // it is over either way
         }
@@ -107,7 +107,7 @@ impl Viewer {
             let wake = loop {
                 match self.rtc.poll_output().expect("a session") {
                     Output::Timeout(at) => break at,
-                    // As with any UDP, what cannot be sent is lost.
+                    // As always with UDP, a datagram that cannot be sent is lost.
                     Output::Transmit(out) => drop(self.socket.try_send_to(&out.contents, out.destination)),
                     Output::Event(Event::RtpPacket(packet)) => self.take(&packet),
                     Output::Event(_) => {}
@@ -139,7 +139,7 @@ impl Viewer {
             let Ok((length, source)) = self.socket.try_recv_from(buffer) else { return };
             let Ok(received) = Receive::new(Protocol::Udp, source, self.local, &buffer[..length]) else { continue };
             self.rtc.handle_input(Input::Receive(Instant::now(), received)).expect("a session");
-            // What it gave is taken before the next goes in.
+            // All output is taken before the next input.
             loop {
                 match self.rtc.poll_output().expect("a session") {
                     Output::Timeout(_) => break,

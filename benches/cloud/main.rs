@@ -1,8 +1,8 @@
 //! `cargo bench --features cloud --bench cloud`: the cloud's time and size budgets, measured on the release build.
 //!
-//! Nothing here passes or fails: a budget that is missed is printed as missed. Publisher, server and viewers are processes of
-//! one machine; what that means for a figure is said beside it. A whole run writes `benches/RESULTS-cloud.md`; parts that
-//! are named replace their own section there.
+//! Nothing here passes or fails: a missed budget is printed as missed. Publisher, server and viewers are processes of
+//! one machine; each figure has a note about what that means for it. A whole run writes `benches/RESULTS-cloud.md`; a
+//! run of named parts replaces their sections there.
 
 #[path = "../budgets/figures.rs"]
 #[allow(dead_code, reason = "each benchmark uses its own part")]
@@ -69,13 +69,13 @@ impl Part {
 
 /// How much is measured.
 struct Extent {
-    /// Daemons that are started one after the other, and streams of each.
+    /// How many daemons are started one after the other, and how many streams each has.
     lives: usize,
     streams: usize,
-    /// Over which pictures' ages are taken, and how often.
+    /// How long pictures' ages are recorded, and how often.
     watching: Duration,
     rounds: usize,
-    /// Over which a load is kept up.
+    /// How long a load lasts.
     load: Duration,
     quick: bool,
 }
@@ -126,8 +126,8 @@ fn main() {
     }
 }
 
-/// Puts the programs as they are released where the benchmark's own build of them is: for benchmarks, cargo ignores the
-/// profile's `panic`.
+/// Puts the release programs in the place of the benchmark's own build of them: cargo ignores the profile's `panic` for
+/// benchmarks.
 fn build_release() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -136,7 +136,7 @@ fn build_release() {
     assert!(built.success(), "the programs do not build");
 }
 
-/// Puts a part's section into the results, in the place of the one that was there.
+/// Writes a part's section into the results, in place of the old one.
 fn write(part: Part, section: &str) {
     let marker = |part: &Part| format!("<!-- {part:?} -->\n");
     let old = fs::read_to_string(RESULTS).unwrap_or_default();

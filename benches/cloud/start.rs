@@ -1,4 +1,4 @@
-//! From an app's request to pictures that can be watched.
+//! The time from an app's request to pictures that can be watched.
 
 use std::fs;
 use std::time::Duration;
@@ -19,14 +19,14 @@ struct Taken {
     decoded: Duration,
 }
 
-/// Starts a stream, takes the times and ends it.
+/// Starts a stream, records the times and ends the stream.
 fn begin(app: &mut SdkApp, watch: &mut Watch) -> Taken {
     let asked = monotonic();
     let call = app.begin("startManagedStream", &json!([{"quality": "720p", "enableWebRTC": true}]));
     let result = app.outcome(call, SOON).expect("it starts");
     let active = monotonic();
     let index = result["hlsUrl"].as_str().expect("an active stream has URLs");
-    // As a player does: by way of the playlist that names the others.
+    // As a player does: through the playlist that names the others.
     http_client::text(index);
     let playlist = http_client::text(&http_client::beside(index, "video.m3u8"));
     let named = |line: &&str| http_client::is_segment(line);
@@ -46,7 +46,7 @@ fn begin(app: &mut SdkApp, watch: &mut Watch) -> Taken {
     Taken { active: active.saturating_sub(asked), decoded: decoded.saturating_sub(asked) }
 }
 
-/// Measures it.
+/// Measures the start.
 pub fn section(extent: &Extent) -> Section {
     let mut sdk = SdkApp::start("org.bench", API_KEY);
     let cloud = CloudServer::start(&app("org.bench", "\"CAMERA\"", &sdk.webhook()));

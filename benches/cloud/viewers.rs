@@ -1,4 +1,5 @@
-//! How many can watch, and what breaks first: the server on one core, the load program and the publisher on the other.
+//! How many viewers a server can serve, and what fails first. The server runs on one core, the load program and the
+//! publisher on the other.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,7 +22,7 @@ use crate::{Extent, http_client, load_hls, load_whep, progress};
 const SERVER_CORE: &str = "0";
 const LOAD_CORE: &str = "1";
 
-/// The load program: `--load KIND URL VIEWERS SECONDS`. Says `ready` when the load is on, and at the end what was seen.
+/// The load program: `--load KIND URL VIEWERS SECONDS`. Prints `ready` when the load is on, and its results at the end.
 pub fn run_load(arguments: &[String]) {
     let [kind, url, count, seconds] = arguments else { unreachable!("four, says clap") };
     let (count, seconds) = (count.parse().expect("a number"), seconds.parse().expect("a number"));
@@ -48,7 +49,7 @@ impl Step {
         self.seen[key].as_u64().unwrap_or(u64::MAX)
     }
 
-    /// Mbit/s of media to each.
+    /// Mbit/s of media per viewer.
     fn rate(&self) -> f64 {
         self.count("bytes") as f64 * 8e-6 / self.seconds / self.viewers as f64
     }
@@ -77,7 +78,7 @@ fn pin(pid: u32, core: &str) {
     run("taskset", &["-a", "-c", "-p", core, &pid.to_string()]);
 }
 
-/// Puts a load on a server and looks at both.
+/// Puts a load on a server and measures both.
 fn step(kind: &str, url: &str, viewers: usize, server: u32, extent: &Extent) -> Step {
     let program = std::env::current_exe().expect("Linux knows this program's file");
     let mut command = Command::new("taskset");
@@ -96,7 +97,7 @@ fn step(kind: &str, url: &str, viewers: usize, server: u32, extent: &Extent) -> 
     step
 }
 
-/// A file of 1 Mbit/s, as glasses encode.
+/// A file of 1 Mbit/s, encoded as by glasses.
 fn material(folder: &Path) -> String {
     let file = folder.join("media.mp4").display().to_string();
     let picture = "testsrc2=size=1280x720:rate=30:duration=20,noise=alls=12:allf=t";
@@ -116,7 +117,7 @@ fn publish(file: &str, url: &str) -> Process {
     Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
 }
 
-/// Copies what the playlists list now into a folder.
+/// Copies what the playlists list at present into a folder.
 fn copy(index: &str, folder: &Path) {
     for playlist in ["video.m3u8", "audio.m3u8"] {
         let text = http_client::text(&http_client::beside(index, playlist));
@@ -128,7 +129,7 @@ fn copy(index: &str, folder: &Path) {
     }
 }
 
-/// nginx with one worker, and its URL.
+/// Starts nginx with one worker; returns its URL too.
 fn nginx(folder: &Path) -> (Process, String) {
     let port = free_port();
     let config = format!(
@@ -151,7 +152,7 @@ fn nginx(folder: &Path) -> (Process, String) {
     (process, url)
 }
 
-/// Doubles until something breaks, then looks between.
+/// Doubles the load until something fails, then searches between.
 fn search(from: usize, tries: usize, mut holds: impl FnMut(usize) -> bool) -> usize {
     let (mut good, mut bad, mut next) = (0, None, from);
     for _ in 0..tries {
@@ -168,7 +169,7 @@ fn search(from: usize, tries: usize, mut holds: impl FnMut(usize) -> bool) -> us
     good
 }
 
-/// Measures it.
+/// Measures the viewers.
 pub fn section(extent: &Extent) -> String {
     let folder = TempDir::with_prefix_in("lenscast-bench-", "/dev/shm").expect("a folder in memory");
     let file = material(folder.path());
@@ -199,7 +200,7 @@ pub fn section(extent: &Extent) -> String {
     }
     let tries = if extent.quick { 1 } else { 7 };
     let most = search(200, tries, |viewers| {
-        // What failed once may have been another program's doing.
+        // A single failure may have been caused by another program.
         (0..2).any(|_| {
             let step = step("ll", &hls, viewers, server, extent);
             table += &step.line("LL-HLS");

@@ -1,4 +1,5 @@
-//! The command line. The manual page is made from it too (`packaging/manual.rs`), so it stands alone.
+//! The command line. The manual page is generated from it too (`packaging/manual.rs`), so it uses no other module.
+//! other.
 
 use std::path::PathBuf;
 

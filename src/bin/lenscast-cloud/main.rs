@@ -12,7 +12,7 @@ use lenscast::cloud::{config::Config, task};
 use lenscast::logging;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Threads stuck in GStreamer must not keep the process from ending.
+/// Time limit for threads at exit: one that is stuck in GStreamer must not keep the process alive.
 const STUCK_THREADS_LIMIT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {

@@ -1,5 +1,5 @@
-//! `lenscastctl cloud`: the cloud's side. Keys and tokens are printed alone on standard output, so that a script can take
-//! them from there; stream keys are never arguments, which every user of the machine can read.
+//! `lenscastctl cloud`: the cloud's side. Keys and tokens are printed alone on standard output, for scripts. Stream
+//! keys are never arguments, since every user of the machine can read those.
 
 use std::io::Read;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::cloud_render as render;
 use crate::failure::Failure;
 use crate::{aside, line, print, print_json};
 
-/// Carries it out.
+/// Carries out a `cloud` command.
 pub async fn run(arguments: CloudArguments) -> Result<(), Failure> {
     let socket = arguments.cloud_socket.as_path();
     match arguments.command {
@@ -110,7 +110,7 @@ async fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T,
     client.call(request).await.map_err(Failure::Cloud)
 }
 
-/// One URL a line; what is empty or begins with # is passed over.
+/// Reads one URL per line. Empty lines and those that begin with # are skipped.
 fn destinations(file: &Path) -> Result<Vec<Destination>, Failure> {
     let text = if file == Path::new("-") {
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The cloud's answers in words. Pure.
+//! The cloud's answers as text for people. Pure.
 
 use lenscast::cloud::accounts::Origin;
 use lenscast::cloud::control::{AppInfo, DeviceInfo, Event, StreamInfo};
@@ -6,7 +6,7 @@ use lenscast::protocol::StreamKind;
 
 use crate::text::{Row, Tone, clean};
 
-/// For `cloud app list`.
+/// The output of `cloud app list`.
 pub fn apps(apps: &[AppInfo]) -> Vec<Row> {
     if apps.is_empty() {
         return vec![Row::new("").with(Tone::Dim, "no apps; `lenscastctl cloud app add` lets one in")];
@@ -28,7 +28,7 @@ pub fn apps(apps: &[AppInfo]) -> Vec<Row> {
     apps.iter().flat_map(one).collect()
 }
 
-/// For `cloud device list`.
+/// The output of `cloud device list`.
 pub fn devices(devices: &[DeviceInfo]) -> Vec<Row> {
     if devices.is_empty() {
         return vec![Row::new("").with(Tone::Dim, "no glasses; `lenscastctl cloud device add` lets some in")];
@@ -41,7 +41,7 @@ pub fn devices(devices: &[DeviceInfo]) -> Vec<Row> {
     devices.iter().map(one).collect()
 }
 
-/// For `cloud streams`.
+/// The output of `cloud streams`.
 pub fn streams(streams: &[StreamInfo]) -> Vec<Row> {
     if streams.is_empty() {
         return vec![Row::new("").with(Tone::Dim, "no streams")];
@@ -86,7 +86,7 @@ fn stream(stream: &StreamInfo) -> Vec<Row> {
     rows
 }
 
-/// For `cloud watch` in a pipe or on a terminal: a line for each thing that happened.
+/// The output of `cloud watch`, in a pipe or on a terminal: one line per event.
 pub fn event(event: &Event) -> Vec<String> {
     match event {
         Event::State(state) if state.streams.is_empty() => vec!["no streams".into()],
