@@ -1,4 +1,4 @@
-//! Chromium in front of the running cloud, with real glasses: the watch page both ways, hls.js and dash.js.
+//! Chromium in front of the running cloud, with real glasses: the watch page with both players, hls.js and dash.js.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::sdk::{CAMERA, SOON, Stage, start_managed, text};
 use crate::support::{Browser, heavy};
 
-/// For a browser to start and to have its first picture, beside another one on two cores.
+/// Time for a browser to start and to show its first picture, beside another one on two cores.
 const FIRST: Duration = Duration::from_secs(30);
-/// The page asks for the state every 2 s and calls a picture frozen after 2.5 s; thrice that.
+/// Three times the 2.5 s after which the page calls a picture frozen; it asks for the state every 2 s.
 const NOTICED: Duration = Duration::from_millis(7500);
 
-/// What the tests here ask for: a picture that two cores encode and decode besides everything else.
+/// The stream of the tests here: small enough for two cores to encode and decode besides everything else.
 pub fn small(webrtc: bool) -> Value {
     let video = json!({"width": 640, "height": 360, "bitrate": 800_000, "frameRate": 30});
     json!({"enableWebRTC": webrtc, "video": video})
@@ -37,13 +37,13 @@ fn the_page_follows_the_stream(webrtc: bool, player: &str) {
     cable.cut();
     page.state("reconnecting", NOTICED);
     cable.mend();
-    // The glasses wait 5 s at most between two attempts.
+    // The glasses wait at most 5 s between two attempts.
     page.state("live", Duration::from_secs(15));
     page.pictures(30.0, SOON);
     stage.apps[0].call("stopManagedStream", &json!([])).expect("it ends");
     page.state("ended", NOTICED);
     let seen = page.finish();
-    // What has ended is not found any more, which the browser thinks worth a word. Nothing else went wrong.
+    // After its end the stream is not found, which the browser logs as an error. There must be no other error.
     let errors = seen["errors"].as_array().expect("a list");
     assert!(errors.iter().all(|error| error.as_str().is_some_and(|error| error.contains("404"))), "{seen}");
     println!("{figures}");
@@ -69,7 +69,7 @@ fn hls_js_and_dash_js_play_the_urls() {
     let _turn = heavy::alone();
     let mut stage = Stage::new(&[("org.one", CAMERA)]);
     let result = start_managed(&mut stage.apps[0], &small(false)).expect("it starts");
-    // One after the other, as two browsers and an encoder are too much for two cores.
+    // One after the other, since two browsers and an encoder are too much for two cores.
     let seen = [("hls", "hlsUrl"), ("dash", "dashUrl")].map(|(mode, url)| {
         let mut player = Browser::play(mode, mode, text(&result, url));
         player.pictures(150.0, FIRST);
@@ -77,13 +77,14 @@ fn hls_js_and_dash_js_play_the_urls() {
     });
     for seen in &seen {
         assert_eq!(seen["size"], json!([640, 360]), "{seen}");
-        // Where the machine is slow, players tell of holes and late answers that they bear.
+        // On a slow machine players report gaps and late answers, which they survive.
         assert!(!seen["errors"].to_string().contains("fatal"), "{seen}");
         assert!(number(seen, "advanced") > 4.0 && number(seen, "sound") > 10_000.0, "{seen}");
     }
-    // Parts of 200 ms, of picture and sound: whoever loads segments instead loads none.
+    // Parts of 200 ms, of picture and sound. A player that loads segments instead loads no parts.
     assert!(number(&seen[0], "parts") > 20.0, "{}", seen[0]);
-    // At its best, as a machine that is too busy once leaves it behind. Promised are 2 s from glass to glass.
+    // The best value, since a machine that is busy once makes a player fall behind. The promise is 2 s from glass to
+    // glass.
     assert!(number(&seen[0], "latency") < 4.0, "{}", seen[0]);
     stage.finish();
 }

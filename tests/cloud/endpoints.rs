@@ -1,4 +1,4 @@
-//! Who may do what at every endpoint of the real program, and what it gives away.
+//! Who may do what at every endpoint of the real program, and which secrets it reveals.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -19,11 +19,11 @@ const UPGRADE: &str = "connection: upgrade, close\r\nupgrade: websocket\r\nsec-w
     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const NOBODY: &str = "0123456789abcdef0123456789abcdef";
 
-/// Sends a request as it is and gives all that comes back.
+/// Sends a request unchanged and returns everything that comes back.
 fn exchange(port: u16, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the cloud listens");
     stream.set_read_timeout(Some(SOON)).expect("a limit");
-    // It may answer and close before it has all.
+    // The server may answer and close before it has read everything.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     if let Err(error) = stream.read_to_end(&mut answer) {
@@ -55,13 +55,13 @@ fn stop(cloud: &CloudServer, stream: &Value) {
     poll_until("the stream's end", SOON, || cloud.streams().as_array().is_some_and(Vec::is_empty).then_some(()));
 }
 
-/// The part of a stream's URLs that is to be guessed.
+/// The unguessable part of a stream's URLs.
 fn playback_id(stream: &Value) -> String {
     let url = stream["hls_url"].as_str().expect("HLS");
     url.rsplit('/').nth(1).expect("an id").to_owned()
 }
 
-/// Everything of the database that is on the disk.
+/// All files of the database.
 fn stored(cloud: &CloudServer) -> String {
     let read = |suffix: &str| {
         let mut path = cloud.store().into_os_string();
@@ -71,14 +71,14 @@ fn stored(cloud: &CloudServer) -> String {
     ["", "-wal", "-journal"].map(|suffix| String::from_utf8_lossy(&read(suffix)).into_owned()).concat()
 }
 
-/// Method, path, header fields, body, and the status that follows. What is in braces is put in by the test.
+/// Method, path, header fields, body, and the expected status. The test replaces what is in braces.
 #[rustfmt::skip]
 const TABLE: &[(&str, &str, &str, &str, u16)] = &[
     ("GET", "/healthz", "", "", 200),
     ("HEAD", "/healthz", "", "", 200),
     ("POST", "/healthz", "", "x", 405),
     ("GET", "/", "", "", 404),
-    // Of this machine, and no proxy's.
+    // From this machine, without a proxy.
     ("GET", "/metrics", "", "", 200),
     ("POST", "/metrics", "", "x", 405),
     ("GET", "/metrics", "x-forwarded-for: 127.0.0.1\r\n", "", 404),
@@ -86,19 +86,19 @@ const TABLE: &[(&str, &str, &str, &str, u16)] = &[
     ("GET", "/metrics/", "", "", 404),
     ("GET", "/api/apps", "", "", 404),
     ("GET", "/api/streams", "", "", 404),
-    // Sockets: apps show their key in the first message, glasses their token at once.
+    // Sockets: apps send their key in the first message, glasses their token in the header.
     ("GET", "/app-ws", "", "", 400),
     ("POST", "/app-ws", "{upgrade}", "", 405),
     ("GET", "/glasses-ws", "", "", 400),
     ("POST", "/glasses-ws", "{upgrade}", "", 405),
     ("GET", "/glasses-ws", "{upgrade}", "", 401),
     ("GET", "/glasses-ws", "{upgrade}{wrong}", "", 401),
-    // What anybody may know.
+    // Public information.
     ("GET", "/api/public/permissions/org.one", "", "", 200),
     ("GET", "/api/public/permissions/org.two", "", "", 404),
     ("POST", "/api/public/permissions/org.one", "", "{}", 405),
     ("DELETE", "/api/public/permissions/org.one", "", "", 405),
-    // A stream's viewers have its id and nothing else.
+    // A viewer of a stream has its id and nothing else.
     ("GET", "/hls/{id}/index.m3u8", "", "", 200),
     ("HEAD", "/hls/{id}/index.m3u8", "", "", 200),
     ("OPTIONS", "/hls/{id}/index.m3u8", "", "", 200),
@@ -122,7 +122,7 @@ const TABLE: &[(&str, &str, &str, &str, u16)] = &[
     ("GET", "/api/watch/{id}", "", "", 200),
     ("POST", "/api/watch/{id}", "", "x", 405),
     ("GET", "/api/watch/{nobody}", "", "", 404),
-    // The page is the same for every id; it says itself that there is nothing.
+    // The page is the same for every id; it shows itself that there is no stream.
     ("GET", "/watch/{id}", "", "", 200),
     ("POST", "/watch/{id}", "", "x", 405),
     ("GET", "/watch/assets/watch.js", "", "", 200),
@@ -137,7 +137,7 @@ const TABLE: &[(&str, &str, &str, &str, u16)] = &[
     ("DELETE", "/whep/{id}/{nobody}", "", "", 404),
     ("DELETE", "/whep/{id}", "", "", 405),
     ("PATCH", "/whep/{id}/{nobody}", "content-type: application/trickle-ice-sdpfrag\r\n", "a=x", 404),
-    // Out of where it belongs.
+    // Paths that leave their folder.
     ("GET", "/../../../../etc/passwd", "", "", 404),
     ("GET", "/watch/assets/../../../etc/passwd", "", "", 404),
     ("GET", "/watch/assets/..%2f..%2f..%2fetc%2fpasswd", "", "", 404),
@@ -185,7 +185,7 @@ fn who_may_do_what() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    // The glasses of somebody else.
+    // The glasses of another user.
     let token = cloud.ctl(&["device", "add", "second", "--user", "v@example.com"]);
     let mut request = format!("ws://127.0.0.1:{port}/glasses-ws").into_client_request().expect("a URL");
     request.headers_mut().insert("authorization", format!("Bearer {}", token.trim()).parse().expect("a header"));
@@ -200,10 +200,10 @@ fn who_may_do_what() {
     let answer = exchange(port, chunked.as_bytes());
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413"), "{answer}");
 
-    // Nothing of all this disturbed the stream.
+    // The stream is undisturbed.
     assert_eq!(cloud.streams()[0]["status"], "active");
     stop(&cloud, &stream);
-    // Players may finish what they have begun; nobody new gets a picture.
+    // Players may finish what they have begun; no new viewer gets a picture.
     poll_until("the playlist's end", SOON, || {
         ask(port, "GET", &format!("/hls/{id}/video.m3u8"), "", "").1.contains("#EXT-X-ENDLIST").then_some(())
     });
@@ -217,7 +217,7 @@ fn who_may_do_what() {
     cloud.finish();
 }
 
-/// What an app is told when it introduces itself, up to the end.
+/// All messages to an app that introduces itself, and the close code.
 fn introduce(cloud: &CloudServer, package: &str, key: &str) -> (Vec<Value>, u16) {
     let request = format!("ws://127.0.0.1:{}/app-ws", cloud.http()).into_client_request().expect("a URL");
     let stream = TcpStream::connect(("127.0.0.1", cloud.http())).expect("the cloud listens");
@@ -257,7 +257,7 @@ fn keys_and_tokens_are_nowhere_to_be_read() {
     let daemon = Daemon::start(&cloud.link());
     poll_until("the glasses' link", SOON, || cloud.log().contains("glasses connected").then_some(()));
     let stream = live(&cloud);
-    // The stream's key: only in the database of running streams, which nobody else may read.
+    // The stream's key is only in the database of running streams, which nobody else may read.
     let digits = |text: &str| -> Option<String> {
         let (_, rest) = text.split_once("\"key\":\"")?;
         Some(rest.split('"').next()?.to_owned()).filter(|key| key.len() >= 32)

@@ -1,4 +1,4 @@
-//! Frames as a publisher sends them: x264 and AAC by `ffmpeg`, out of an FLV file.
+//! Frames as a publisher sends them: x264 and AAC, encoded by `ffmpeg` and read from an FLV file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use lenscast::broadcast::{AudioFormat, Broadcast, Frame, Media, VideoFormat};
 
 use crate::support::process::run;
 
-/// Encodes `seconds` of a test picture at 30 frames a second, and a tone. `encoder` are further options of x264.
+/// Encodes `seconds` of a test picture at 30 frames/s, and a tone. `encoder` has further options of x264.
 pub fn encode(file: &Path, seconds: u32, size: &str, encoder: &[&str]) -> Vec<Frame> {
     let picture = format!("testsrc2=size={size}:rate=30:duration={seconds}");
     let tone = format!("sine=frequency=440:sample_rate=44100:duration={seconds}");
@@ -55,7 +55,7 @@ fn demux(file: &[u8]) -> Vec<Frame> {
     frames
 }
 
-/// Publishes `frames` from `start` of the stream's time on, `speed` times as fast as they play.
+/// Publishes `frames` from stream time `start` on, `speed` times as fast as they play.
 pub async fn publish(broadcast: &Broadcast, publication: u64, frames: &[Frame], start: Duration, speed: u32) {
     let begun = tokio::time::Instant::now();
     for frame in frames {

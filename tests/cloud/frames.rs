@@ -1,4 +1,4 @@
-//! Every picture the glasses sent is in HLS and DASH, with the sound in step.
+//! Every picture that the glasses sent is in HLS and DASH, with the sound in step.
 
 use std::thread;
 
@@ -17,7 +17,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// What `ffprobe` decodes.
+    /// The frames that `ffprobe` decodes.
     fn by_ffprobe(arguments: &[&str]) -> Self {
         let entries = ["-v", "error", "-show_entries", "frame=media_type,best_effort_timestamp_time", "-of", "json"];
         let output = run("timeout", &[&["60", "ffprobe"], &entries[..], arguments].concat());
@@ -49,7 +49,7 @@ fn hls_and_dash_have_98_of_100_pictures_of_20_s_and_sound_in_step() {
     let mut stage = Stage::new(&[("org.one", CAMERA)]);
     let result = start_managed(&mut stage.apps[0], &small(false)).expect("it starts");
     let (hls, dash) = (text(&result, "hlsUrl").to_owned(), text(&result, "dashUrl").to_owned());
-    // From the stream's first picture to its end; and 20 s of it.
+    // One from the stream's first picture to its end, one for 20 s.
     let hls = thread::spawn(move || Seen::by_ffprobe(&["-live_start_index", "0", &hls]));
     let dash = thread::spawn(move || Seen::by_ffprobe(&["-read_intervals", "%+20", &dash]));
     let dash = dash.join().expect("ffprobe reads DASH");
@@ -60,7 +60,7 @@ fn hls_and_dash_have_98_of_100_pictures_of_20_s_and_sound_in_step() {
 
     hls.span();
     println!("HLS: {} pictures, the glasses had sent {sent} a little earlier", hls.pictures.len());
-    // Its figures are of up to a second ago, and a slow machine loses some before they are sent.
+    // These figures may be a second old, and a slow machine drops some pictures before they are sent.
     assert!(sent > 540, "the glasses sent {sent} pictures in 20 s");
     assert!(hls.pictures.len() as u64 * 100 >= sent * 98, "{} of {sent}", hls.pictures.len());
     let (first, last) = dash.span();

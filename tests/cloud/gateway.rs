@@ -1,4 +1,4 @@
-//! Who may come in, what they are told, and how they are sent away: apps, glasses, the control socket, apps' webhooks.
+//! Who is admitted, what they are told, and how they are sent away: apps, glasses, the control socket, apps' webhooks.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -113,7 +113,7 @@ impl Scene {
         app
     }
 
-    /// The status if it is turned away, with the code in the body.
+    /// The connection, or the status and the code in the body if it is refused.
     async fn glasses(&self, authorization: Option<&str>) -> Result<Peer, (u16, String)> {
         Peer::connect(&format!("ws://{}/glasses-ws", self.address), authorization).await
     }
@@ -150,7 +150,7 @@ impl Peer {
         self.0.send(Message::text(message.to_string())).await.unwrap();
     }
 
-    /// The next message, or the code the other side closes with.
+    /// The next message, or the code of the other side's close frame.
     async fn hear(&mut self) -> Result<Value, u16> {
         loop {
             match soon("a message", self.0.next()).await {
@@ -269,7 +269,7 @@ async fn which_apps_are_let_in() {
         assert_eq!((&ack["type"], &ack["sessionId"]), (&json!("tpa_connection_ack"), &json!(id)));
         assert!(ack["settings"].is_array() && ack["capabilities"]["modelName"].is_string());
         assert_eq!(ack["capabilities"]["hasWifi"], true);
-        // Those turned away left no event behind.
+        // The refused ones left no event behind.
         let GatewayEvent::AppUp { connection, user: u, app: a, session, may_stream, outgoing } = scene.event().await
         else {
             panic!()
@@ -367,12 +367,12 @@ async fn who_guesses_keys_is_shut_out_soon() {
         codes.push(soon("an answer", request.bearer_auth("guess").send()).await.unwrap().status().as_u16());
     }
     assert_eq!(codes[0], 401);
-    // Now and then one more is let in, by then.
+    // Meanwhile the bucket refills enough for a few more.
     let refused = codes[20..].iter().filter(|code| **code == 429).count();
     assert!(refused >= 15, "{codes:?}");
 }
 
-/// The SDK's server: connects when it is told to, keeps what is posted.
+/// The SDK's server: connects when it is told to, and keeps the posted messages.
 #[derive(Clone)]
 struct AppServer {
     address: SocketAddr,
@@ -383,7 +383,7 @@ struct AppServer {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Behaviour {
-    /// Connects at once, answers after half a minute.
+    /// Connects at once, but answers only after half a minute.
     AnswersLate,
     ConnectsNever,
     Fails,
@@ -527,7 +527,7 @@ async fn what_the_control_socket_grants_and_refuses() {
     let shown = answer.to_string();
     assert!(shown.contains("org.cam") && !shown.contains(&KeyHash::of("key-cam").to_hex()), "{shown}");
 
-    // What is the cloud's task's goes there.
+    // Requests for the cloud's task go there.
     let task = async {
         let ControlEvent::Streams { reply } = scene.control.recv().await.unwrap() else { panic!() };
         reply.send(Streams::default()).unwrap();
@@ -590,7 +590,7 @@ async fn a_photo_is_brought_to_the_app_or_its_failure_is() {
     assert_eq!(server.posts("photo"), 6, "no retry of a refusal, no post that is not allowed");
 }
 
-/// Runs lenscastctl on the scene's socket: status, standard output, standard error.
+/// Runs lenscastctl on the scene's socket. Returns status, standard output and standard error.
 async fn lenscastctl(socket: std::path::PathBuf, arguments: &[&str]) -> (i32, String, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lenscastctl"));
     command.arg("cloud").args(arguments).env("LENSCAST_CLOUD_SOCKET", socket);

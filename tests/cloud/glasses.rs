@@ -1,4 +1,4 @@
-//! Glasses that do only what a test says, at the real program: which of them are asked, and for what.
+//! Simulated glasses at the real program: which of them get requests, and which requests.
 
 use std::net::TcpStream;
 use std::process::Command;
@@ -12,12 +12,12 @@ use crate::support::cloud_server::{CloudServer, TOKEN, USER};
 use crate::support::poll_until;
 
 const SOON: Duration = Duration::from_secs(10);
-/// What every device is asked when it is the one that counts.
+/// The request that every device gets once it is the present one.
 const ASKED: &str = "get_stream_status";
 
 struct Glasses {
     socket: WebSocket<TcpStream>,
-    /// The types of all that they were told.
+    /// The types of all messages to them.
     types: Vec<String>,
 }
 
@@ -51,7 +51,7 @@ impl Glasses {
     }
 }
 
-/// Stops the stream, by the glasses' leave.
+/// Stops the stream, and confirms the stop as the glasses.
 fn stop(cloud: &CloudServer, glasses: &mut Glasses, id: &str) {
     cloud.ctl(&["stop", id]);
     assert_eq!(glasses.told("stop_stream")["streamId"], id);

@@ -1,4 +1,4 @@
-//! What clients that are slow, silent or many can do to the HTTP server, with its limits made short.
+//! What slow, silent or many clients can do to the HTTP server, with its limits shortened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,11 +27,11 @@ struct Server {
     address: std::net::SocketAddr,
     end: watch::Sender<bool>,
     task: JoinHandle<()>,
-    /// A request for `/slow` has arrived.
+    /// Receives when a request for `/slow` has arrived.
     slow: mpsc::Receiver<()>,
 }
 
-/// With every limit long.
+/// All limits long.
 fn patient() -> Limits {
     let long = Limits::new(&Http::default(), 10_000);
     Limits { handshake: LONG, head: LONG, answer: LONG, stall: LONG, ..long }
@@ -93,7 +93,7 @@ impl Client {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// What comes next; nothing when the server has closed.
+    /// The next bytes; empty when the server has closed.
     async fn hear(&mut self) -> String {
         let mut buffer = vec![0; 4096];
         let count = soon("an answer", self.0.read(&mut buffer)).await.unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Publishers of every make, well-meaning and not.
+//! Publishers of every kind, correct and malicious.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -104,7 +104,7 @@ impl Server {
         poll_until(&format!("{count} pictures"), SOON, || (self.pictures() >= count).then_some(()));
     }
 
-    /// Ends it and gives all frames.
+    /// Ends the server and returns all frames.
     pub fn finish(mut self) -> Vec<Arc<Frame>> {
         self.shutdown.take();
         self.thread.take().expect("it runs").join().expect("no panic");
@@ -136,7 +136,8 @@ fn tracks(frames: &[Arc<Frame>]) -> [Vec<&Frame>; 2] {
     [track(true), track(false)]
 }
 
-/// All of `material` arrived, but for so many sounds, in order, at the right times and as a reader wants it.
+/// Asserts that all of `material` arrived, except `left_out` sound frames, in order, at the right times and in the form
+/// that a reader expects.
 fn assert_whole(frames: &[Arc<Frame>], material: &Material, left_out: u64) {
     let [pictures, sounds] = tracks(frames);
     assert_eq!((pictures.len() as u64, sounds.len() as u64), (material.pictures, material.sounds - left_out));
@@ -175,7 +176,8 @@ fn has_idr(data: &[u8]) -> bool {
     nal_kinds(data).contains(&5)
 }
 
-/// By GStreamer: `qtdemux` leaves out the encoder's lead-in, which lies before the picture's beginning.
+/// Sound frames that GStreamer drops: `qtdemux` leaves out the encoder's lead-in, which lies before the picture's
+/// beginning.
 const LEAD_IN: u64 = 1;
 
 fn published_whole(server: Server, left_out: u64, mut publisher: Process) -> ExitStatus {
@@ -319,7 +321,7 @@ fn a_publisher_that_falls_silent_or_sends_another_codec_is_ended() {
     assert_eq!(why, "video codec Sorenson H.263 is not supported, only H.264");
     assert!(!publisher.wait(SOON).success());
 
-    // Sound alone that cannot be carried on is left out.
+    // Sound that cannot be carried on is dropped, and only that.
     let mut command = Command::new("ffmpeg");
     command.args(["-v", "error", "-re", "-i"]).arg(&material::short().file);
     command.args("-c:v copy -c:a libmp3lame -ar 44100 -f flv".split(' ')).arg(server.url(KEY));
@@ -332,7 +334,7 @@ fn a_publisher_that_falls_silent_or_sends_another_codec_is_ended() {
     assert_eq!((third(&pictures), third(&sounds)), (material::short().pictures, 0));
 }
 
-/// How the program calls itself to have a server whose memory is its own.
+/// The environment variable that makes this program a server, so that its memory is its own.
 const CHILD: &str = "LENSCAST_TEST_INGEST_CHILD";
 
 #[test]
@@ -407,7 +409,7 @@ fn oversized(n: usize) -> Vec<u8> {
         words.extend([3, 0, 0, 0, 0xff, 0xff, 0xff, 20, 0, 0, 0, 0]);
         words.extend(vec![3; 60_000]);
     } else {
-        // Objects in objects in objects.
+        // Objects nested in objects.
         words.extend([3, 0, 0, 0, 0, 0x7d, 0, 20, 0, 0, 0, 0]);
         words.extend([3, 0, 1, b'a'].repeat(8000));
     }

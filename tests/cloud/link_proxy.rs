@@ -22,7 +22,7 @@ struct Cable {
 }
 
 impl LinkProxy {
-    /// One before a cloud's HTTP port, and the configuration of a daemon that links through it.
+    /// A proxy in front of a cloud's HTTP port, and the configuration of a daemon that links through it.
     pub fn before(cloud: &CloudServer) -> (Self, String) {
         let (this, port) = Self::listen();
         let to = cloud.url().trim_start_matches("http://").to_owned();
@@ -31,13 +31,13 @@ impl LinkProxy {
         (this, link)
     }
 
-    /// One that leads nowhere yet, and its port.
+    /// A proxy that has no destination yet, and its port.
     pub fn listen() -> (Self, u16) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let port = listener.local_addr().expect("its address").port();
         let this = Self::default();
         let cable = this.0.clone();
-        // Its connections end with the peers', it with the test.
+        // A connection ends with its peers, the thread with the test.
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
                 if cable.cut.load(Ordering::SeqCst) {
@@ -56,17 +56,17 @@ impl LinkProxy {
         (this, port)
     }
 
-    /// Where it leads.
+    /// Sets the destination.
     pub fn lead_to(&self, address: String) {
         self.0.to.set(address).expect("it leads to one address");
     }
 
-    /// When each connection came through.
+    /// When each connection was made.
     pub fn connected(&self) -> Vec<Instant> {
         self.0.connected.lock().expect("not poisoned").clone()
     }
 
-    /// Breaks what there is, and lets nothing new through.
+    /// Breaks all connections and refuses new ones.
     pub fn cut(&self) {
         self.0.cut.store(true, Ordering::SeqCst);
         for stream in self.0.open.lock().expect("not poisoned").drain(..) {
@@ -74,19 +74,19 @@ impl LinkProxy {
         }
     }
 
-    /// Carries nothing any more, but keeps what is open, and takes new connections.
+    /// Stops carrying data, but keeps connections open and accepts new ones.
     #[allow(dead_code, reason = "for the soak")]
     pub fn stall(&self) {
         self.0.stalled.store(true, Ordering::SeqCst);
     }
 
-    /// Carries again.
+    /// Carries data again.
     #[allow(dead_code, reason = "for the soak")]
     pub fn flow(&self) {
         self.0.stalled.store(false, Ordering::SeqCst);
     }
 
-    /// Lets new connections through again.
+    /// Accepts new connections again.
     pub fn mend(&self) {
         self.0.cut.store(false, Ordering::SeqCst);
     }

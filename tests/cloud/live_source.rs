@@ -1,4 +1,4 @@
-//! A camera and its publisher in one: a moving picture and a tone, encoded in real time into a broadcast.
+//! A camera and its publisher: a moving picture and a tone, encoded in real time into a broadcast.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,8 @@ pub struct LiveSource {
 }
 
 impl LiveSource {
-    /// Begins now: 640x360 at 30/s, 1 Mbit/s, a key frame every second; AAC-LC, 48 kHz, stereo. `began` is when stream time 0 was.
+    /// Starts at 640x360, 30/s, 1 Mbit/s, with a key frame every second; AAC-LC, 48 kHz, stereo. `began` is the instant
+    /// of stream time 0.
     pub fn publish(broadcast: &Broadcast, publication: u64, began: Instant) -> Self {
         Self::with_encoder(broadcast, publication, began, "tune=zerolatency bframes=0 key-int-max=30")
     }
@@ -77,7 +78,7 @@ impl Converter {
         let dts = buffer.dts().map_or(pts, time);
         let first = *self.first.get_or_insert(dts);
         let at = |moment: Duration| self.offset + moment.saturating_sub(first);
-        // What RTMP does to times, and strictly rising.
+        // Rounded as by RTMP, and strictly rising.
         let round = |moment: Duration| Duration::from_millis(moment.as_millis() as u64);
         let dts_stream = round(at(dts)).max(self.last.map_or(Duration::ZERO, |last| last + Duration::from_millis(1)));
         self.last = Some(dts_stream);

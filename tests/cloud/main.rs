@@ -1,4 +1,4 @@
-//! Tests of lenscast-cloud across processes: publishers, servers, viewers and apps that nobody here wrote.
+//! Tests of lenscast-cloud across processes, with publishers, servers, viewers and apps from other projects.
 #![cfg(feature = "cloud")]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! Media to publish: made once, with known numbers of frames.
+//! Media to publish, made once, with known numbers of frames.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::process::run;
 
-/// A file and how many frames it holds.
+/// A file and its numbers of frames.
 pub struct Material {
     _dir: TempDir,
     pub file: PathBuf,
@@ -16,13 +16,13 @@ pub struct Material {
     pub sounds: u64,
 }
 
-/// 3 s of 320x180 at 30/s, a key frame each second and two B-frames between others; AAC.
+/// 3 s of 320x180 at 30/s, with a key frame every second and two B-frames between other pictures; AAC.
 pub fn short() -> &'static Material {
     static MADE: OnceLock<Material> = OnceLock::new();
     MADE.get_or_init(|| make(3))
 }
 
-/// The same for 8 s.
+/// The same, 8 s long.
 pub fn long() -> &'static Material {
     static MADE: OnceLock<Material> = OnceLock::new();
     MADE.get_or_init(|| make(8))

@@ -1,4 +1,4 @@
-//! What Prometheus sees of the cloud, over the life of a managed stream.
+//! The cloud's metrics over the life of a managed stream.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ fn behind_a_proxy_only_who_has_the_token_reads() {
     for wrong in ["", "authorization: Bearer 0123456789abcdef\r\n", "authorization: Basic 0123\r\n"] {
         assert_eq!(status(wrong), 404, "{wrong}");
     }
-    // Nobody waits for long: the answer does not depend on what else is going on.
+    // The answer comes soon, whatever else is going on.
     let began = std::time::Instant::now();
     assert_eq!(status(&format!("authorization: Bearer {SECRET}\r\n")), 200);
     assert!(began.elapsed() < Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! HLS and DASH as `ffprobe` sees them over HTTP.
+//! HLS and DASH as decoded by `ffprobe` over HTTP.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,7 +33,7 @@ async fn serve() -> Served {
     Served { playback, broadcast, base, folder: TempDir::new().unwrap() }
 }
 
-/// What `ffprobe` decoded of one kind.
+/// What `ffprobe` decoded of one track.
 #[derive(Debug)]
 struct Decoded {
     frames: usize,
@@ -72,7 +72,7 @@ fn count(frames: &[Frame], video: bool) -> usize {
     frames.iter().filter(|frame| frame.is_video() == video).count()
 }
 
-/// At least 98 % of what was sent, and sound beside the picture from beginning to end.
+/// Asserts that at least 98 % of `sent` was seen, and that sound accompanies the picture from beginning to end.
 fn check(seen: &Seen, sent: &[Frame], times: usize) {
     let (video, audio) = (times * count(sent, true), times * count(sent, false));
     assert!(seen.video.frames * 100 >= video * 98 && seen.video.frames <= video, "of {video}: {seen:?}");
@@ -81,7 +81,7 @@ fn check(seen: &Seen, sent: &[Frame], times: usize) {
     assert!((seen.video.last - seen.audio.last).abs() < 0.1, "{seen:?}");
 }
 
-/// Runs `ffprobe` beside what this runtime does.
+/// Runs `ffprobe` while this runtime goes on.
 async fn see_live(arguments: Vec<String>) -> Seen {
     let seen = tokio::task::spawn_blocking(move || see(&arguments.iter().map(String::as_str).collect::<Vec<_>>()));
     tokio::time::timeout(Duration::from_mins(1), seen).await.expect("ffprobe hangs").unwrap()
@@ -93,7 +93,7 @@ async fn until_playable(served: &Served) {
     tokio::time::timeout(Duration::from_secs(10), playable).await.expect("never playable").unwrap();
 }
 
-/// The body of a 200.
+/// The body of an answer that must be a 200.
 async fn fetch(served: &Served, path: &str) -> Vec<u8> {
     let address = served.base.strip_prefix("http://").unwrap();
     let mut socket = TcpStream::connect(address).await.unwrap();
@@ -110,7 +110,7 @@ async fn fetch(served: &Served, path: &str) -> Vec<u8> {
     answer.split_off(body)
 }
 
-/// Reads a Period by itself: each track's initialization segment and what its timeline names.
+/// Reads a Period on its own: each track's initialization segment and the segments of its timeline.
 async fn see_period(served: &Served, period: &str) -> Seen {
     let value = |text: &str, name: &str| -> Option<String> {
         let rest = text.split_once(&format!(" {name}=\""))?.1;
@@ -150,8 +150,8 @@ async fn hls_and_dash_show_every_frame_with_sound_in_step() {
         let hls = format!("{}/hls/{ID}/index.m3u8", served.base);
         let dash = format!("{}/dash/{ID}/manifest.mpd", served.base);
         let hls = see_live(vec!["-live_start_index".into(), "0".into(), hls]);
-        // Two players: they ask with the same User-Agent from the same address and are one viewer, as documented.
-        // ffmpeg does not notice that a manifest has become static: some seconds of it have to do.
+        // Two players with the same User-Agent and address count as one viewer, as documented. ffmpeg does not notice
+        // that a manifest has become static, so it reads only some seconds.
         tokio::join!(hls, see_live(vec!["-read_intervals".into(), "%+3".into(), dash]))
     };
     let publish = async {
@@ -177,7 +177,7 @@ async fn hls_plays_on_over_a_reconnect_and_over_lost_sound() {
     let served = serve().await;
     let sent = encode(&served.folder.path().join("a.flv"), 4, "320x240", &["-g", "30", "-bf", "0"]);
     let again = encode(&served.folder.path().join("b.flv"), 4, "320x240", &["-g", "60", "-bf", "0"]);
-    // A second of the sound is lost: it is silence, which decodes and keeps the rest in its place.
+    // A second of sound is lost. It is replaced by silence, which decodes and keeps the rest in place.
     let lost = Duration::from_millis(1500)..Duration::from_millis(2500);
     let deaf: Vec<Frame> =
         sent.iter().filter(|frame| frame.is_video() || !lost.contains(&frame.dts)).cloned().collect();

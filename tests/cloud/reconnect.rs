@@ -1,4 +1,4 @@
-//! The glasses' RTMP connection is killed again and again; who watches, watches on.
+//! The glasses' RTMP connection is killed again and again; viewers go on watching.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +15,11 @@ use crate::support::{Browser, heavy, probe};
 use crate::viewer::{self, Viewer, Watched};
 
 const KILLS: usize = 10;
-/// The promise is 1 s.
+/// Three times the promise of 1 s.
 const BACK: Duration = Duration::from_secs(3);
-/// The glasses wait 5 s at most between two attempts; then a segment has to close.
+/// The glasses wait at most 5 s between two attempts; then a segment has to be closed.
 const RECOVERY: Duration = Duration::from_secs(15);
-/// For players to have buffered what browsers ask for, beside each other and an encoder on two cores.
+/// Time for players to buffer what browsers demand, beside each other and an encoder on two cores.
 const PLAYING: Duration = Duration::from_secs(20);
 const URLS: [&str; 5] = ["hlsUrl", "dashUrl", "webrtcUrl", "previewUrl", "thumbnailUrl"];
 
@@ -27,7 +27,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// One WebRTC session from now until it is told to leave.
+/// One WebRTC session, until it is told to leave.
 struct WhepViewer {
     leave: Arc<AtomicBool>,
     watching: JoinHandle<Watched>,
@@ -56,7 +56,7 @@ impl WhepViewer {
     }
 }
 
-/// Expects that the newest publication, after `kills` others, can be played as HLS at this moment.
+/// Asserts that the newest publication, after `kills` others, can be played as HLS now.
 fn newest_publication_plays(hls: &str, kills: usize) {
     let base = hls.rsplit_once('/').expect("a URL").0;
     let fetch = |name: &str| {
@@ -81,7 +81,7 @@ fn newest_publication_plays(hls: &str, kills: usize) {
     assert!(seen.frames > 5 && seen.complaints.is_empty(), "{seen:?}");
 }
 
-/// The statuses that were told and not waited for.
+/// The statuses that arrived without being waited for.
 fn words(app: &mut SdkApp) -> Vec<Value> {
     app.heard().iter().filter_map(|said| said["managed"].get("status").cloned()).collect()
 }
@@ -115,7 +115,8 @@ fn viewers_watch_on_while_the_glasses_connection_is_killed_ten_times() {
         for url in URLS {
             assert_eq!(back[url], result[url], "{url}");
         }
-        // A browser that ran dry again and again plays on only with 3 s in hand: so each time it must, before the next.
+        // A browser that has stalled repeatedly plays on only with 3 s in its buffer, so it must get there before the
+        // next kill.
         hls.pictures(15.0, PLAYING);
         dash.pictures(15.0, PLAYING);
         assert!(words(app).is_empty(), "it plays: {:?}", app.heard());

@@ -27,7 +27,7 @@ async fn wait(outputs: &mut mpsc::Receiver<Outputs>, seen: &mut Vec<Outputs>, is
     assert!(found.is_ok(), "in vain; so far {seen:#?}");
 }
 
-/// What `recordings` hold is the end of what was published, whole.
+/// Asserts that `recordings` hold the end of what was published, without gaps.
 fn assert_tail(recordings: Recordings, count: usize, pictures: &[usize], sounds: &[usize], at_least: usize) {
     let all = recordings.finish();
     assert_eq!(all.len(), count);
@@ -54,7 +54,7 @@ fn two_servers_one_of_them_late_get_every_frame() {
         let (sender, mut outputs) = mpsc::channel(1);
         let destinations = vec![
             to(&here.url("live", "one"), "here"),
-            // The same server once more: connections of one process are not mixed up.
+            // The same server again: connections of one process must not be mixed up.
             to(&here.url("live", "two"), "here too"),
             to(&late.url("live", "key"), "late"),
             to(&refusing.url("keyed", "bad-key"), "refusing"),

@@ -1,4 +1,4 @@
-//! The npm package `@mentra/sdk`, unmodified, in Node, against the cloud and a real daemon.
+//! The npm package `@mentra/sdk`, unmodified, in Node, with the cloud and a real daemon.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,13 @@ use crate::support::sdk_app::SdkApp;
 use crate::support::{Daemon, Nginx, heavy, poll_until};
 
 pub const CAMERA: &str = "\"CAMERA\"";
-/// A stream's start, on a machine that does other things too: three times the promise of 1.5 s.
+/// Time for a stream's start: three times the promise of 1.5 s, as the machine is busy.
 pub const START: Duration = Duration::from_millis(4500);
-/// What an app that is back must see.
+/// Time for an app that has come back to get its statuses.
 const BACK: Duration = Duration::from_secs(2);
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// A cloud, its glasses, and apps that are in session.
+/// A cloud, its glasses, and apps that have a session.
 pub struct Stage {
     pub cloud: CloudServer,
     pub daemon: Daemon,
@@ -25,7 +25,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// With one app per pair of package and permissions.
+    /// One app per pair of package and permissions.
     pub fn new(packages: &[(&str, &str)]) -> Self {
         Self::with(packages, "", CloudServer::link)
     }
@@ -34,7 +34,7 @@ impl Stage {
         Self::build(packages, None, more, link)
     }
 
-    /// With one app, and a cable from the glasses to ingest that can be cut.
+    /// One app, and a cable from the glasses to ingest that can be cut.
     pub fn with_cable() -> (Self, LinkProxy) {
         let (cable, port) = LinkProxy::listen();
         let stage = Self::build(&[("org.one", CAMERA)], Some(port), "", CloudServer::link);
@@ -85,7 +85,7 @@ pub fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_else(|| panic!("{key} in {value}"))
 }
 
-/// Reads `seconds` of a URL and gives pictures and size.
+/// Reads `seconds` of a URL. Returns the number of pictures and their size.
 pub fn watch(url: &str, seconds: u32) -> (u64, u64, u64) {
     let interval = format!("%+{seconds}");
     let output = crate::support::process::run(
@@ -122,7 +122,7 @@ fn two_apps_share_a_managed_stream_and_the_last_one_ends_it() {
     for url in ["hlsUrl", "dashUrl", "webrtcUrl", "previewUrl", "thumbnailUrl"] {
         assert!(text(&result, url).starts_with(&stage.cloud.url()), "{result}");
     }
-    // Usable at once: that is what active means.
+    // Playable at once: that is what `active` means.
     for url in ["hlsUrl", "dashUrl"] {
         let (frames, width, height) = watch(text(&result, url), 1);
         assert!(frames > 10 && (width, height) == (1280, 720), "{url}: {frames} pictures of {width}x{height}");
@@ -206,7 +206,7 @@ fn unmanaged_is_exclusive_and_goes_straight_to_the_apps_server() {
     one.unmanaged("stopped", SOON);
     assert_eq!(one.call("getCurrentStreamUrl", &json!([])), Ok(Value::Null));
 
-    // The other order: unmanaged takes the camera from managed, whose viewers are told why.
+    // The other order: an unmanaged stream takes the camera from a managed one, whose viewers are told why.
     start_managed(two, &json!({})).expect("the camera is free");
     one.call("startStream", &options).expect("resolves when sent");
     let told = two.managed("stopped", SOON);
@@ -245,7 +245,7 @@ fn an_app_that_lost_its_socket_is_right_again() {
     let status = one.managed("active", Duration::from_secs(1) + BACK);
     assert_eq!(status["streamId"], result["streamId"]);
 
-    // What ends while it is away is told when it is back.
+    // An app is told of an end in its absence when it is back.
     one.call("dropSocket", &json!([])).expect("dropped");
     stage.cloud.ctl(&["stop", text(&result, "streamId")]);
     let told = stage.apps[0].managed("stopped", Duration::from_secs(1) + BACK);
@@ -312,14 +312,14 @@ fn a_cut_link_ends_nothing() {
         assert_eq!(check(one)["streamInfo"]["status"], "active", "media goes on without the link");
     }
     proxy.mend();
-    // A stop that was asked for without a link is delivered when it is back.
+    // A stop that was requested without a link is delivered when the link is back.
     proxy.cut();
     one.call("stopManagedStream", &json!([])).expect("sent");
     one.managed("stopped", SOON);
     let links = |cloud: &CloudServer| cloud.log().matches("core: glasses connected").count();
     let before = links(&stage.cloud);
     proxy.mend();
-    // They may have given up by themselves before: nobody takes the stream any more.
+    // The glasses may have given up by then: nobody accepts the stream any more.
     poll_until("the glasses to be back and to have stopped", Duration::from_secs(20), || {
         (links(&stage.cloud) > before && stage.daemon.control().status()["stream"].is_null()).then_some(())
     });
@@ -384,7 +384,7 @@ fn restream_destinations_are_told_one_by_one() {
 
     late.launch();
     one.wait("both", SOON, |said| is(said, 0, "active") && is(said, 1, "active"));
-    // Keys are for the app that gave them.
+    // Only the app that gave a key sees it.
     start_managed(two, &json!({})).expect("it joins");
     let seen = two.wait("the outputs", SOON, |said| said["managed"]["outputs"].is_array());
     assert!(!seen.to_string().contains("-key"), "{seen}");

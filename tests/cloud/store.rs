@@ -1,4 +1,4 @@
-//! The database of the real program, killed while it writes.
+//! The database of the real program, which is killed while it writes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::cloud_server::CloudServer;
 
-/// Adds glasses until the cloud is gone; tells of each that it was promised.
+/// Adds glasses until the cloud is gone; reports each one that the cloud confirmed.
 async fn add(socket: &std::path::Path, round: u32, promised: &std::sync::mpsc::Sender<String>) {
     let Ok(mut client) = Client::connect(socket).await else { return };
     for n in 0.. {
@@ -34,7 +34,7 @@ fn a_cloud_killed_while_it_writes_loses_nothing_it_promised() {
         for _ in 0..=fastrand::u32(0..20) {
             all.insert(kept.recv_timeout(Duration::from_secs(10)).expect("glasses are added"));
         }
-        // In the middle of whatever it does now.
+        // In the middle of whatever it is doing.
         cloud.restart(Signal::SIGKILL);
         runtime.block_on(writer).expect("the writer ends with the cloud");
         all.extend(kept.try_iter());

@@ -19,7 +19,7 @@ fn curl(trust: &Path, url: &str) -> (bool, String) {
 #[test]
 fn glasses_link_and_publish_and_viewers_watch_by_tls() {
     let _turn = heavy::turn();
-    // By an authority: rustls refuses a certificate that is its own authority, as openssl makes them unless told.
+    // Signed by an authority: rustls refuses a certificate that is its own authority, which is openssl's default.
     let certificate = Certificate::signed();
     let trust = certificate.authority();
     let stranger = Certificate::self_signed();
@@ -29,7 +29,7 @@ fn glasses_link_and_publish_and_viewers_watch_by_tls() {
     assert!(!curl(&stranger.authority(), &health).0, "another certificate is another server");
     assert!(!curl(&trust, &health.replace("https", "http")).0, "no plain HTTP where TLS is configured");
 
-    // The link by wss; the daemon is told an rtmps:// address and publishes there.
+    // The link uses wss; the daemon is given an rtmps:// address and publishes there.
     let daemon = Daemon::start(&cloud.link());
     poll_until("the glasses' link", Duration::from_secs(10), || {
         cloud.log().contains("glasses connected").then_some(())

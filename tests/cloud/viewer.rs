@@ -1,4 +1,4 @@
-//! A WebRTC viewer without a browser: str0m as the client, which tells exactly what arrived.
+//! A WebRTC viewer without a browser: str0m as the client, which reports exactly what arrived.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Once;
@@ -11,22 +11,22 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 use tokio::net::UdpSocket;
 
-/// One picture that arrived whole.
+/// One picture that arrived completely.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     pub at: Instant,
-    /// RTP's time in seconds.
+    /// The RTP time in seconds.
     pub time: f64,
     pub key: bool,
 }
 
-/// What a viewer got.
+/// What a viewer received.
 #[derive(Debug, Default)]
 pub struct Watched {
     pub pictures: Vec<Seen>,
     pub sounds: usize,
     pub connected: Option<Instant>,
-    /// The server said goodbye.
+    /// Whether the server said goodbye.
     pub ended: bool,
     pub session: String,
 }
@@ -54,13 +54,13 @@ pub async fn offer(codec: Codec) -> (Rtc, UdpSocket, SdpOffer, SdpPendingOffer) 
     (rtc, socket, offer, pending)
 }
 
-/// An HTTP client. reqwest wants its cryptography chosen even for `http://`.
+/// An HTTP client. reqwest needs a crypto provider even for `http://`.
 pub fn http() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default(); // by another test, perhaps
     reqwest::Client::new()
 }
 
-/// `POST`s an offer as it is.
+/// `POST`s an offer unchanged.
 pub async fn post(url: &str, kind: &str, body: String) -> reqwest::Response {
     http().post(url).header("content-type", kind).body(body).send().await.unwrap()
 }
@@ -71,7 +71,7 @@ impl Viewer {
         Self::try_join(base, id).await.unwrap()
     }
 
-    /// The same where the server may be away or refuse.
+    /// The same for a server that may be away or refuse.
     pub async fn try_join(base: &str, id: &str) -> Result<Self, String> {
         let (mut rtc, socket, offer, pending) = offer(Codec::H264).await;
         let request = http().post(format!("{base}/whep/{id}")).header("content-type", "application/sdp");
@@ -87,7 +87,7 @@ impl Viewer {
         Ok(Self { rtc, socket, local, watched: Watched { session, ..Watched::default() } })
     }
 
-    /// Watches until `enough` says so, or the session ends. Panics after `limit`.
+    /// Watches until `enough` returns true, or the session ends. Panics after `limit`.
     pub async fn watch(&mut self, limit: Duration, enough: impl Fn(&Watched) -> bool) {
         let deadline = Instant::now() + limit;
         let mut buffer = [0; 2048];
@@ -114,12 +114,12 @@ impl Viewer {
         }
     }
 
-    /// Leaves as WHEP has it.
+    /// Leaves by WHEP's `DELETE`.
     pub async fn leave(&self) -> reqwest::StatusCode {
         self.try_leave().await.unwrap()
     }
 
-    /// The same where the server may be away.
+    /// The same for a server that may be away.
     pub async fn try_leave(&self) -> reqwest::Result<reqwest::StatusCode> {
         Ok(http().delete(&self.watched.session).send().await?.status())
     }

@@ -17,7 +17,7 @@ use str0m::format::Codec;
 use crate::live_source::LiveSource;
 use crate::viewer::{self, Viewer};
 
-/// WHEP and the watch page on a free port, with one stream that is opened and fed by the test.
+/// WHEP and the watch page on a free port, with one stream that the test opens and feeds.
 struct Server {
     base: String,
     whep: Whep,
@@ -112,13 +112,13 @@ async fn the_watch_page_plays_by_webrtc_and_goes_on_after_the_glasses_reconnect(
     let _source = LiveSource::publish(&server.broadcast, 2, server.began);
     let seen = browser.await.unwrap();
     assert!(seen["errors"].as_array().unwrap().is_empty(), "{seen}");
-    // 6 s at 30/s without the outage of half a second and what it takes to begin.
+    // 6 s at 30/s, without the outage of half a second and the time to begin.
     assert!(seen["decoded"].as_f64().unwrap() > 100.0, "{seen}");
     assert!(seen["advanced"].as_f64().unwrap() > 3.0, "{seen}");
     assert!(seen["longestStillMs"].as_f64().unwrap() < 3000.0, "{seen}");
     assert_eq!(seen["size"], serde_json::json!([640, 360]), "{seen}");
     assert!(seen["figures"].as_str().unwrap().starts_with("WebRTC"), "{seen}");
-    // The page says goodbye when it goes away; the server need not wait for 10 s of silence.
+    // The page says goodbye when it unloads, so the server need not wait for 10 s of silence.
     tokio::time::timeout(Duration::from_secs(5), server.viewers_reach(0)).await.expect("the page left without a word");
     server.whep.shut_down().await;
 }
@@ -152,7 +152,7 @@ async fn a_viewer_gets_every_picture_and_the_sound_and_keeps_both_over_a_reconne
     println!("first picture {:?} after the offer", seen[0].at - joined);
     assert!(seen[0].key, "begins in the middle of a group of pictures");
     assert!(seen[0].at - joined < Duration::from_secs(3), "the first picture took {:?}", seen[0].at - joined);
-    // What was owed comes pressed together, then time goes at its own pace and nothing is missing.
+    // The backlog has compressed times. After that time goes at its own pace and nothing is missing.
     let gaps: Vec<f64> = seen.windows(2).map(|pair| pair[1].time - pair[0].time).collect();
     assert!(gaps.iter().all(|&gap| gap > 0.0 && gap < 0.08), "{gaps:?}");
     assert_eq!(server.whep.viewers("live"), 1);
@@ -269,7 +269,7 @@ async fn thumbnails_come_from_the_newest_key_frame() {
     let first = picture.bytes().await.unwrap();
     assert!(first.starts_with(&[0xff, 0xd8]) && first.len() > 1000);
     server.reach(|statistics| statistics.pictures > 40).await;
-    // Kept for a while, though there is a newer key frame.
+    // Kept for a while, although there is a newer key frame.
     assert_eq!(get("live").await.unwrap().bytes().await.unwrap(), first);
     server.whep.shut_down().await;
 }
