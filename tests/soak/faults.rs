@@ -1,4 +1,4 @@
-//! What each fault does. When it returns the fault is over and things have to get well again by themselves.
+//! The faults. Each function returns when its fault is over and everything has to recover by itself.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use crate::support::{Control, monotonic};
 use crate::truth::STREAMING;
 use crate::viewers::{self, WhepViewer};
 
-/// Lets it happen for about `hold`.
+/// Makes the fault happen for about `hold`.
 pub fn strike(fault: Fault, stage: &mut Stage, hold: Duration) -> Outcome {
     let current = stage.current.as_ref().expect("faults strike streams");
     let (kind, owner) = (current.kind, current.owner);
@@ -33,7 +33,8 @@ pub fn strike(fault: Fault, stage: &mut Stage, hold: Duration) -> Outcome {
             stage.ingest.flow();
         }
         Fault::CloudFrozen => {
-            // Behind the cable a frozen server shows only by acknowledgements that do not come; two must have.
+            // Behind the cable a frozen server shows only by missing acknowledgements, so two of them must have come
+            // before.
             stage.pass(HABIT)?;
             stage.cloud_is_down = true;
             stage.cloud.process().signal(Signal::SIGSTOP);
@@ -50,7 +51,7 @@ pub fn strike(fault: Fault, stage: &mut Stage, hold: Duration) -> Outcome {
             let restream = stage.current.take().is_some_and(|current| current.restream);
             stage.whep = None;
             restart_daemon(stage, Signal::SIGTERM);
-            // A shutdown is an end, and told as one.
+            // A shutdown ends the stream, and is reported as an end.
             scene::ended(stage)?;
             stage.until("the glasses' link", LINK, |stage| stage.is_connected(began))?;
             match kind {
@@ -106,14 +107,14 @@ pub fn strike(fault: Fault, stage: &mut Stage, hold: Duration) -> Outcome {
     Ok(())
 }
 
-/// The glasses notice that nobody reads any more.
+/// Waits until the glasses notice that nobody reads any more.
 fn noticed(stage: &mut Stage) -> Outcome {
     stage.until("the glasses to notice", STREAMING, |stage| !stage.glasses.is("streaming")).map(drop)
 }
 
 fn restart_cloud(stage: &mut Stage, signal: Signal) -> Outcome {
     stage.cloud.restart(signal);
-    // What it told last is heard before that counts no more.
+    // Its last statuses are read before they are void.
     stage.look()?;
     for app in 0..stage.apps.len() {
         stage.deafen(app);
@@ -123,12 +124,12 @@ fn restart_cloud(stage: &mut Stage, signal: Signal) -> Outcome {
 
 fn restart_daemon(stage: &mut Stage, signal: Signal) {
     stage.daemon.restart(signal);
-    // Those who watched it know that it is gone by their connection's end.
+    // The daemon's watchers know by the end of their connection that it is gone.
     stage.glasses.forget();
     stage.watch = stage.daemon.watch();
 }
 
-/// Whatever it is, the stream must not notice.
+/// Does something that the stream must not notice.
 fn untouched(stage: &mut Stage, act: impl FnOnce(&mut Stage) -> Outcome) -> Outcome {
     let owner = stage.current.as_ref().expect("there is a stream").owner;
     let of = |stage: &Stage| {
@@ -166,7 +167,7 @@ fn viewers_come_and_go(stage: &mut Stage, hold: Duration) -> Outcome {
     stage.pass(hold)
 }
 
-/// The WHEP URL beside an HLS URL.
+/// The WHEP URL that belongs to an HLS URL.
 pub fn whep_url(hls: &str) -> String {
     hls.replace("/hls/", "/whep/").replace("/index.m3u8", "")
 }
@@ -241,7 +242,7 @@ fn ingest_garbage(stage: &mut Stage, hold: Duration) -> Outcome {
     ];
     for (port, bytes) in requests {
         let mut stream = connect(port)?;
-        // One that is refused before all of it is sent has been answered too.
+        // A request that is refused before all of it was sent has been answered too.
         let _ = stream.write_all(bytes);
         kept_open.push(stream);
     }
@@ -291,7 +292,7 @@ fn wrong_stop(stage: &mut Stage) -> Outcome {
     }
 }
 
-/// What has to be so, after the fault that ended at `since`, for all to be as before.
+/// Whether everything is as before, after the fault that ended at `since`.
 pub fn is_well(stage: &mut Stage, since: Duration, pictures: u64) -> bool {
     let Some(current) = &stage.current else { return false };
     let app = &stage.apps[current.owner];
@@ -309,11 +310,11 @@ pub fn is_well(stage: &mut Stage, since: Duration, pictures: u64) -> bool {
         && sent_on()
 }
 
-/// Waits for that, and after it for the link; gives how long each took.
+/// Waits for [`is_well`], and then for the link. Returns how long each took.
 pub fn recover(stage: &mut Stage, fault: Fault, began: Instant) -> Outcome<(Duration, Option<Duration>)> {
     let since = monotonic();
     let pictures = stage.whep.as_ref().map_or(0, WhepViewer::pictures);
-    // What an unmanaged stream is told to its app comes over the glasses' link, and only over it.
+    // The statuses of an unmanaged stream reach its app only over the glasses' link.
     let unmanaged = stage.current.as_ref().is_some_and(|current| current.kind == Kind::Unmanaged);
     let promise = if unmanaged && fault.breaks_link() { LINK } else { fault.promise() };
     let took = stage.until("all to be well again", 3 * promise, |stage| is_well(stage, since, pictures))?;
@@ -324,13 +325,13 @@ pub fn recover(stage: &mut Stage, fault: Fault, began: Instant) -> Outcome<(Dura
     Ok((took, Some(monotonic().saturating_sub(since))))
 }
 
-/// For two acknowledgements of 64 KiB each, of about 40 kB a second.
+/// Time for two acknowledgements of 64 KiB each, at about 40 kB/s.
 const HABIT: Duration = Duration::from_secs(5);
 
-/// The longest pause between two attempts of the link.
+/// The longest pause between two attempts to connect the link.
 const LINK: Duration = Duration::from_secs(30);
 
-/// An app's options for a managed stream that costs next to nothing to encode.
+/// An app's options for a managed stream that takes almost nothing to encode.
 pub fn cheap() -> Value {
     json!({"width": 320, "height": 240, "bitrate": 300_000, "frameRate": 15})
 }

@@ -1,20 +1,20 @@
-//! What a process holds, and whether that grows. Samples are taken between scenes, when it has nothing to do.
+//! The resources that a process holds, and whether they grow. Samples are taken between scenes, when it is idle.
 
 use std::fmt::Write as _;
 use std::fs;
 
-/// A process at rest.
+/// A sample of an idle process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     pub files: u64,
-    /// Of those.
+    /// How many of the files are sockets.
     pub sockets: u64,
     pub threads: u64,
     pub kilobytes: u64,
 }
 
 impl Sample {
-    /// Of a process, from /proc.
+    /// Takes a sample of a process from /proc.
     pub fn of(pid: u32) -> Self {
         let files: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().collect();
         let is_socket =
@@ -46,7 +46,7 @@ pub fn children(pid: u32) -> Vec<String> {
         .collect()
 }
 
-/// What a process has open, and its threads' names, for who has to find out what grows.
+/// The open files of a process and the names of its threads, to find out what grows.
 pub fn open_files(pid: u32) -> String {
     let all = |folder: &str| fs::read_dir(format!("/proc/{pid}/{folder}")).into_iter().flatten().flatten();
     let files = all("fd").filter_map(|file| fs::read_link(file.path()).ok()).map(|to| to.display().to_string());
@@ -55,8 +55,8 @@ pub fn open_files(pid: u32) -> String {
     format!("open: {}\nthreads: {}", files.join(" "), threads.join(" "))
 }
 
-/// The line through points that half of all pairs rise faster than, and half slower (Theil and Sen): single leaps of an
-/// allocator do not bend it. `None` for fewer than two points.
+/// The median of the slopes of all pairs of points (Theil and Sen), which single jumps of an allocator do not affect.
+/// `None` for fewer than two points.
 pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
     let pairs = points.iter().enumerate().flat_map(|(n, a)| points[n + 1..].iter().map(move |b| (a, b)));
     let mut slopes: Vec<f64> = pairs.filter(|(a, b)| b.0 > a.0).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect();
@@ -64,8 +64,8 @@ pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
     slopes.get(slopes.len() / 2).copied()
 }
 
-/// What a series gains from a point to the next on average, but for its two greatest leaps: in a short life these alone
-/// bend [`slope`], and what leaks does so again and again. `None` for fewer than four points.
+/// The average gain of a series from one point to the next, without its two largest jumps. In a short life these two
+/// alone affect [`slope`], while a leak gains again and again. `None` for fewer than four points.
 pub fn gain_but_for_leaps(points: &[(f64, f64)]) -> Option<f64> {
     let mut gains: Vec<f64> = points.windows(2).map(|pair| pair[1].1 - pair[0].1).collect();
     gains.sort_by(f64::total_cmp);
@@ -73,21 +73,21 @@ pub fn gain_but_for_leaps(points: &[(f64, f64)]) -> Option<f64> {
     Some(steady.iter().sum::<f64>() / steady.len() as f64)
 }
 
-/// One life of a process: each sample with the minute it was taken in.
+/// One life of a process: its samples, each with the minute in which it was taken.
 #[derive(Debug, Default)]
 pub struct Life(Vec<(f64, Sample)>);
 
-/// Samples that a life begins with and that say nothing: what is loaded and cached once is.
+/// Samples at the beginning of a life that do not count, because things are loaded and cached then.
 const WARM_UP: usize = 3;
-/// More files or threads than this above the warm-up's are no accident. What is loaded at first use may come later than
-/// that (GIO's two threads with their three files, with the first restream), and GStreamer's pools let threads go late.
+/// How many files or threads above the warm-up are accepted. What is loaded at first use may come after the warm-up
+/// (GIO's two threads with their three files, with the first restream), and GStreamer's pools end threads late.
 const SLACK: u64 = 8;
-/// Slopes are judged after so many samples.
+/// The fewest samples of which a slope is judged.
 const ENOUGH: usize = 12;
-/// Files or threads a scene that are left behind.
+/// Files or threads left behind per scene that count as growth.
 const LEFT_BEHIND: f64 = 0.2;
-/// Kilobytes a scene. An allocator that has not settled shows less than this over some minutes; what forgets to free one
-/// stream's frames shows more.
+/// Kilobytes per scene that count as growth. An allocator that has not settled shows less over some minutes; a leak of
+/// one stream's frames shows more.
 const STEEP: f64 = 400.0;
 
 impl Life {
@@ -95,14 +95,14 @@ impl Life {
         self.0.push((minutes, sample));
     }
 
-    /// Most files and threads of the warm-up, if that is over.
+    /// The most files and threads of the warm-up, once that is over.
     pub fn usual(&self) -> Option<(u64, u64)> {
         let warm = self.0.get(..WARM_UP)?;
         let most = |value: fn(&Sample) -> u64| warm.iter().map(|(_, s)| value(s)).max().unwrap_or(0);
         Some((most(|s| s.files) + SLACK, most(|s| s.threads) + SLACK))
     }
 
-    /// Whether such a sample is as usual.
+    /// Whether this sample is within the warm-up's.
     pub fn is_usual(&self, sample: &Sample) -> bool {
         self.usual().is_none_or(|(files, threads)| sample.files <= files && sample.threads <= threads)
     }
@@ -112,11 +112,11 @@ impl Life {
         self.0[warm..].iter().enumerate().map(|(n, (minutes, s))| (x(n, *minutes), y(s) as f64)).collect()
     }
 
-    /// What grows in it.
+    /// An error that says what grows, if anything does.
     pub fn growth(&self) -> Result<(), String> {
         type Value = fn(&Sample) -> u64;
         type Gauge = fn(&[(f64, f64)]) -> Option<f64>;
-        // An allocator leaps, and does not give back; files and threads do not.
+        // An allocator jumps, and does not give memory back; files and threads do not jump.
         let memory: Gauge = |points| Some(slope(points)?.min(gain_but_for_leaps(points)?));
         let limits: [(&str, Value, Gauge, f64); 3] = [
             ("memory (kB)", |sample| sample.kilobytes, memory, STEEP),
@@ -132,7 +132,7 @@ impl Life {
         Ok(())
     }
 
-    /// A row of the report: first, last and slope per hour of each.
+    /// A row of the report: first, last and slope per hour of each value.
     pub fn row(&self, name: &str) -> String {
         let (Some((_, first)), Some((_, last))) = (self.0.first(), self.0.last()) else {
             return format!("| {name} | 0 | | | | |\n");

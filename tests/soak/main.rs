@@ -1,7 +1,8 @@
-//! The soak: daemon, cloud, two apps with the published SDK, viewers and servers, all real, under faults drawn from a seed.
+//! The soak: daemon, cloud, two apps with the published SDK, viewers and servers, all real, with faults drawn from a
+//! seed.
 //!
-//! It fails when something grows, when all is not well again within three times what is promised after a fault, when a
-//! status was not true, and when a request did not get its one final answer. A scene is one stream from start to end; between
+//! It fails if a process grows, if recovery from a fault takes more than three times the promised time, if a status is
+//! not true, or if a request does not get exactly one final answer. A scene is one stream from start to end. Between
 //! scenes nothing runs, and what the processes hold then must stay the same.
 //!
 //! `LENSCAST_SOAK_MINUTES` is how long (2), `LENSCAST_SOAK_SEED` repeats a run, `LENSCAST_SOAK_REPORT` is a file for the
@@ -38,7 +39,7 @@ fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse().expect("a whole number"))
 }
 
-/// Says how to repeat it, whatever ends the test.
+/// Prints how to repeat the run, whatever ends the test.
 struct Last<'a> {
     seed: u64,
     doing: &'a Cell<&'static str>,

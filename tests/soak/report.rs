@@ -1,4 +1,4 @@
-//! What the soak has seen, for people.
+//! The soak's report, for people.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,21 +10,21 @@ use crate::schedule::Fault;
 use crate::stage::{Outcome, Stage};
 use crate::support::monotonic;
 
-/// Collected over the run.
+/// Collected during the run.
 pub struct Report {
     pub seed: u64,
     begun: Duration,
     scenes: u64,
     faults: BTreeMap<Fault, Vec<Duration>>,
     links: Vec<Duration>,
-    /// Of daemon and cloud.
+    /// The lives of daemon and cloud.
     lives: [Vec<(u32, Life)>; 2],
     busiest: f64,
 }
 
-/// What is measured, in this order.
+/// The processes that are measured, in this order.
 const PROCESSES: [&str; 2] = ["lenscastd", "lenscast-cloud"];
-/// To give back what the last scene needed.
+/// Time for a process to release what the last scene needed.
 const GIVEN_BACK: Duration = Duration::from_secs(10);
 
 impl Report {
@@ -40,7 +40,7 @@ impl Report {
         }
     }
 
-    /// A fault is over and all is well again.
+    /// Notes that a fault is over and everything has recovered.
     pub fn recovered(&mut self, recovery: &Recovery) {
         self.faults.entry(recovery.fault).or_default().push(recovery.took);
         self.links.extend(recovery.link);
@@ -49,7 +49,7 @@ impl Report {
         self.busiest = self.busiest.max(load);
     }
 
-    /// A scene is over and nothing runs: what do the processes hold?
+    /// A scene is over and nothing runs: measures what the processes hold.
     pub fn rest(&mut self, stage: &mut Stage) -> Outcome {
         self.scenes += 1;
         let minutes = monotonic().saturating_sub(self.begun).as_secs_f64() / 60.0;
@@ -82,7 +82,7 @@ impl Report {
         Ok(())
     }
 
-    /// In Markdown.
+    /// The report in Markdown.
     pub fn markdown(&self, stage: Option<&Stage>, failure: Option<&str>) -> String {
         let mut text = String::new();
         let minutes = monotonic().saturating_sub(self.begun).as_secs_f64() / 60.0;

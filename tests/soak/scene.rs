@@ -10,19 +10,19 @@ use crate::stage::{Current, Outcome, Stage};
 use crate::support::monotonic;
 use crate::viewers::WhepViewer;
 
-/// For a start: thrice the promise of 1.5 s.
+/// Time for a start: three times the promise of 1.5 s.
 pub const START: Duration = Duration::from_millis(4500);
-/// For an end: the glasses have 5 s to confirm it.
+/// Time for an end: the glasses have 5 s to confirm it.
 const END: Duration = Duration::from_secs(15);
 
-/// What came of a fault.
+/// The recovery from a fault.
 pub struct Recovery {
     pub fault: Fault,
     pub took: Duration,
     pub link: Option<Duration>,
 }
 
-/// Plays a scene. `tell` hears of each fault before it strikes (without a recovery) and when it is over.
+/// Plays a scene. Calls `tell` with each fault before it strikes (without a recovery) and when it is over.
 pub fn play(
     stage: &mut Stage,
     scene: &Scene,
@@ -51,7 +51,7 @@ fn start(stage: &mut Stage, scene: &Scene) -> Outcome {
     }
 }
 
-/// Starts a managed stream, and somebody watches it.
+/// Starts a managed stream with a viewer.
 pub fn start_managed(stage: &mut Stage, app: usize, restream: bool) -> Outcome {
     let mut options = json!({"enableWebRTC": true, "video": cheap()});
     if restream {
@@ -90,7 +90,7 @@ fn flows(stage: &mut Stage) -> Outcome {
     stage.until("the stream to flow", limit, |stage| faults::is_well(stage, since, 0)).map(drop)
 }
 
-/// An app stops its stream.
+/// Lets an app stop its stream.
 pub fn stop(stage: &mut Stage, app: usize, kind: Kind) -> Outcome {
     let call = if kind == Kind::Managed { "stopManagedStream" } else { "stopStream" };
     let id = stage.call(app, call, &json!([]))?;
@@ -118,7 +118,7 @@ fn end(stage: &mut Stage, scene: &Scene) -> Outcome {
             stop(stage, app, kind)?;
             stage.whep = None;
             stage.current = None;
-            // The package itself refuses a start before it has heard of the end; another app need not wait.
+            // The package itself refuses a start until it has been told of the end; another app need not wait.
             let next = Scene { app: 1 - app, restream: false, ..scene.clone() };
             start(stage, &next)?;
             stage.until("the end of the one before", END, |stage| {
@@ -136,7 +136,7 @@ fn end(stage: &mut Stage, scene: &Scene) -> Outcome {
     stage.pass(Duration::from_millis(300))
 }
 
-/// Waits until everybody knows that no stream runs, and none does.
+/// Waits until no stream runs and everybody knows it.
 pub fn ended(stage: &mut Stage) -> Outcome {
     stage.until("the end", END, |stage| {
         let over =

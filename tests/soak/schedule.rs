@@ -1,4 +1,4 @@
-//! What happens when: scenes with faults in them, drawn from a seed. Pure; the same seed gives the same schedule.
+//! What happens when: scenes with faults, drawn from a seed. Pure; the same seed gives the same schedule.
 //!
 //! Faults come out of bags: each kind once before any comes again, so that two minutes have most of them. Whatever
 //! restarts a process is in every other bag only: what grows must be given time to grow.
@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What is streamed.
+/// The kind of stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// To the cloud, for viewers.
@@ -15,7 +15,7 @@ pub enum Kind {
     Unmanaged,
 }
 
-/// Something that goes wrong, or that somebody does, while a stream is live.
+/// A fault, or an action of somebody, while a stream is live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     IngestCut,
@@ -44,7 +44,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Every one.
+    /// All faults.
     pub const ALL: [Self; 23] = [
         Self::IngestCut,
         Self::IngestStalled,
@@ -71,7 +71,7 @@ impl Fault {
         Self::WrongStop,
     ];
 
-    /// For people.
+    /// The name for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::IngestCut => "ingest connection cut",
@@ -100,7 +100,7 @@ impl Fault {
         }
     }
 
-    /// Whether it can happen to such a stream.
+    /// Whether the fault can happen to this kind of stream.
     pub fn fits(self, kind: Kind) -> bool {
         match self {
             Self::IngestCut
@@ -118,20 +118,21 @@ impl Fault {
         }
     }
 
-    /// Ends a process that is measured for growth.
+    /// Whether it ends a process that is measured for growth.
     pub fn restarts(self) -> bool {
         matches!(self, Self::CloudKilled | Self::CloudRestarted | Self::DaemonKilled | Self::DaemonRestarted)
     }
 
-    /// Takes the glasses' link with it.
+    /// Whether it breaks the glasses' link.
     pub fn breaks_link(self) -> bool {
         self.restarts() || self == Self::LinkCut
     }
 
-    /// How long at most until all is as before, once it is over: what the design promises, or follows from it.
+    /// The longest time from the end of the fault until everything is as before, as promised by the design or derived
+    /// from it.
     pub fn promise(self) -> Duration {
         Duration::from_millis(match self {
-            // 5 s at most between two attempts, and a managed start.
+            // At most 5 s between two attempts, and a managed start.
             Self::IngestCut
             | Self::IngestStalled
             | Self::CloudFrozen
@@ -141,7 +142,7 @@ impl Fault {
             | Self::DestinationKilled => 6500,
             // The package tries after 1, 2 and 4 s.
             Self::CloudKilled | Self::CloudRestarted => 7000,
-            // Its start, and a managed one.
+            // The daemon's start, and a managed start.
             Self::DaemonKilled | Self::DaemonRestarted => 4000,
             Self::AppCut => 3000,
             _ => 1500,
@@ -154,18 +155,18 @@ impl Fault {
 pub enum Ending {
     /// By its app.
     Stop,
-    /// By its app, while its media has nowhere to go.
+    /// By its app, while its media cannot reach the server.
     StopWhileLost,
-    /// By its app, which starts the next one before the end is told.
+    /// By its app, which starts the next stream before it is told of the end.
     StopAndStart,
     /// By `lenscastctl`.
     ByPerson,
 }
 
-/// A fault and for how long.
+/// A fault and its duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// In good health before.
+    /// How long the stream is healthy before.
     pub quiet: Duration,
     pub fault: Fault,
     pub hold: Duration,
@@ -175,14 +176,14 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scene {
     pub kind: Kind,
-    /// Which of two apps.
+    /// Index of one of the two apps.
     pub app: usize,
     pub restream: bool,
     pub steps: Vec<Step>,
     pub ending: Ending,
 }
 
-/// Scenes without end.
+/// An endless sequence of scenes.
 pub struct Schedule {
     random: fastrand::Rng,
     managed: Bag,
@@ -209,7 +210,7 @@ impl Bag {
 }
 
 impl Schedule {
-    /// The one of this seed.
+    /// The schedule of this seed.
     pub fn new(seed: u64) -> Self {
         let bag = |kind| Bag { kind, left: Vec::new(), filled: 0 };
         Self {
@@ -236,7 +237,7 @@ impl Iterator for Schedule {
     fn next(&mut self) -> Option<Scene> {
         let ending = self.ending();
         let random = &mut self.random;
-        // Managed ones have more faults to go through.
+        // Managed streams have more faults to go through.
         let (kind, bag) = if random.u8(..5) < 3 {
             (Kind::Managed, &mut self.managed)
         } else {

@@ -1,5 +1,5 @@
-//! All processes, and everybody's word of what they do. One thread steps through the scenes; whenever it waits it looks
-//! around ([`Stage::look`]): what apps and watchers are told, what arrives at the servers, and whether these agree.
+//! All processes, and what each says about the streams. One thread steps through the scenes. Whenever it waits it takes
+//! a look ([`Stage::look`]): what apps and watchers are told, what arrives at the servers, and whether these agree.
 
 use std::time::{Duration, Instant};
 
@@ -13,20 +13,21 @@ use crate::support::{Control, Daemon, Namespace, Nginx, Recordings, Watch, monot
 use crate::truth::{ACTIVE, Listener, Over, STREAMING, agrees};
 use crate::viewers::{self, WhepViewer};
 
-/// Why the soak fails.
+/// The error says why the soak fails.
 pub type Outcome<T = ()> = Result<T, String>;
 
 const LOOK: Duration = Duration::from_millis(50);
 const PLAYLIST: Duration = Duration::from_millis(400);
 const CHECK: Duration = Duration::from_secs(2);
-/// The package gives each managed start a timer that is never taken back: if it fires while a *later* start of the same app
-/// waits, that one's promise is forgotten and never settles (2.1.29). No start is made when one is near.
+/// The package gives each managed start a timer and never cancels it. If the timer fires while a *later* start of the
+/// same app waits, that start's promise is forgotten and never settles (2.1.29). So no start is made when one is about
+/// to fire.
 const SDK_TIMER: Duration = Duration::from_millis(30_500);
-/// The package answers a check by itself, wrongly, after 5 s.
+/// The package itself answers a check after 5 s, wrongly.
 const CHECK_ANSWERED: Duration = Duration::from_millis(4500);
 const SOON: Duration = Duration::from_secs(10);
 
-/// An app, and what it is told.
+/// An app, and what it has been told.
 pub struct App {
     pub sdk: SdkApp,
     pub managed: Listener,
@@ -35,14 +36,14 @@ pub struct App {
     pub status: Value,
     /// The key of its unmanaged stream at its own server.
     pub key: String,
-    /// Calls that have no outcome yet, and those that have.
+    /// Calls without an outcome so far, and the outcomes of others.
     open: Vec<(u64, String)>,
     outcomes: Vec<(u64, Result<Value, String>)>,
     managed_starts: Vec<Duration>,
     check: Option<(u64, Duration)>,
     /// When its check was answered.
     answered: Duration,
-    /// The words that it knew while its check was on its way, each with whether it was of a managed stream.
+    /// The statuses that it knew while its check was in progress, each with whether it was of a managed stream.
     knew: Vec<(Option<String>, bool)>,
     checked: Duration,
     /// When it, or the cloud, was last out of order.
@@ -52,17 +53,17 @@ pub struct App {
 /// The stream of the scene.
 pub struct Current {
     pub kind: Kind,
-    /// When it began; nothing is expected of it before.
+    /// When it began. Nothing is expected of it before.
     pub since: Duration,
     pub owner: usize,
     /// Its key at the app's server.
     pub key: String,
-    /// Where its viewers are.
+    /// The HLS URL of its viewers.
     pub hls: Option<String>,
     pub restream: bool,
 }
 
-/// Everything.
+/// All processes, and what they have said so far.
 pub struct Stage {
     pub cloud: CloudServer,
     pub daemon: Daemon,
@@ -78,9 +79,9 @@ pub struct Stage {
     forwarded: Recordings,
     pub current: Option<Current>,
     pub whep: Option<WhepViewer>,
-    /// The cloud does not run at the moment.
+    /// Whether the cloud is down at the moment.
     pub cloud_is_down: bool,
-    /// When the playlist last moved on, and where it was.
+    /// When the playlist last advanced, and its position.
     playlist: (Duration, Option<String>),
     polled: Duration,
     over: Over,
@@ -147,7 +148,7 @@ impl Stage {
         }
     }
 
-    /// Takes note of all that was said and arrived since, and judges it.
+    /// Notes and judges everything that was said and that arrived since the last look.
     pub fn look(&mut self) -> Outcome {
         self.hear_apps()?;
         self.hear_glasses()?;
@@ -171,7 +172,7 @@ impl Stage {
         self.check_existing(now)
     }
 
-    /// When media of the present stream was last seen at the server that it goes to.
+    /// When media of the current stream was last seen at the server that it goes to.
     pub fn progress(&self) -> Option<Duration> {
         let current = self.current.as_ref()?;
         let arrived = match current.kind {
@@ -181,7 +182,7 @@ impl Stage {
         Some(arrived.unwrap_or_default().max(current.since))
     }
 
-    /// When media last arrived where the managed stream is sent on to.
+    /// When media of the managed stream last arrived at the server that it is sent on to.
     pub fn forwarded(&self) -> Option<Duration> {
         last_arrival(&self.forwarded).map(|(_, at)| at)
     }
@@ -215,7 +216,7 @@ impl Stage {
         }
     }
 
-    /// Asks the owner's app now and then what there is, and compares.
+    /// Lets the owner's app check now and then which stream exists, and compares.
     fn check_existing(&mut self, now: Duration) -> Outcome {
         let owner = self.current.as_ref().map_or(0, |current| current.owner);
         let app = &mut self.apps[owner];
@@ -223,7 +224,7 @@ impl Stage {
         if let Some((id, asked)) = app.check {
             let Some(outcome) = app.take_outcome(id) else { return Ok(()) };
             app.check = None;
-            // What was asked before somebody was away says nothing.
+            // A check from before an outage proves nothing.
             if app.excused > asked {
                 return Ok(());
             }
@@ -232,14 +233,14 @@ impl Stage {
             if took > CHECK_ANSWERED {
                 return Err(format!("{}: a check was answered after {took:?}", app.sdk.package()));
             }
-            // Without a stream of its own it sees that of another app, or its own before it is told.
+            // An app without a stream sees the stream of another app, or its own before it is told.
             let id = answer["streamInfo"]["streamId"].as_str();
             let knew_none = knew.iter().any(|(word, _)| word.is_none());
             if knew_none && id.is_some_and(|id| !app.managed.has_ended(id) && !app.unmanaged.has_ended(id)) {
                 return Ok(());
             }
             self.checks += 1;
-            // What changes while a check is on its way may be told before its answer or behind it.
+            // A change during a check may be reported before its answer or after it.
             if !knew.iter().any(|(word, managed)| agrees(word.as_deref(), *managed, &answer)) {
                 return Err(format!("{} was told {knew:?}, and a check says {answer}", app.sdk.package()));
             }
@@ -252,7 +253,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Lets time pass.
+    /// Looks around for `time`.
     pub fn pass(&mut self, time: Duration) -> Outcome {
         let until = monotonic() + time;
         while monotonic() < until {
@@ -262,7 +263,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until it is so; gives how long that took.
+    /// Waits until the condition holds. Returns how long that took.
     pub fn until(
         &mut self,
         what: &str,
@@ -283,7 +284,7 @@ impl Stage {
         }
     }
 
-    /// Calls something in an app; [`Self::outcome`] gives what comes of it.
+    /// Calls a function of an app; [`Self::outcome`] returns its outcome.
     pub fn call(&mut self, app: usize, call: &str, arguments: &Value) -> Outcome<u64> {
         if call == "startManagedStream" {
             let is_free = move |stage: &mut Self| {
@@ -300,7 +301,7 @@ impl Stage {
         Ok(id)
     }
 
-    /// Waits for what a call comes to.
+    /// Waits for the outcome of a call.
     pub fn outcome(&mut self, app: usize, id: u64, limit: Duration) -> Outcome<Result<Value, String>> {
         let mut outcome = None;
         self.until("a call's outcome", limit, |stage| {
@@ -310,7 +311,7 @@ impl Stage {
         Ok(outcome.expect("waited for"))
     }
 
-    /// An app's socket, or the cloud behind it, is gone: until it says something again nothing it said counts.
+    /// An app's socket, or the cloud behind it, is gone: what the app was told is void until it is told anew.
     pub fn deafen(&mut self, app: usize) {
         let app = &mut self.apps[app];
         app.excused = monotonic();
@@ -318,7 +319,7 @@ impl Stage {
         app.unmanaged.deafen();
     }
 
-    /// Whether the glasses' link is up at both ends, and both apps' sockets.
+    /// Whether the glasses' link is up at both ends, and both apps' sockets are up.
     pub fn is_connected(&self, link_lost: Instant) -> bool {
         if self.link.connected().last().is_none_or(|at| *at < link_lost) {
             return false;
@@ -332,7 +333,7 @@ impl Stage {
             && apps["apps"].as_array().is_some_and(|all| all.iter().all(app_is_up))
     }
 
-    /// The words of all, for who has to find out what went wrong.
+    /// What everybody has been told, to find out what went wrong.
     pub fn describe(&self) -> String {
         let of = |listener: &Listener| format!("{:?} of {:?}", listener.told, listener.stream);
         let apps: Vec<String> = self.apps.iter().map(|a| format!("{}, {}", of(&a.managed), of(&a.unmanaged))).collect();
@@ -405,7 +406,7 @@ impl App {
         Ok(())
     }
 
-    /// The word that it heard last, and whether that was of a managed stream.
+    /// The status that it was told last, and whether that was of a managed stream.
     fn knows(&self) -> (Option<String>, bool) {
         let managed = self.unmanaged.stream.is_none();
         let listener = if managed { &self.managed } else { &self.unmanaged };
@@ -417,19 +418,19 @@ impl App {
         Some(self.outcomes.remove(at).1)
     }
 
-    /// Whether a call is still open.
+    /// Whether a call has no outcome so far.
     pub fn is_busy(&self) -> bool {
         !self.open.is_empty()
     }
 }
 
-/// The key and the time of what was recorded last.
+/// The key of the newest recording, and when something last arrived in it.
 fn last_arrival(recordings: &Recordings) -> Option<(String, Duration)> {
     recordings.wait("", Duration::ZERO, |all| {
         let last = all.iter().filter_map(|recording| Some((recording.arrivals.last()?.at, recording)));
         let last = last.max_by_key(|(at, _)| *at);
         Some(last.map(|(at, recording)| {
-            // nginx puts a time and its life behind the key.
+            // nginx appends a time and the number of its start to the key.
             let name = recording.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             (name.rsplitn(3, '-').last().unwrap_or_default().to_owned(), at)
         }))

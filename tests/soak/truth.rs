@@ -1,38 +1,39 @@
-//! Whether what is told is so, and whether every request gets its one final answer. Pure: fed with what was seen, and when
-//! (on `CLOCK_MONOTONIC`).
+//! Whether statuses are true, and whether every request gets exactly one final answer. Pure: it is given what was seen,
+//! and when (on `CLOCK_MONOTONIC`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// The glasses may say `streaming` so long while nothing arrives: thrice the 3 s in which a dead server is noticed.
+/// How long the glasses may say `streaming` while nothing arrives: three times the 3 s in which a dead server is
+/// noticed.
 pub const STREAMING: Duration = Duration::from_secs(9);
-/// Apps may be told `active` so long: thrice the 4 s of silence that the cloud bears.
+/// How long apps may be told `active` while nothing arrives: three times the 4 s of silence that the cloud tolerates.
 pub const ACTIVE: Duration = Duration::from_secs(12);
-/// After a final status nothing may arrive any more.
+/// How long after a final status something may still arrive.
 pub const OVER: Duration = Duration::from_secs(9);
 
-/// A word that was told, and since when.
+/// A status, and since when it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     pub word: String,
     pub since: Duration,
 }
 
-/// One who is told about streams: an app's managed or unmanaged statuses, or who watches the daemon.
+/// Anyone who is told about streams: an app's managed or unmanaged statuses, or a watcher of the daemon.
 #[derive(Debug)]
 pub struct Listener {
     name: String,
     limit: Duration,
-    /// The stream that has begun for it and has not ended.
+    /// The stream that began for it and has not ended.
     pub stream: Option<String>,
-    /// As told last; `None` while it cannot be told.
+    /// The last status; `None` while it cannot be told.
     pub told: Option<Told>,
     ended: BTreeSet<String>,
     pub begun: u64,
     pub finals: u64,
-    /// The longest that a word was not true.
+    /// The longest time for which a status was not true.
     pub longest: Duration,
-    /// How many words it was told.
+    /// The number of statuses that it was told.
     pub words: u64,
 }
 
@@ -52,7 +53,7 @@ impl Listener {
         }
     }
 
-    /// It is told a status of a stream. Says what is wrong with it.
+    /// It is told a status of a stream. The error says what is wrong with that.
     pub fn hear(&mut self, stream: &str, word: &str, now: Duration) -> Result<(), String> {
         self.words += 1;
         let name = &self.name;
@@ -66,7 +67,7 @@ impl Listener {
             } else if self.ended.contains(stream) {
                 Err(format!("{name} was told twice that {stream} has ended ({word})"))
             } else {
-                // Refused before it began.
+                // The stream was refused before it began.
                 self.ended.insert(stream.to_owned());
                 Ok(())
             };
@@ -84,12 +85,12 @@ impl Listener {
         Ok(())
     }
 
-    /// It cannot be told anything at the moment: its connection, or who would tell it, is gone.
+    /// It cannot be told anything at the moment: its connection, or the process that would tell it, is gone.
     pub fn deafen(&mut self) {
         self.told = None;
     }
 
-    /// Who told it was killed, and with it what it had to tell.
+    /// The process that told it was killed, together with what it still had to tell.
     pub fn forget(&mut self) {
         if self.stream.take().is_some() {
             self.begun -= 1;
@@ -106,10 +107,11 @@ impl Listener {
         self.told.as_ref().is_some_and(|told| told.word == word)
     }
 
-    /// Media was last seen to arrive at `progress`; `excused` is when whoever tells was last unable to.
+    /// Checks that media arrives if it was told so. `progress`: when media last arrived; `excused`: when the process
+    /// that tells it was last unable to.
     pub fn check(&mut self, progress: Option<Duration>, excused: Duration, now: Duration) -> Result<(), String> {
         let says_so = |told: &&Told| matches!(told.word.as_str(), "active" | "streaming");
-        // Between two streams there is nowhere to look for media.
+        // Between two streams there is no place to look for media.
         let (Some(told), Some(progress)) = (self.told.as_ref().filter(says_so), progress) else { return Ok(()) };
         let true_at = progress.max(told.since).max(excused);
         let age = now.saturating_sub(true_at);
@@ -121,7 +123,7 @@ impl Listener {
     }
 }
 
-/// Publications at a server that were told to be over.
+/// Publications at a server that were reported to be over.
 #[derive(Debug, Default)]
 pub struct Over(BTreeMap<String, Duration>);
 
@@ -142,11 +144,11 @@ impl Over {
     }
 }
 
-/// Whether `checkExistingStream()` says what its app was told last.
+/// Whether an answer of `checkExistingStream()` agrees with what its app was told last.
 pub fn agrees(told: Option<&str>, managed: bool, answer: &serde_json::Value) -> bool {
     let info = &answer["streamInfo"];
     match told {
-        // What is ending is not an existing stream any more.
+        // A stream that is ending no longer counts as existing.
         Some("stopping") => true,
         Some(word) => {
             answer["hasActiveStream"] == true

@@ -1,4 +1,4 @@
-//! Those who watch: WebRTC without a browser, HLS by its playlist, and some who do not read what they asked for.
+//! Viewers: WebRTC without a browser, HLS by its playlist, and some that do not read what they requested.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::viewer::Viewer;
 
-/// Without a picture for so long a viewer's page joins anew.
+/// Time without a picture after which a viewer's page joins again.
 const FROZEN: Duration = Duration::from_millis(2500);
 
-/// One who watches by WebRTC until dropped, and joins again when there is nothing to see, as the watch page does.
+/// A WebRTC viewer, until dropped. It joins again when nothing arrives, as the watch page does.
 pub struct WhepViewer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -39,12 +39,12 @@ impl WhepViewer {
         Self { shared, thread: Some(thread) }
     }
 
-    /// Pictures so far.
+    /// The number of pictures so far.
     pub fn pictures(&self) -> u64 {
         self.shared.pictures.load(Ordering::Relaxed)
     }
 
-    /// Joins so far.
+    /// The number of joins so far.
     pub fn joins(&self) -> u64 {
         self.shared.joins.load(Ordering::Relaxed)
     }
@@ -81,7 +81,7 @@ async fn watch(base: &str, id: &str, shared: &Shared) {
     }
 }
 
-/// `GET`s a URL of the cloud; the status code and the body, or nothing if it does not answer in time.
+/// `GET`s a URL of the cloud. Returns status and body, or nothing if it does not answer in time.
 pub fn get(url: &str, within: Duration) -> Option<(u16, Vec<u8>)> {
     let (address, path) = url.strip_prefix("http://")?.split_once('/')?;
     let mut stream = TcpStream::connect(address).ok()?;
@@ -104,7 +104,7 @@ pub fn get(url: &str, within: Duration) -> Option<(u16, Vec<u8>)> {
     Some((status, answer[body..].to_vec()))
 }
 
-/// The playlist's video rendition beside a multivariant playlist.
+/// The video playlist beside a multivariant playlist.
 pub fn media_playlist(hls: &str) -> String {
     format!("{}/video.m3u8", hls.rsplit_once('/').map_or(hls, |(base, _)| base))
 }
@@ -115,16 +115,16 @@ pub fn newest_segment(hls: &str, playlist: &str) -> Option<String> {
     Some(format!("{}/{name}", hls.rsplit_once('/')?.0))
 }
 
-/// Where a media playlist is: what it announces next. `None` if it has ended.
+/// The position of a media playlist: the part that it announces next. `None` if it has ended.
 pub fn position(playlist: &str) -> Option<String> {
     playlist.lines().find(|line| line.starts_with("#EXT-X-PRELOAD-HINT")).map(str::to_owned)
 }
 
-/// Viewers who ask for all of it and read nothing.
+/// Viewers that request `path` again and again but read nothing.
 pub fn deaf(address: (&str, u16), path: &str, count: usize) -> Vec<TcpStream> {
     let ask = |_| {
         let mut stream = TcpStream::connect(address).ok()?;
-        // Pipelined, so that the answers are more than the kernel holds.
+        // Pipelined, so that the answers exceed the kernel's buffers.
         let request = format!("GET {path} HTTP/1.1\r\nHost: viewer\r\n\r\n").repeat(50);
         stream.set_write_timeout(Some(Duration::from_secs(1))).ok()?;
         stream.write_all(request.as_bytes()).ok()?;
