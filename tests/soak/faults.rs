@@ -310,7 +310,7 @@ pub fn is_well(stage: &mut Stage, since: Duration, pictures: u64) -> bool {
         && sent_on()
 }
 
-/// Waits for [`is_well`], and then for the link. Returns how long each took.
+/// Waits for `is_well`, and then for the link. Returns how long each took.
 pub fn recover(stage: &mut Stage, fault: Fault, began: Instant) -> Outcome<(Duration, Option<Duration>)> {
     let since = monotonic();
     let pictures = stage.whep.as_ref().map_or(0, WhepViewer::pictures);

@@ -147,7 +147,6 @@ pub struct AppInfo {
 /// An app's session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionInfo {
-    /// The user.
     pub user: String,
     /// Whether the app's socket is up.
     pub connected: bool,
