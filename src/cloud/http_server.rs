@@ -191,8 +191,8 @@ impl Server {
                 None => self.talk(stream, peer, seat, ended).await,
                 Some(tls) => match timeout(self.limits.handshake, tls.accept(stream)).await {
                     Ok(Ok(stream)) => self.talk(stream, peer, seat, ended).await,
-                    Ok(Err(error)) => debug!(%peer, %error, "no TLS with an HTTP client"),
-                    Err(_) => debug!(%peer, "an HTTP client's TLS handshake takes too long"),
+                    Ok(Err(error)) => debug!(%peer, %error, "the TLS handshake with an HTTP client failed"),
+                    Err(_) => debug!(%peer, "an HTTP client's TLS handshake took too long"),
                 },
             }
         };

@@ -59,7 +59,7 @@ pub enum DeliveryError {
     #[error("the app cannot be reached: {0}")]
     Unreachable(String),
     /// The server refused, with this HTTP status.
-    #[error("the app answers {0}")]
+    #[error("the app answered with HTTP status {0}")]
     Refused(u16),
 }
 
@@ -88,7 +88,8 @@ impl PhotoDelivery {
         let too_large;
         let outcome = match outcome {
             Outcome::Taken(jpeg) if jpeg.len() > MAX_PHOTO => {
-                let message = format!("the photo has {} bytes; the app's server takes {MAX_PHOTO}", jpeg.len());
+                let message =
+                    format!("the photo has {} bytes; the app's server accepts at most {MAX_PHOTO}", jpeg.len());
                 too_large = Outcome::Failed { code: "UPLOAD_FAILED".into(), message };
                 &too_large
             }

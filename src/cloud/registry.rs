@@ -33,7 +33,7 @@ pub enum RegistryError {
     #[error("the session id {0} belongs to another user and app")]
     Ambiguous(String),
     /// The system has no random bytes.
-    #[error("the system gives no random bytes")]
+    #[error("the system has no random bytes")]
     NoRandomness,
     /// The store failed.
     #[error(transparent)]
@@ -118,12 +118,12 @@ impl Registry {
         webhook_url: Option<String>,
     ) -> Result<Secret, RegistryError> {
         if !valid_name(package) {
-            return Err(RegistryError::Invalid("a package has letters, digits, '.', '_' and '-' only, 128 at most"));
+            return Err(RegistryError::Invalid("a package must have 1 to 128 letters, digits, '.', '_' and '-'"));
         }
         if let Some(url) = &webhook_url
             && !["http://", "https://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme))
         {
-            return Err(RegistryError::Invalid("a webhook URL begins with http:// or https://"));
+            return Err(RegistryError::Invalid("a webhook URL must begin with http:// or https://"));
         }
         let _changing = self.changing.lock().await;
         if self.accounts().apps.contains_key(package) {
@@ -161,12 +161,10 @@ impl Registry {
     /// Adds a device. Returns its token, which cannot be read again.
     pub async fn add_device(&self, name: &str, user: &str) -> Result<Secret, RegistryError> {
         if !valid_name(name) {
-            return Err(RegistryError::Invalid(
-                "a device's name has letters, digits, '.', '_' and '-' only, 128 at most",
-            ));
+            return Err(RegistryError::Invalid("a device's name must have 1 to 128 letters, digits, '.', '_' and '-'"));
         }
         if !valid_user(user) {
-            return Err(RegistryError::Invalid("a user is 1 to 256 printable characters without spaces"));
+            return Err(RegistryError::Invalid("a user must have 1 to 256 printable characters without spaces"));
         }
         let _changing = self.changing.lock().await;
         if self.accounts().devices.contains_key(name) {
@@ -197,7 +195,7 @@ impl Registry {
     /// Lets the app connect for that user. Returns the session's id, and whether the session is new.
     pub async fn add_session(&self, user: &str, package: &str) -> Result<(String, bool), RegistryError> {
         if !valid_user(user) {
-            return Err(RegistryError::Invalid("a user is 1 to 256 printable characters without spaces"));
+            return Err(RegistryError::Invalid("a user must have 1 to 256 printable characters without spaces"));
         }
         let _changing = self.changing.lock().await;
         let accounts = self.accounts();

@@ -62,7 +62,7 @@ pub enum StoreError {
     #[error("{0} is in use; is another lenscast-cloud running?")]
     InUse(PathBuf),
     /// The file is no database, or a damaged one.
-    #[error("{path} is damaged or no database of ours ({detail}); move it away to start with an empty one")]
+    #[error("{path} is damaged or not a lenscast-cloud database ({detail}); move it away to start with an empty one")]
     Damaged {
         path: PathBuf,
         /// The message of `SQLite`.

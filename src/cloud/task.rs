@@ -174,7 +174,7 @@ fn webrtc(config: &Config) -> whep::Options {
 
 fn acceptor(chain: Option<&std::path::Path>, key: Option<&std::path::Path>) -> Result<TlsAcceptor, CloudError> {
     let (Some(chain), Some(key)) = (chain, key) else {
-        return Err(CloudError::Tls("TLS wants cert and key".into()));
+        return Err(CloudError::Tls("TLS needs cert and key".into()));
     };
     tls::acceptor(chain, key).map_err(CloudError::Tls)
 }

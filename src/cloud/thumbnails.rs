@@ -140,7 +140,7 @@ async fn thumbnail(State(thumbnails): State<Thumbnails>, Path(file): Path<String
                 .into_response()
         }
         Ok(Err(reason)) => unavailable(&reason.to_string()),
-        Err(_) => unavailable("the picture takes too long"),
+        Err(_) => unavailable("the picture took too long"),
     }
 }
 

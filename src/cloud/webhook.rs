@@ -91,7 +91,7 @@ pub enum LaunchError {
     #[error("the app's webhook cannot be reached: {0}")]
     Unreachable(String),
     /// The webhook refused, with this HTTP status.
-    #[error("the app's webhook answers {0}")]
+    #[error("the app's webhook answered with HTTP status {0}")]
     Refused(u16),
     /// The webhook was called, but the app did not connect in time.
     #[error("the app did not connect within {0:?}")]

@@ -26,7 +26,7 @@ pub(super) enum ChunkError {
     TooLong(usize),
     #[error("too many chunk streams")]
     TooManyStreams,
-    #[error("a chunk size of {0} is not possible")]
+    #[error("a chunk size of {0} is not allowed")]
     ChunkSize(u32),
 }
 

@@ -49,7 +49,7 @@ pub enum Stop {
     #[error("the publisher's connection was lost")]
     Lost,
     /// No frame came for too long.
-    #[error("the publisher sent nothing any more")]
+    #[error("the publisher stopped sending")]
     Silent,
     /// Another connection published with the same key.
     #[error("another publisher took over")]

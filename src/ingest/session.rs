@@ -279,15 +279,15 @@ impl Session {
                 self.result(transaction, Amf0Value::Null, vec![id])?;
             }
             ("publish", Stage::Connected) => {
-                let key = text(argument).ok_or(SessionError::Sequence("publish names no stream"))?;
+                let key = text(argument).ok_or(SessionError::Sequence("publish has no stream name"))?;
                 let key = Secret::new(key.split('?').next().unwrap_or_default());
                 self.stage = Stage::Asked(stream);
                 return Ok(Some(Request::Publish { key, encoder: self.encoder.take() }));
             }
             ("play" | "play2", Stage::Connected) => {
                 self.stage = Stage::Over;
-                self.status(stream, "error", "NetStream.Play.Failed", "This server only takes streams in")?;
-                return Ok(Some(Request::Refused("it wants to play, not to publish")));
+                self.status(stream, "error", "NetStream.Play.Failed", "This server only accepts publishers")?;
+                return Ok(Some(Request::Refused("the client wants to play, not to publish")));
             }
             ("deleteStream" | "closeStream" | "FCUnpublish", Stage::Publishing(_)) => {
                 self.stage = Stage::Over;

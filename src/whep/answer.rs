@@ -55,7 +55,7 @@ impl Template {
     pub fn new(addresses: Vec<SocketAddr>) -> Result<Self, String> {
         let provider = crypto::from_feature_flags();
         let certificate =
-            provider.dtls_provider.generate_certificate().ok_or("OpenSSL gives no certificate for WebRTC")?;
+            provider.dtls_provider.generate_certificate().ok_or("OpenSSL cannot make a certificate for WebRTC")?;
         provider.install_process_default();
         let candidates = addresses
             .into_iter()

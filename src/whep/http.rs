@@ -123,7 +123,7 @@ async fn agree(shared: &Shared, id: &str, uri: &Uri, headers: &HeaderMap, body: 
     let (reply, room) = oneshot::channel();
     let join = Command::Join(Box::new(Join { agreed, stream, name, reply }));
     if !ask(shared, join, room).await? {
-        return Err(Problem::overloaded("as many viewers as this server takes are watching"));
+        return Err(Problem::overloaded("this server has its maximum number of viewers"));
     }
     let headers = [(header::CONTENT_TYPE, SDP), (header::LOCATION, &location), (header::ETAG, &tag)];
     Ok((StatusCode::CREATED, headers, answer).into_response())
@@ -157,11 +157,11 @@ async fn trickle(
     if meant == Some("*") || fragment.contains("a=ice-options:restart") {
         return Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
-            "ICE restarts are not supported; make a new session",
+            "ICE restarts are not supported; start a new session",
         ));
     }
     if meant.is_some_and(|meant| meant != entity_tag(&ufrag)) {
-        return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "the session's ICE is another by now"));
+        return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "the session's ICE has changed"));
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -197,7 +197,7 @@ fn require_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
     if given.eq_ignore_ascii_case(wanted) {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("only {wanted} is understood here")))
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("only {wanted} is accepted here")))
 }
 
 async fn ask<T>(shared: &Shared, command: Command, answered: oneshot::Receiver<T>) -> Result<T, Problem> {
@@ -206,7 +206,7 @@ async fn ask<T>(shared: &Shared, command: Command, answered: oneshot::Receiver<T
         answered.await.ok()
     };
     let answer = tokio::time::timeout(TASK_LIMIT, asked).await.ok().flatten();
-    answer.ok_or_else(|| Problem::overloaded("the server is too busy, or on its way down"))
+    answer.ok_or_else(|| Problem::overloaded("the server is too busy or shutting down"))
 }
 
 fn entity_tag(ufrag: &str) -> String {
@@ -217,6 +217,6 @@ fn entity_tag(ufrag: &str) -> String {
 fn session_name() -> Result<String, Problem> {
     let mut random = [0; 16];
     let filled = ring::rand::SystemRandom::new().fill(&mut random);
-    filled.map_err(|_| Problem::overloaded("the system gives no random numbers"))?;
+    filled.map_err(|_| Problem::overloaded("the system has no random bytes"))?;
     Ok(format!("{:032x}", u128::from_be_bytes(random)))
 }

@@ -98,7 +98,7 @@ impl Whep {
     /// # Errors Those of the socket, and `InvalidInput` for an unspecified `bind` with nothing to advertise.
     pub async fn start(options: &Options) -> io::Result<Self> {
         if options.advertise.is_empty() && options.bind.ip().is_unspecified() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "WebRTC needs an address to tell its viewers"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "WebRTC needs an address that viewers can reach"));
         }
         let socket = UdpSocket::bind(options.bind).await?;
         task::enlarge_buffers(&socket);

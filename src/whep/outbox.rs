@@ -52,7 +52,7 @@ impl Outbox {
                     }
                 }
                 Err(error) if count > 1 && cannot_segment(&error) => {
-                    tracing::info!(%error, "no UDP segmentation offload here; datagrams go out one by one");
+                    tracing::info!(%error, "no UDP segmentation offload here; sending datagrams one by one");
                     self.one_by_one = true;
                 }
                 // An error concerns one viewer's address, for example unreachable. If it lasts, that session ends by

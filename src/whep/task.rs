@@ -82,7 +82,7 @@ pub fn enlarge_buffers(socket: &UdpSocket) {
         setsockopt(&socket.as_fd(), sockopt::RcvBuf, &SOCKET_BUFFER),
     ] {
         if let Err(error) = set {
-            tracing::debug!(%error, "WebRTC socket buffers stay small");
+            tracing::debug!(%error, "WebRTC socket buffers could not be enlarged");
         }
     }
 }

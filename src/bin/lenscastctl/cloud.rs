@@ -32,7 +32,7 @@ pub async fn run(arguments: CloudArguments) -> Result<(), Failure> {
                 return print_json(&stream);
             }
             if let Some(url) = &stream.watch_url {
-                aside(&format!("to be watched at {url}"));
+                aside(&format!("watch it at {url}"));
             }
             line(&stream.stream_id)
         }
@@ -49,7 +49,7 @@ async fn app(socket: &Path, command: AppCommand) -> Result<(), Failure> {
         AppCommand::Add { package, permissions, webhook_url } => {
             let permissions = permissions.into_iter().collect();
             let Fresh { secret } = ask(socket, &Request::AppAdd { package, permissions, webhook_url }).await?;
-            aside("the API key is shown this once");
+            aside("the API key is shown only once");
             line(&secret)
         }
         AppCommand::List { json } => {
@@ -63,7 +63,7 @@ async fn app(socket: &Path, command: AppCommand) -> Result<(), Failure> {
         AppCommand::Start { package, user } => {
             let AppStarted { already } = ask(socket, &Request::AppStart { package, user }).await?;
             if already {
-                aside("it was running already");
+                aside("it was already running");
             }
             Ok(())
         }
@@ -78,7 +78,7 @@ async fn device(socket: &Path, command: DeviceCommand) -> Result<(), Failure> {
     match command {
         DeviceCommand::Add { name, user } => {
             let Fresh { secret } = ask(socket, &Request::DeviceAdd { name, user }).await?;
-            aside("the token is shown this once; it belongs into cloud.token_file of lenscastd");
+            aside("the token is shown only once; store it in the file named by cloud.token_file of lenscastd");
             line(&secret)
         }
         DeviceCommand::List { json } => {

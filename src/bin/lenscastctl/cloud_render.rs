@@ -9,7 +9,7 @@ use crate::text::{Row, Tone, clean};
 /// The output of `cloud app list`.
 pub fn apps(apps: &[AppInfo]) -> Vec<Row> {
     if apps.is_empty() {
-        return vec![Row::new("").with(Tone::Dim, "no apps; `lenscastctl cloud app add` lets one in")];
+        return vec![Row::new("").with(Tone::Dim, "no apps; add one with `lenscastctl cloud app add`")];
     }
     let one = |app: &AppInfo| {
         let first = Row::new("app").with(Tone::Good, &app.package);
@@ -31,7 +31,7 @@ pub fn apps(apps: &[AppInfo]) -> Vec<Row> {
 /// The output of `cloud device list`.
 pub fn devices(devices: &[DeviceInfo]) -> Vec<Row> {
     if devices.is_empty() {
-        return vec![Row::new("").with(Tone::Dim, "no glasses; `lenscastctl cloud device add` lets some in")];
+        return vec![Row::new("").with(Tone::Dim, "no glasses; add some with `lenscastctl cloud device add`")];
     }
     let one = |device: &DeviceInfo| {
         let (tone, word) = connected(device.connected);

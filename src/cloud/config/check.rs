@@ -20,13 +20,13 @@ impl Config {
         check_pair("http", self.http.cert.as_deref(), self.http.key.as_deref())?;
         check_pair("rtmp", self.rtmp.cert.as_deref(), self.rtmp.key.as_deref())?;
         if self.rtmp.tls_listen.is_some() != self.rtmp.cert.is_some() {
-            return contradiction("rtmp.tls_listen needs rtmp.cert and rtmp.key, and they need it");
+            return contradiction("rtmp.tls_listen, rtmp.cert and rtmp.key must be set together");
         }
         if self.http.max_connections == 0 || self.http.max_connections_per_address == 0 {
-            return contradiction("http.max_connections and http.max_connections_per_address are 1 or more");
+            return contradiction("http.max_connections and http.max_connections_per_address must be at least 1");
         }
         if !(10..=3600).contains(&self.hls.dvr_window_s) {
-            return contradiction("hls.dvr_window_s is from 10 to 3600");
+            return contradiction("hls.dvr_window_s must be from 10 to 3600");
         }
         if let Some(file) = &self.tls.ca_file {
             configuration::must_exist(file)?;
@@ -52,7 +52,7 @@ impl Config {
         let mut packages = BTreeSet::new();
         for app in &self.app {
             if !valid_name(&app.package) {
-                return contradiction("app.package has letters, digits, '.', '_' and '-' only, 128 at most");
+                return contradiction("app.package must have 1 to 128 letters, digits, '.', '_' and '-'");
             }
             if !packages.insert(&app.package) {
                 return contradiction(&format!("two [[app]] have the package {}", app.package));
@@ -63,16 +63,19 @@ impl Config {
         let mut tokens = BTreeSet::new();
         for device in &self.device {
             if !valid_name(&device.name) {
-                return contradiction("device.name has letters, digits, '.', '_' and '-' only, 128 at most");
+                return contradiction("device.name must have 1 to 128 letters, digits, '.', '_' and '-'");
             }
             if !valid_user(&device.user) {
-                return contradiction(&format!("[[device]] {}: user is 1 to 256 printable characters", device.name));
+                return contradiction(&format!(
+                    "[[device]] {}: user must have 1 to 256 printable characters without spaces",
+                    device.name
+                ));
             }
             if !names.insert(&device.name) {
                 return contradiction(&format!("two [[device]] have the name {}", device.name));
             }
             if !tokens.insert(device.token_sha256.to_hex()) {
-                return contradiction(&format!("[[device]] {} has the token of another", device.name));
+                return contradiction(&format!("[[device]] {} has the same token as another", device.name));
             }
         }
         Ok(())
@@ -97,6 +100,6 @@ fn check_pair(section: &str, cert: Option<&Path>, key: Option<&Path>) -> Result<
     match (cert, key) {
         (None, None) => Ok(()),
         (Some(cert), Some(key)) => configuration::must_exist(cert).and_then(|()| configuration::must_exist(key)),
-        _ => contradiction(&format!("{section}.cert and {section}.key belong together")),
+        _ => contradiction(&format!("{section}.cert and {section}.key must be set together")),
     }
 }

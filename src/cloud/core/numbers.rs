@@ -83,14 +83,14 @@ impl Core {
                 *outputs.entry(output_status(output.status)).or_default() += 1;
             }
         }
-        let mut family = text.family("lenscast_cloud_streams", Kind::Gauge, "Streams, by their status.");
+        let mut family = text.family("lenscast_cloud_streams", Kind::Gauge, "Streams by status.");
         for (kind, words) in STATUSES {
             for word in words {
                 let count = statuses.get(&(kind_name(kind), (*word).to_owned())).copied().unwrap_or(0);
                 family.sample(&[("kind", kind_name(kind)), ("status", word)], count);
             }
         }
-        let mut family = text.family("lenscast_cloud_streams_started_total", Kind::Counter, "Streams that were begun.");
+        let mut family = text.family("lenscast_cloud_streams_started_total", Kind::Counter, "Streams that began.");
         self.counts.begun.write(&mut family, "kind", STATUSES.map(|(kind, _)| kind_name(kind)));
         let mut family = text.family("lenscast_cloud_streams_ended_total", Kind::Counter, "Streams that ended.");
         self.counts.ended.write(&mut family, "cause", causes().chain(END_REASONS));
@@ -106,8 +106,8 @@ impl Core {
         for live in self.live.values() {
             arrived.add(&live.broadcast.statistics());
         }
-        text.counter("lenscast_cloud_ingest_bytes_total", "Bytes of media that came.", arrived.bytes);
-        text.family("lenscast_cloud_ingest_frames_total", Kind::Counter, "Pictures and frames of sound that came.")
+        text.counter("lenscast_cloud_ingest_bytes_total", "Bytes of media received.", arrived.bytes);
+        text.family("lenscast_cloud_ingest_frames_total", Kind::Counter, "Pictures and frames of sound received.")
             .sample(&[("media", "video")], arrived.pictures)
             .sample(&[("media", "audio")], arrived.sounds);
         text.counter("lenscast_cloud_publications_total", "Publications that began.", self.counts.publications);
@@ -116,7 +116,7 @@ impl Core {
         self.counts.publications_ended.write(&mut family, "reason", Stop::NAMES);
         text.counter(
             "lenscast_cloud_publishers_refused_total",
-            "Publishers that were refused, as no stream has their key.",
+            "Publishers refused because no stream has their key.",
             self.services.ingest.refused(),
         );
     }
@@ -132,27 +132,30 @@ impl Core {
             .sample(&[("kind", "http")], http)
             .sample(&[("kind", "webrtc")], webrtc);
         let served = services.playback.served();
-        let mut family =
-            text.family("lenscast_cloud_playback_files_total", Kind::Counter, "Files that players were given.");
+        let mut family = text.family("lenscast_cloud_playback_files_total", Kind::Counter, "Files sent to players.");
         for (kind, count) in served.files() {
             family.sample(&[("kind", kind)], count);
         }
-        text.counter("lenscast_cloud_playback_bytes_total", "Bytes of these.", served.bytes());
+        text.counter("lenscast_cloud_playback_bytes_total", "Bytes of files sent to players.", served.bytes());
         let sessions = services.whep.sessions();
         text.family("lenscast_cloud_whep_offers_total", Kind::Counter, "Offers of WebRTC viewers.")
             .sample(&[("outcome", "agreed")], sessions.agreed.get())
             .sample(&[("outcome", "refused")], sessions.refused.get());
-        text.counter("lenscast_cloud_thumbnails_total", "Thumbnails that were made.", services.thumbnails.made());
+        text.counter("lenscast_cloud_thumbnails_total", "Thumbnails made.", services.thumbnails.made());
     }
 
     fn write_connections(&self, text: &mut Exposition) {
         let apps: usize = self.users.values().map(|user| user.apps.len()).sum();
         let glasses = self.users.values().filter(|user| user.devices.present().is_some()).count();
         let persons = self.users.values().filter(|user| user.machine.has_app(PERSON)).count();
-        text.family("lenscast_cloud_connected", Kind::Gauge, "Who is connected, or takes part by lenscastctl.")
-            .sample(&[("kind", "app")], apps)
-            .sample(&[("kind", "glasses")], glasses)
-            .sample(&[("kind", "person")], persons);
+        text.family(
+            "lenscast_cloud_connected",
+            Kind::Gauge,
+            "Connected apps and glasses, and users with a stream started by lenscastctl.",
+        )
+        .sample(&[("kind", "app")], apps)
+        .sample(&[("kind", "glasses")], glasses)
+        .sample(&[("kind", "person")], persons);
         let traffic = &self.services.traffic;
         text.gauge("lenscast_cloud_http_connections", "HTTP connections, WebSockets included.", traffic.open());
         let mut family = text.family("lenscast_cloud_http_answers_total", Kind::Counter, "HTTP answers.");
@@ -162,9 +165,9 @@ impl Core {
         let outcomes = |text: &mut Exposition, name, help, tally: &Tally, known: &[&'static str]| {
             tally.write(&mut text.family(name, Kind::Counter, help), "outcome", known.iter().copied());
         };
-        let help = "Calls of apps' webhooks, to start them and to stop them.";
+        let help = "Calls of apps' webhooks, for starts and stops.";
         outcomes(text, "lenscast_cloud_webhooks_total", help, &self.launcher.outcomes(), webhook::OUTCOMES);
-        let help = "Requests for photos that were to be answered.";
+        let help = "Requests for photos, by outcome.";
         outcomes(text, "lenscast_cloud_photos_total", help, &self.photos.outcomes(), photos::OUTCOMES);
     }
 }

@@ -62,7 +62,7 @@ impl Core {
                 // ask again.
                 let request = AppRequest::StopManaged;
                 self.event(&user, Event::Request { app: PERSON.into(), request, fresh: fresh(), watching: 0 });
-                Err(view::refusal(Cause::StreamExists, "another stream is just ending; try again"))
+                Err(view::refusal(Cause::StreamExists, "another stream is ending; try again"))
             }
         };
         let _ = reply.send(answer); // who asked may be gone

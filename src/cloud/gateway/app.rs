@@ -40,7 +40,7 @@ struct Rejection {
 
 const NOT_AN_INIT: Rejection = Rejection {
     code: "INVALID_INIT",
-    message: "the first message is tpa_connection_init with sessionId, packageName and apiKey",
+    message: "the first message must be tpa_connection_init with sessionId, packageName and apiKey",
     close: code::POLICY,
     guess: true,
 };
@@ -54,13 +54,13 @@ const TOO_LATE: Rejection = Rejection {
 /// The same for an unknown app, so that a guess reveals nothing.
 const WRONG_KEY: Rejection = Rejection {
     code: "INVALID_API_KEY",
-    message: "the API key is not the one of this package",
+    message: "the API key does not belong to this package",
     close: code::POLICY,
     guess: true,
 };
 const NO_SESSION: Rejection = Rejection {
     code: "SESSION_NOT_FOUND",
-    message: "this session was not started from here; lenscastctl cloud app start",
+    message: "this session was not started here; use lenscastctl cloud app start",
     close: code::POLICY,
     guess: false,
 };
@@ -163,7 +163,7 @@ async fn introduce(socket: &mut WebSocket, gateway: &Gateway) -> Result<Option<K
             Some(Ok(Message::Binary(_))) => return Err(NOT_AN_INIT),
             Some(Ok(Message::Close(_))) | None => return Ok(None),
             Some(Err(error)) => {
-                debug!(%error, "gateway: an app went away before it said who it is");
+                debug!(%error, "gateway: an app disconnected before it identified itself");
                 return Ok(None);
             }
         }

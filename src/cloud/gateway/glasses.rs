@@ -71,7 +71,7 @@ fn authenticate(gateway: &Gateway, headers: &HeaderMap) -> Result<Known, (&'stat
     match phone {
         // With a colon, which no device's name can contain.
         Some(user) => Ok(Known { device: format!("phone:{user}"), user, token: None }),
-        None => Err(("INVALID_TOKEN", "the token is not known here, or has expired")),
+        None => Err(("INVALID_TOKEN", "the token is unknown or has expired")),
     }
 }
 

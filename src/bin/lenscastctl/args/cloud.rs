@@ -31,7 +31,7 @@ pub enum CloudCommand {
     /// The glasses that may connect
     #[command(subcommand)]
     Device(DeviceCommand),
-    /// List the streams that run, and where to watch them
+    /// List the running streams and where to watch them
     Streams {
         /// Print them as one line of JSON
         #[arg(long)]
@@ -39,25 +39,25 @@ pub enum CloudCommand {
     },
     /// Start a managed stream and print its id
     Start {
-        /// Whose glasses
+        /// The user whose glasses stream
         #[arg(long)]
         user: String,
-        /// 720 or 1080 lines
+        /// Height of the picture: 720 or 1080 lines
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4320))]
         lines: Option<u32>,
-        /// Send it on to the rtmp:// and rtmps:// URLs in this file, one a line; - for standard input
+        /// Send it on to the rtmp:// and rtmps:// URLs in this file, one per line; - for standard input
         #[arg(long, value_name = "FILE")]
         restream: Option<PathBuf>,
         /// Print the stream as one line of JSON
         #[arg(long)]
         json: bool,
     },
-    /// Stop a stream for all who watch it
+    /// Stop a stream for everybody who watches it
     Stop {
         /// The id that `start` or `streams` printed
         stream_id: String,
     },
-    /// Show what happens, a line for every change, until the cloud ends
+    /// Show every change, one per line, until the cloud ends
     Watch {
         /// Print every event as one line of JSON; the first is the whole state
         #[arg(long)]
@@ -68,31 +68,31 @@ pub enum CloudCommand {
 /// What to do with apps.
 #[derive(Debug, Subcommand)]
 pub enum AppCommand {
-    /// Let an app in, and print its API key; it cannot be read again
+    /// Add an app and print its API key, which cannot be read again
     Add {
-        /// Its package name, for example org.example.livestream
+        /// The app's package name, for example org.example.livestream
         package: String,
-        /// What it may do; may be repeated
+        /// A permission of the app; may be repeated
         #[arg(long = "permission", value_name = "NAME", value_parser = permission, default_value = "CAMERA")]
         permissions: Vec<Permission>,
-        /// Where it is started and stopped, for example `http://app.example.org:7010/webhook`
+        /// The URL that starts and stops the app, for example `http://app.example.org:7010/webhook`
         #[arg(long, value_name = "URL")]
         webhook_url: Option<String>,
     },
-    /// List the apps and for whom they run
+    /// List the apps and the users they run for
     List {
         /// Print them as one line of JSON
         #[arg(long)]
         json: bool,
     },
-    /// Take an app's key away and close its connections
+    /// Revoke an app's key and close its connections
     Revoke {
-        /// Its package name
+        /// The app's package name
         package: String,
     },
     /// Start an app for a user, by its webhook; returns when it is connected
     Start {
-        /// Its package name
+        /// The app's package name
         package: String,
         /// The user
         #[arg(long)]
@@ -100,7 +100,7 @@ pub enum AppCommand {
     },
     /// Stop an app for a user
     Stop {
-        /// Its package name
+        /// The app's package name
         package: String,
         /// The user
         #[arg(long)]
@@ -111,11 +111,11 @@ pub enum AppCommand {
 /// What to do with glasses.
 #[derive(Debug, Subcommand)]
 pub enum DeviceCommand {
-    /// Let glasses in, and print their token; it cannot be read again
+    /// Add glasses and print their token, which cannot be read again
     Add {
         /// A name for them
         name: String,
-        /// Whose they are; often an e-mail address
+        /// The user who owns them; often an e-mail address
         #[arg(long)]
         user: String,
     },
@@ -125,7 +125,7 @@ pub enum DeviceCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Take the glasses' token away and close their link
+    /// Revoke the glasses' token and close their link
     Revoke {
         /// Their name
         name: String,
