@@ -124,7 +124,7 @@ impl Core {
             let durable: Durable = match serde_json::from_str(&document) {
                 Ok(durable) => durable,
                 Err(error) => {
-                    warn!(user = name, %error, "cannot read what was kept of this user's streams");
+                    warn!(user = name, %error, "cannot read the stored streams of this user");
                     continue;
                 }
             };

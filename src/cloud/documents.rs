@@ -53,7 +53,7 @@ impl Documents {
             let mut refused = false;
             for (user, document) in batch {
                 if let Err(error) = store.save_session(&user, document.as_deref()).await {
-                    error!(user, %error, "the streams of a user cannot be kept");
+                    error!(user, %error, "the streams of a user cannot be stored");
                     refused = true;
                     self.0.send_if_modified(|waiting| {
                         waiting.documents.entry(user).or_insert(document);

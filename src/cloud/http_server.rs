@@ -136,7 +136,7 @@ pub async fn serve(
                     connections.spawn(server.clone().connection(stream, peer, seat, gone));
                 } else if complained.is_none_or(|last| last.elapsed() >= COMPLAINT) {
                     complained = Some(Instant::now());
-                    warn!(%peer, "HTTP connections are refused: there are as many as allowed");
+                    warn!(%peer, "HTTP connections are refused: the limit is reached");
                 }
             }
             Err(error) => {

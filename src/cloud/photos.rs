@@ -215,7 +215,7 @@ fn too_late(message: &str) -> Outcome {
 fn is_busy(errands: &JoinSet<()>) -> bool {
     let busy = errands.len() >= MOST_ERRANDS;
     if busy {
-        warn!("too many photos are being delivered; a request is passed over");
+        warn!("too many photos are being delivered; a request is ignored");
     }
     busy
 }
@@ -241,7 +241,7 @@ struct Desk {
 impl Desk {
     async fn deliver(self, target: Option<Target>, request_id: &str, outcome: Outcome) {
         let Some(target) = target else {
-            warn!(request_id, "the app has no webhook, so no place for a photo");
+            warn!(request_id, "the app has no webhook to deliver its photo to");
             return self.count("undelivered");
         };
         let taken = matches!(outcome, Outcome::Taken(_));

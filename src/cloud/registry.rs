@@ -57,12 +57,12 @@ impl Registry {
         for row in stored.apps {
             match app_of(row) {
                 Ok(app) => drop(accounts.apps.insert(app.package.clone(), app)),
-                Err(package) => warn!(package, "store: an app that makes no sense is passed over"),
+                Err(package) => warn!(package, "store: an invalid app is ignored"),
             }
         }
         for row in stored.devices {
             let Some(token) = KeyHash::from_hex(&row.token_sha256) else {
-                warn!(name = row.name, "store: a device that makes no sense is passed over");
+                warn!(name = row.name, "store: an invalid device is ignored");
                 continue;
             };
             let device = Device { name: row.name, user: row.user, token, origin: Origin::Store };

@@ -152,7 +152,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), C
     end.send_replace(true);
     launcher.close().await;
     if timeout(FAREWELL, core.close()).await.is_err() {
-        error!("streams do not end in time");
+        error!("streams did not end in time");
     }
     services.close().await;
     let all = async {

@@ -112,7 +112,7 @@ impl Packager {
         }
         // Publishers choose their timestamps, so a limit of media time does not limit memory.
         if self.unclosed() + frame.data.len() > self.settings.unclosed {
-            tracing::warn!(publication = frame.publication, "too much media for its time; packaging begins anew");
+            tracing::warn!(publication = frame.publication, "too many bytes for the media time; packaging restarts");
             self.skip();
         }
         if self.running.is_some() {

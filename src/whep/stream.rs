@@ -112,7 +112,7 @@ impl Cutter {
     fn frame(&mut self, frame: &Frame, skipped: u64) -> Option<Unit> {
         let Media::Video { format, pts, key } = &frame.media else { return None };
         if *pts > frame.dts {
-            tracing::warn!("WebRTC viewers sent away: the stream has B-frames now");
+            tracing::warn!("WebRTC viewers disconnected: the stream has B-frames now");
             return Some(Unit::End);
         }
         if let Some(origin) = frame.arrived.checked_sub(*pts) {
