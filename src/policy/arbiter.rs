@@ -1,11 +1,11 @@
 //! Who may use the camera: one holder at a time, one table
 //! (docs/architecture.md#who-may-use-the-camera), typed answers.
 //!
-//! A request is judged against what will have the camera once everybody who waits was served: the waiting stream if
-//! there is one, else the holder. So nobody waits for what would be refused to them anyway, and a newer request of the
-//! same app takes the place of its older one before that started. Who waits is served in order as soon as the holder
-//! let go, and refused at its deadline: the arbiter never takes a lease away from somebody who still uses the device,
-//! for two users of one V4L2 device end both.
+//! A request is judged against whoever will have the camera once all waiting requests have been served: the waiting
+//! stream if there is one, else the holder. So nobody waits for what would be refused anyway, and a newer request of
+//! an app replaces its older one before that has started. Waiting requests are served in order as soon as the holder
+//! lets go, and refused at their deadline. The arbiter never takes a lease away from a holder that still uses the
+//! device: two users of one V4L2 device end both.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -17,18 +17,18 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How many requests may wait; more are refused at once.
 pub const MOST_WAITING: usize = 16;
 
-/// A right to use the camera. Counts up from 1 and is never used twice.
+/// A right to use the camera. Numbers count up from 1 and are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId(pub u64);
 
-/// A request, named by whoever asks. A name may be used again once its request was answered.
+/// A request, named by the asker. A name may be reused once its request has been answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
-/// What the camera is wanted for.
+/// What the camera is needed for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// A stream of an app. Apps are the same if their ids are equal, also when both are empty.
+    /// A stream of an app. Two apps are the same if their ids are equal, even if both are empty.
     Stream {
         /// The app's id.
         app: String,
@@ -52,19 +52,20 @@ pub enum Claim {
 /// What happens to the arbiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody wants the camera. Ignored while a request of that name waits.
+    /// Somebody wants the camera. Ignored while a request with that name waits.
     Ask {
-        /// Names the answer.
+        /// The answer carries this name.
         request: RequestId,
         /// What for.
         claim: Claim,
     },
-    /// Whoever asked no longer wants it, and is not answered. Ignored unless the request waits.
+    /// The asker no longer wants the camera and gets no answer. Ignored unless the request waits.
     Withdraw {
-        /// Which.
+        /// The name it was asked under.
         request: RequestId,
     },
-    /// The holder of a lease has let go of the camera, revoked or not. Ignored for leases that are over.
+    /// The holder of a lease has let go of the camera, whether or not it was revoked. Ignored for leases that are
+    /// over.
     Release {
         /// The lease.
         lease: LeaseId,
@@ -76,23 +77,24 @@ pub enum Event {
 /// The one answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The camera is the asker's until it releases the lease.
+    /// The asker has the camera until it releases the lease.
     Granted(LeaseId),
-    /// Served by the running stream: a photo from it, or one more app on the managed stream. No lease of its own.
+    /// Served by the running stream: a photo from it, or one more app on the managed stream. Grants no lease of its
+    /// own.
     Joined {
         /// The stream's lease.
         of: LeaseId,
     },
-    /// Not to be had.
+    /// The camera is not available.
     Refused {
-        /// Who has it, or is about to.
+        /// Who has the camera, or is about to.
         owner: Owner,
         /// `CameraBusy`; `Replaced` or `Preempted` for a request that waited and was overtaken.
         cause: Cause,
     },
 }
 
-/// What is to be done.
+/// What the caller must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Tell the asker.
@@ -102,7 +104,7 @@ pub enum Action {
         /// The only answer to it.
         answer: Answer,
     },
-    /// The holder must let go, and say so with [`Event::Release`]; the asker is answered when it has. Once per lease.
+    /// The holder must let go and then send [`Event::Release`]; only then is the asker answered. Sent once per lease.
     Revoke {
         /// The lease.
         lease: LeaseId,
@@ -149,7 +151,7 @@ impl Arbiter {
         Self { managed_yields, last_lease: 0, holder: None, waiting: VecDeque::new() }
     }
 
-    /// Takes an event; what is to be done about it, in this order.
+    /// Handles an event; returns the actions in order.
     pub fn on(&mut self, event: Event, now: Time) -> Vec<Action> {
         let mut actions = Vec::new();
         self.expire(now, &mut actions);
@@ -176,7 +178,7 @@ impl Arbiter {
         self.holder.as_ref().map(|holder| owner_of(&holder.claim, now.saturating_sub(holder.since)))
     }
 
-    /// The lease that is out, if any.
+    /// The current lease, if any.
     pub fn lease(&self) -> Option<LeaseId> {
         self.holder.as_ref().map(|holder| holder.lease)
     }
@@ -227,7 +229,7 @@ impl Arbiter {
         }
     }
 
-    /// Whether there was room to wait.
+    /// Queues the request; false if the queue is full.
     fn wait(&mut self, request: RequestId, claim: Claim, now: Time, actions: &mut Vec<Action>) -> bool {
         if self.waiting.len() >= MOST_WAITING {
             let owner = self.owner(now).unwrap_or_else(|| owner_of(&claim, Duration::ZERO));
@@ -247,7 +249,7 @@ impl Arbiter {
         }
     }
 
-    /// The camera became free: the first in the queue has it, the others are judged against that one.
+    /// The camera is free: the first in the queue gets it, the others are judged against that one.
     fn serve(&mut self, now: Time, actions: &mut Vec<Action>) {
         for Waiting { request, claim, until } in std::mem::take(&mut self.waiting) {
             let Some(holder) = &self.holder else {
@@ -290,13 +292,13 @@ impl Arbiter {
         });
     }
 
-    /// The stream that comes next. Others that wait may join it, none can have the camera before it ends.
+    /// The stream that comes next. Other requests in the queue may join it; none gets the camera before it ends.
     fn waiting_stream(&self) -> Option<&Waiting> {
         self.waiting.iter().find(|waiting| matches!(waiting.claim, Claim::Stream { .. }))
     }
 }
 
-/// The table: `has` is there (or comes next), `asks` would like to.
+/// The table: `has` holds the camera (or comes next), `asks` wants it.
 fn judge(has: &Claim, asks: &Claim, managed_yields: bool) -> Verdict {
     use StreamKind::{Managed, Unmanaged};
     match (has, asks) {

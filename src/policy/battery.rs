@@ -1,22 +1,23 @@
-//! Whether the battery bears a stream.
+//! Whether the battery has enough charge for a stream.
 //!
-//! A stream is refused below the floor, and ends when the level falls below it: a person wants to see the way home, and a
-//! power cut leaves nobody time to say why the picture stopped. Ten per cent is what `MentraOS` and its phones expect
-//! (docs/protocol.md#refusals). On a charger that reason is gone and the level rises, so streams go on to a lower floor; one
-//! that still falls to it is fed by a charger too weak for it, and ends before the board browns out.
+//! A stream is refused below the floor and ends when the level falls below it: the wearer may need the charge to find
+//! the way home, and a power cut leaves no time to say why the picture stopped. Ten per cent is what `MentraOS` and
+//! its phones expect (docs/protocol.md#refusals). On a charger the level rises, so streams may go down to a lower
+//! floor; a level that still falls to it means that the charger is too weak, and the stream ends before the board
+//! browns out.
 //!
 //! Fuel gauges jump: a stream ends only after two readings below in a row.
 
-/// How full it is.
+/// The battery's charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
     /// 0 to 100.
     pub percent: u8,
-    /// On a charger, or full.
+    /// On a charger, or fully charged.
     pub charging: bool,
 }
 
-/// Below which level no stream runs, per cent.
+/// The levels below which no stream runs, per cent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Floors {
     /// On the battery alone.
@@ -26,13 +27,13 @@ pub struct Floors {
 }
 
 impl Floors {
-    /// The one that holds for `charge`.
+    /// The floor that applies to `charge`.
     pub fn of(self, charge: Charge) -> u8 {
         if charge.charging { self.charging } else { self.discharging }
     }
 }
 
-/// See the module's description.
+/// Decides from the latest readings whether streams may run.
 #[derive(Debug)]
 pub struct Battery {
     floors: Floors,
@@ -42,30 +43,30 @@ pub struct Battery {
 }
 
 impl Battery {
-    /// Nothing known yet.
+    /// A state without readings.
     pub fn new(floors: Floors) -> Self {
         Self { floors, last: None, below: 0 }
     }
 
-    /// A reading; `None` where the board has no battery or does not say.
+    /// Takes a reading; `None` if the board has no battery or does not report it.
     pub fn on(&mut self, charge: Option<Charge>) {
         self.last = charge;
         self.below = if self.too_low().is_some() { self.below.saturating_add(1) } else { 0 };
     }
 
-    /// What was read last.
+    /// The latest reading.
     pub fn charge(&self) -> Option<Charge> {
         self.last
     }
 
-    /// A start is refused: the level, and the floor that it is below.
+    /// If starts are refused: the level, and the floor that it is below.
     pub fn too_low(&self) -> Option<(u8, u8)> {
         let charge = self.last?;
         let floor = self.floors.of(charge);
         (charge.percent < floor).then_some((charge.percent, floor))
     }
 
-    /// A running stream ends.
+    /// Whether a running stream must end.
     pub fn ends_streams(&self) -> bool {
         self.below >= 2
     }

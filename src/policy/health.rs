@@ -1,42 +1,43 @@
-//! Whether the daemon is well enough to be left alone: what systemd's watchdog is fed by.
+//! Whether the daemon is healthy enough to be left alone: decides when to feed systemd's watchdog.
 //!
-//! Losses are not ill health: cameras stall, servers vanish, encoders hang, and each has its deadline and its recovery.
-//! What no recovery inside the process can mend is a driver that does not return: a camera that is being opened without
-//! end, or a pipeline that would not end, whose device nothing else can open from then on. Only the end of the process
-//! frees those, so only they let the watchdog starve. An idle daemon is well.
+//! Losses are not ill health: cameras stall, servers vanish, encoders hang, and each has its deadline and its
+//! recovery. Only a driver that does not return is beyond recovery inside the process: a camera whose opening never
+//! finishes, or a pipeline that would not end and whose device nothing else can open from then on. Only the end of the
+//! process frees those, so only they let the watchdog starve. An idle daemon is healthy.
 
 use std::time::Duration;
 
 use super::Time;
 
-/// For an opening to come to something: trials of encoders on a slow board, a camera that takes long to wake up.
+/// Limit for an opening to succeed or fail: encoder trials on a slow board, a camera that takes long to wake up.
 const OPENING_LIMIT: Duration = Duration::from_secs(30);
-/// For the camera to work again after a pipeline was left behind, by another encoder or because the driver returned.
+/// Limit for the camera to work again after a pipeline was left behind, by another encoder or because the driver
+/// returned.
 const LEFT_BEHIND_LIMIT: Duration = Duration::from_secs(15);
 
 /// What happens to captures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// That one is being opened.
+    /// The capture with this generation is being opened.
     Opening(u64),
-    /// That one works, or gave up: the opening is over.
+    /// The capture with this generation works, or gave up: the opening is over.
     Settled(u64),
-    /// Encoded pictures come.
+    /// Encoded pictures arrive.
     Running,
     /// A pipeline would not end and was left to itself.
     LeftBehind,
-    /// Nobody wants the camera any more, and it is closed: not while a pipeline that was left behind keeps it.
+    /// Nobody wants the camera any more, and it is closed. Not sent while a left-behind pipeline keeps it.
     Unwanted,
 }
 
-/// See the module's description.
+/// Watches over captures.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// The capture that is being opened, and until when at most.
+    /// The capture that is being opened, and its deadline.
     opening: Option<(u64, Time)>,
-    /// A pipeline was left behind, and no picture came since.
+    /// A pipeline was left behind, and no picture has come since.
     left_behind: bool,
-    /// When there is to be a picture again.
+    /// Deadline for the next picture.
     picture_until: Option<Time>,
 }
 
@@ -60,7 +61,7 @@ impl Health {
         }
     }
 
-    /// What overran, if anything did.
+    /// Names what exceeded its limit, if anything did.
     pub fn overrun(&self, now: Time) -> Option<&'static str> {
         if self.opening.is_some_and(|(_, until)| now >= until) {
             Some("the camera is being opened without end")

@@ -1,13 +1,14 @@
 //! How much a stream has to give up so that the glasses do not get too hot.
 //!
-//! The kernel throttles a board from a zone's passive trip point on, without asking what the processor does: pictures then
-//! come late and the encoder falls behind. So a stream gives way before that, in [`STEPS`] evenly spread over the last
-//! [`SPAN`] degrees: bits first, which cost the radio and a little of the encoder, then pictures, which cost all the rest.
-//! Every zone has its own limits; what counts is the zone nearest to them.
+//! From a zone's passive trip point on, the kernel throttles the board without regard to what the processor does:
+//! pictures then come late and the encoder falls behind. So a stream gives way earlier, in [`STEPS`] evenly spread
+//! over the last [`SPAN`] degrees: first bits, which relieve the radio and a little of the encoder, then pictures,
+//! which relieve all the rest. Every zone has its own limits; the zone nearest to its limits counts.
 //!
-//! Nothing here oscillates. One bad reading changes nothing (the median of three decides). A reading takes at most one step
-//! up; a step back needs [`HYSTERESIS`] degrees less, for a whole dwell; and when a step back did not last, the next one
-//! takes twice as long to be tried. A stream that ends at the limit is not started again before throttling is well below.
+//! Nothing here oscillates. One bad reading changes nothing (the median of three decides). A reading takes at most one
+//! step up; a step back needs [`HYSTERESIS`] degrees less for a whole dwell. When a step back did not last, the wait
+//! for the next one doubles. A stream that ends at the limit is not started again before the temperature is well below
+//! throttling.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,32 +16,32 @@ use std::time::Duration;
 use super::Time;
 use super::bitrate::Pictures;
 
-/// Degrees Celsius below the throttling point where the first step is taken.
+/// Degrees Celsius below the throttling point at which the first step is taken.
 pub const SPAN: f64 = 10.0;
-/// A step is taken back so many degrees below where it was taken.
+/// A step is taken back this many degrees below where it was taken.
 pub const HYSTERESIS: f64 = 3.0;
-/// Where a zone without a passive trip point is taken to throttle, degrees Celsius. `MentraOS` begins to reduce at 86 and
-/// has its hard limit at 90; the first step here comes at 75, the last at 83.
+/// Assumed throttling point of a zone without a passive trip point, degrees Celsius. `MentraOS` begins to reduce at 86
+/// and has its hard limit at 90; the first step here comes at 75, the last at 83.
 pub const THROTTLE: f64 = 85.0;
-/// Where a stream ends, if neither a hot nor a critical trip point says so, degrees Celsius.
+/// Where a stream ends if there is neither a hot nor a critical trip point, degrees Celsius.
 pub const END: f64 = 95.0;
-/// So many degrees before the kernel switches the board off, the stream ends.
+/// The stream ends this many degrees before the kernel switches the board off.
 pub const BEFORE_SHUTDOWN: f64 = 3.0;
-/// Without a shutdown point the stream ends at least so many degrees above the throttling point.
+/// Without a shutdown point the stream ends at least this many degrees above the throttling point.
 const ABOVE_THROTTLE: f64 = 8.0;
-/// Readings that decide together.
+/// Number of readings whose median decides.
 const READINGS: usize = 3;
-/// Readings further apart than this have nothing to do with each other: nothing ran in between.
+/// Readings further apart than this are unrelated: nothing ran in between.
 const STALE: Duration = Duration::from_secs(8);
-/// A step back that did not last so many dwells was one too early.
+/// A step back that lasts fewer dwells than this was too early.
 const RELAPSE: u32 = 45;
 /// The longest wait for a step back, in dwells.
 const MOST_PATIENCE: u32 = 64;
 
-/// What a stream may still do.
+/// What a stream is still allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
-    /// Of the bitrate that was asked for, per cent.
+    /// Per cent of the requested bitrate.
     pub percent: u32,
     /// Which pictures.
     pub pictures: Pictures,
@@ -60,14 +61,14 @@ pub const STEPS: [Allowance; 5] = [
     Allowance { percent: 20, pictures: Pictures::Quarter },
 ];
 
-/// What the kernel does at a trip point, as far as it matters here.
+/// What the kernel does at a trip point, where it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TripKind {
-    /// It throttles.
+    /// The kernel throttles.
     Passive,
-    /// It tells the firmware that it is nearly too late.
+    /// The kernel warns the firmware that it is nearly too late.
     Hot,
-    /// It switches the board off.
+    /// The kernel switches the board off.
     Critical,
 }
 
@@ -80,12 +81,12 @@ pub struct Trip {
     pub celsius: f64,
 }
 
-/// What a zone bears.
+/// A zone's limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// The kernel throttles from here on, degrees Celsius.
+    /// Degrees Celsius from which the kernel throttles.
     pub throttle: f64,
-    /// The stream ends here, degrees Celsius.
+    /// Degrees Celsius at which the stream ends.
     pub end: f64,
 }
 
@@ -93,7 +94,7 @@ impl Limits {
     /// From a zone's own trip points. The governor `power_allocator` only begins to watch at the first passive trip point
     /// and holds the temperature at the last (kernel documentation, `power_allocator`); others throttle at the first.
     pub fn of(trips: &[Trip], power_allocator: bool) -> Self {
-        // Drivers mark trip points that are not in use with impossible temperatures.
+        // Drivers mark unused trip points with impossible temperatures.
         let of = |kind| trips.iter().filter(move |t| t.kind == kind && (30.0..=150.0).contains(&t.celsius));
         let lowest = |kind| of(kind).map(|trip| trip.celsius).reduce(f64::min);
         let passive = if power_allocator {
@@ -107,7 +108,7 @@ impl Limits {
         Self { throttle: throttle.min(end - 1.0), end }
     }
 
-    /// With what the configuration says instead.
+    /// Replaces what the configuration sets.
     #[must_use]
     pub fn or(self, throttle: Option<f64>, end: Option<f64>) -> Self {
         let end = end.unwrap_or(self.end);
@@ -115,29 +116,29 @@ impl Limits {
     }
 }
 
-/// How a board does at one moment, by the zone nearest to its limits.
+/// The board's heat at one moment, by the zone nearest to its limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
-    /// Degrees above where the kernel throttles; mostly negative.
+    /// Degrees above the throttling point; usually negative.
     pub over: f64,
-    /// Degrees that are left to the end.
+    /// Degrees left until the stream ends.
     pub left: f64,
 }
 
 impl Sample {
-    /// Of one zone.
+    /// The sample of one zone.
     pub fn of(celsius: f64, limits: Limits) -> Self {
         Self { over: celsius - limits.throttle, left: limits.end - celsius }
     }
 
-    /// Of both.
+    /// The worse of both.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
         Self { over: self.over.max(other.over), left: self.left.min(other.left) }
     }
 }
 
-/// See the module's description.
+/// Decides how many steps are taken.
 #[derive(Debug)]
 pub struct Heat {
     dwell: Duration,
@@ -152,7 +153,7 @@ pub struct Heat {
 }
 
 impl Heat {
-    /// Cool. `dwell`: how long it must be cooler before a step is taken back.
+    /// Starts cool. `dwell`: how long it must be cooler before a step is taken back.
     pub fn new(dwell: Duration) -> Self {
         Self {
             dwell,
@@ -165,7 +166,7 @@ impl Heat {
         }
     }
 
-    /// Hears how the board does.
+    /// Takes a sample.
     pub fn on(&mut self, sample: Sample, now: Time) {
         let goes_on = self.recent.back().is_some_and(|&(at, _)| now.saturating_sub(at) <= STALE);
         if !goes_on {
@@ -181,7 +182,7 @@ impl Heat {
         if goes_on {
             self.follow(over, now);
         } else {
-            // What was is over: begin where it is now.
+            // What came before is over: begin at the current temperature.
             (self.step, self.cool_since, self.eased_at, self.patience) = (step_at(over), None, None, 1);
         }
     }
@@ -207,29 +208,29 @@ impl Heat {
         }
     }
 
-    /// How many steps are taken, 0 to the number of [`STEPS`].
+    /// How many steps are taken, from 0 to the number of [`STEPS`].
     pub fn step(&self) -> usize {
         self.step
     }
 
-    /// What a stream may still do.
+    /// What a stream is still allowed.
     pub fn allowance(&self) -> Allowance {
         self.step.checked_sub(1).map_or(Allowance::ALL, |taken| STEPS[taken])
     }
 
-    /// No stream may run.
+    /// Whether no stream may run.
     pub fn too_hot(&self) -> bool {
         self.too_hot
     }
 }
 
-/// How many steps belong to a temperature.
+/// How many steps a temperature calls for.
 fn step_at(over: f64) -> usize {
     let width = SPAN / STEPS.len() as f64;
     (((over + SPAN) / width).floor() + 1.0).clamp(0.0, STEPS.len() as f64) as usize
 }
 
-/// The middle one; of two the lower, so that one bad reading decides nothing.
+/// The middle value; of two, the lower, so that one bad reading decides nothing.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -1,17 +1,18 @@
-//! The clock that ends a stream whose cloud no longer asks for it.
+//! The clock that ends a stream when its cloud no longer sends keep-alives.
 //!
 //! It starts at each publish success and stands still while the stream is not streaming: 2026 clouds send keep-alives
-//! only while it is (docs/protocol.md#keep-alives), and a reconnect of more than a minute must not kill it.
+//! only while it streams (docs/protocol.md#keep-alives), and a reconnect of more than a minute must not kill the
+//! stream.
 //!
-//! It also stands still while the link is down, since nothing can arrive then and the link-loss policy decides; unless
-//! keep-alives had stopped before, for more than half of the timeout. Then the link failed one way long before it was
-//! found down, which is what this clock is for.
+//! It also stands still while the link is down, since nothing can arrive then and the link-loss policy decides, unless
+//! keep-alives had already stopped for more than half of the timeout. In that case the link failed one way long before
+//! it was found down, and catching that is this clock's job.
 
 use std::time::Duration;
 
 use super::Time;
 
-/// How long a stream lives without keep-alive, where nothing else is configured: what glasses with `MentraOS` wait.
+/// How long a stream lives without keep-alive unless configured otherwise; the same as glasses with `MentraOS`.
 pub const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The keep-alive clock of one stream.
@@ -30,7 +31,7 @@ enum Clock {
 }
 
 impl KeepAlive {
-    /// A clock that does not run yet and, once it does, expires after `timeout`.
+    /// A stopped clock that, once started, expires after `timeout`.
     pub fn new(timeout: Duration) -> Self {
         Self { timeout, clock: Clock::Off, link_down: false }
     }

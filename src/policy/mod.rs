@@ -1,9 +1,9 @@
 //! Every decision, as pure state machines: `(event, now) -> actions`. No clock, no runtime, no media library: a test
 //! runs millions of steps a second.
 //!
-//! A machine with timers has `deadline()`: at that time, at the latest, its owner gives it a `Tick`. After a `Tick` its
-//! deadline lies in the future, so that no owner can end in a busy loop. An event that comes late finds what was due
-//! already done. A machine never trusts the order of what it is told: what does not fit its state is ignored, or
+//! A machine with timers has `deadline()`: its owner sends it a `Tick` at that time at the latest. After a `Tick` the
+//! deadline lies in the future, so no owner can end in a busy loop. When an event comes late, whatever was due before
+//! it is done first. A machine never trusts the order of its events: one that does not fit its state is ignored, or
 //! taken for the loss that it must be.
 
 pub mod arbiter;

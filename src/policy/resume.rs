@@ -1,36 +1,36 @@
-//! Whether a daemon takes up the stream of the process before it, which ended without a word: killed, crashed, updated, or
-//! without power.
+//! Whether a daemon resumes the stream of the previous process, which ended without a word: killed, crashed, updated,
+//! or without power.
 //!
-//! It does while whoever directs the stream can still believe in it, which its keep-alive's time stands for; after that
-//! the stream's end is told. A stream with which one process after another ends soon is not taken up for ever: that would be
-//! a loop that helps nobody.
+//! It does so while whoever controls the stream can still believe in it, that is, within the keep-alive timeout; after
+//! that it reports the stream's end. It does not resume for ever a stream with which one process after another soon
+//! ends: that loop would help nobody.
 
 use std::time::Duration;
 
 use crate::protocol::Cause;
 
-/// So many processes in a row may end with a stream.
+/// Maximum number of processes in a row that may end with a stream.
 const CRASHES: u32 = 3;
-/// A stream that ran for so long did not make its process end soon.
+/// A stream that has run this long is not to blame for its process's end.
 pub const HARMLESS_AFTER: Duration = Duration::from_mins(1);
 
-/// What is known of the process before.
+/// What is known of the previous process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Former {
-    /// Since it was last known to live; `None` if the clock cannot tell.
+    /// Time since it was last known to live; `None` if the clock cannot tell.
     pub gone_for: Option<Duration>,
     /// How long the stream could go without a keep-alive then.
     pub patience: Duration,
-    /// How many processes in a row, it included, ended with this stream, none of them on purpose.
+    /// How many processes in a row, this one included, ended unintentionally with this stream.
     pub crashes: u32,
 }
 
-/// Why the stream is not taken up, if it is not.
+/// Why the stream is not resumed, or `None` if it is.
 pub fn over(former: &Former) -> Option<Cause> {
     if former.crashes > CRASHES {
         Some(Cause::DaemonCrashed)
     } else if former.gone_for.is_none_or(|gone| gone > former.patience) {
-        // A board without a clock of its own may wake up after days: rather no stream than one that nobody expects.
+        // A board without a battery-backed clock may wake up after days: no stream is better than an unexpected one.
         Some(Cause::DaemonRestarted)
     } else {
         None

@@ -1,8 +1,8 @@
 //! What each cause asks of a stream, and when the next attempt is made.
 //!
 //! Delays grow from a quarter of a second, since most losses (a server restarted, Wi-Fi roaming) are over at once, to
-//! 5 s, the longest that a person waiting for the picture should add to an outage. Jitter only shortens: a promise
-//! such as "first retry within 250 ms" holds, and glasses that lost the same server do not return as one herd.
+//! 5 s, the most a person waiting for the picture should lose on top of an outage. Jitter only shortens a delay: a
+//! promise such as "first retry within 250 ms" holds, and glasses that lost the same server do not return as one herd.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::protocol::Cause;
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(5);
 const FACTOR: f64 = 1.5;
-/// Jitter takes away at most this part of a delay.
+/// Jitter removes at most this share of a delay.
 const JITTER: f64 = 0.2;
 /// Streaming for this long shows that the trouble is over.
 const HEALED: Duration = Duration::from_secs(5);
@@ -22,8 +22,8 @@ const FLAPPING_WINDOW: Duration = Duration::from_mins(1);
 
 /// Delay between attempts while the server still holds an earlier publisher of the key.
 pub const STREAM_EXISTS_DELAY: Duration = Duration::from_secs(2);
-/// How long a key may stay taken. Servers drop a dead publisher after up to a minute or two; who still holds the key
-/// then is alive, and no outage.
+/// How long a key may stay taken. Servers drop a dead publisher within a minute or two; whoever still holds the key
+/// then is alive, and that is no outage.
 pub const STREAM_EXISTS_BUDGET: Duration = Duration::from_mins(3);
 /// A rejected key is tried once more after this time: servers that ask a backend also reject while it restarts.
 pub const REJECTED_DELAY: Duration = Duration::from_secs(1);
@@ -33,13 +33,13 @@ pub const REJECTED_DELAY: Duration = Duration::from_secs(1);
 pub enum Class {
     /// Try again with growing delays.
     Retry,
-    /// Own budget: every [`STREAM_EXISTS_DELAY`] for [`STREAM_EXISTS_BUDGET`].
+    /// Has its own budget: every [`STREAM_EXISTS_DELAY`] for [`STREAM_EXISTS_BUDGET`].
     StreamExists,
     /// Fatal when seen twice at least [`REJECTED_DELAY`] apart without media in between.
     Rejected,
-    /// The capture pipeline's; it is reopened by [`super::camera`].
+    /// Concerns the capture pipeline, which [`super::camera`] reopens.
     Camera,
-    /// Trying again cannot help, or somebody decided.
+    /// Trying again cannot help, or the end was decided.
     Fatal,
 }
 
@@ -55,9 +55,9 @@ pub fn class(cause: Cause) -> Class {
         | Cause::ConnectionLost
         | Cause::NetworkStalled
         | Cause::ServerFrozen
-        // The stream is taken up where the former process left it.
+        // The stream is resumed where the previous process left it.
         | Cause::DaemonRestarted
-        // A fault that was not understood: the next attempt starts from nothing and may well work.
+        // A fault that was not understood: the next attempt starts afresh and may well work.
         | Cause::Internal => Class::Retry,
         Cause::StreamExists => Class::StreamExists,
         Cause::PublishRejected => Class::Rejected,
@@ -73,7 +73,7 @@ pub fn class(cause: Cause) -> Class {
         | Cause::PrivacyLedFailed
         | Cause::AudioFailed => Class::Camera,
         Cause::TlsCertificateRejected
-        // Glasses do not cool or charge within a retry; whoever wants to can ask again.
+        // Glasses do not cool or charge within a retry; a new request can be made later.
         | Cause::Overheated
         | Cause::BatteryLow
         | Cause::Requested
@@ -98,13 +98,13 @@ pub struct Backoff {
     jitter: fastrand::Rng,
     /// Losses since streaming last held for [`HEALED`].
     losses: u32,
-    /// When the latest losses were, at most one more than [`FLAPPING_LOSSES`].
+    /// Times of the latest losses, at most one more than [`FLAPPING_LOSSES`].
     recent: VecDeque<Time>,
     streaming_since: Option<Time>,
 }
 
 impl Backoff {
-    /// `seed` decides the jitter; give each stream another one.
+    /// `seed` decides the jitter; use a different one for each stream.
     pub fn new(seed: u64) -> Self {
         let recent = VecDeque::with_capacity(FLAPPING_LOSSES + 1);
         Self { jitter: fastrand::Rng::with_seed(seed), losses: 0, recent, streaming_since: None }
@@ -115,7 +115,7 @@ impl Backoff {
         self.streaming_since.get_or_insert(now);
     }
 
-    /// Media stopped, or an attempt failed, at `now`: how long to wait before the next attempt.
+    /// Media stopped, or an attempt failed, at `now`. Returns the delay before the next attempt.
     pub fn lost(&mut self, now: Time) -> Duration {
         if self.streaming_since.take().is_some_and(|since| now.saturating_sub(since) >= HEALED) {
             self.losses = 0;
@@ -137,8 +137,8 @@ fn nominal(losses: u32) -> Duration {
     Duration::from_secs_f64(grown.min(LONGEST.as_secs_f64()))
 }
 
-/// How many retries are likely made before the stream gives up on a cause of this class, when attempts fail at once;
-/// `None` when it never gives up. `give_up_after`: time without media after which the stream ends.
+/// How many retries are likely before the stream gives up on a cause of this class, if attempts fail at once; `None`
+/// when it never gives up. `give_up_after`: time without media after which the stream ends.
 pub fn estimated_attempts(class: Class, give_up_after: Option<Duration>) -> Option<u32> {
     match class {
         Class::Fatal => Some(0),

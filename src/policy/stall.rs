@@ -1,12 +1,13 @@
 //! Whether a publisher's connection still carries media to a process that reads it, judged on its TCP socket.
 //!
-//! Acked bytes alone show a cut network, but not a frozen server: its kernel goes on acking into the receive buffer
-//! (measured 3.8 to over 10 s). What shows it is the peer's advertised window: one that rises, or is at its maximum,
-//! proves that the process reads; one that every acked byte makes smaller proves that it does not.
+//! Acked bytes alone reveal a cut network, but not a frozen server: its kernel goes on acking into the receive buffer
+//! (measured 3.8 to over 10 s). The peer's advertised window reveals it: a window that rises, or is at its maximum,
+//! proves that the process reads; a window that shrinks with every acked byte proves that it does not.
 //!
-//! Kernels never take back window they granted and round it up to their scaling unit at each ACK, so in front of a
-//! frozen process on a link of small segments the window falls by only a third of what is acked (recorded in
-//! `stall/`: unit 1 KiB, 300 kbit/s). How much of it must be eaten depends therefore on the unit, seen in the values.
+//! Kernels never take back window they granted, and at each ACK they round it up to their scaling unit. So in front of
+//! a frozen process on a link of small segments the window falls by only a third of what is acked (recorded in
+//! `stall/`: unit 1 KiB, 300 kbit/s). How much of it must be eaten therefore depends on the unit, which shows in the
+//! values.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -17,20 +18,20 @@ use crate::protocol::Cause;
 pub const INTERVAL: Duration = Duration::from_millis(100);
 const NO_ACK: Duration = Duration::from_millis(2500);
 const NO_READ: Duration = Duration::from_secs(2);
-/// How far below its maximum a window still counts as at its maximum: unread data of the moment. Bytes.
+/// A window this far below its maximum still counts as at its maximum, because of data not yet read. Bytes.
 const MARGIN: u32 = 8 * 1024;
 const MAXIMUM_OF: Duration = Duration::from_secs(10);
-/// Without an ACK for this long the window says nothing new. Also: a sampler that paused so long saw nothing.
+/// Without an ACK for this long the window says nothing new. Also: a sampler that paused this long saw nothing.
 const LULL: Duration = Duration::from_secs(1);
-/// Bound of each history, whatever rate samples come at.
+/// Maximum length of each history, whatever the sample rate.
 const HISTORY: usize = 256;
 
-/// One look at the socket.
+/// A sample of the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpSample {
     /// Bytes that the peer acked since the connection began (`tcpi_bytes_acked`).
     pub acked: u64,
-    /// Bytes given to the kernel and not acked, sent or not (`SIOCOUTQ`).
+    /// Bytes in the kernel that are not acked, sent or not (`SIOCOUTQ`).
     pub outstanding: u64,
     /// The peer's advertised receive window, bytes (`tcpi_snd_wnd`).
     pub window: u32,
@@ -74,8 +75,8 @@ impl StallDetector {
         }
     }
 
-    /// The verdict on the connection with one more sample; repeated while it holds. `NetworkStalled`: bytes are owed
-    /// and none was acked for 2.5 s. `ServerFrozen`: for 2 s the process did not read what arrived.
+    /// Takes a sample and returns the verdict, repeated while it holds. `NetworkStalled`: bytes are owed and none was
+    /// acked for 2.5 s. `ServerFrozen`: for 2 s the process did not read what arrived.
     pub fn sample(&mut self, now: Time, sample: TcpSample) -> Option<Cause> {
         let previous = self.last.replace((now, sample));
         match previous {
@@ -83,7 +84,7 @@ impl StallDetector {
                 self.observe(now, before, sample);
                 self.verdict(now, sample)
             }
-            // Nothing was seen up to now: all clocks start here.
+            // No samples up to now: all clocks start here.
             _ => {
                 self.recent.clear();
                 self.acked_at = now;
@@ -108,7 +109,7 @@ impl StallDetector {
         self.remember(now, sample);
         let full = sample.window > 0 && sample.window.saturating_add(MARGIN) >= self.maximum();
         let idle = sample.outstanding == 0 && now.saturating_sub(self.acked_at) >= LULL;
-        // More was acked than the window held: it opened and was filled again between the samples.
+        // More was acked than the window allowed: it opened and was filled again between the samples.
         let reopened = acked > u64::from(before.window.saturating_add(MARGIN));
         if sample.window > before.window || full || idle || reopened {
             self.reading_at = now;
@@ -139,17 +140,17 @@ impl StallDetector {
 
     fn verdict(&self, now: Time, sample: TcpSample) -> Option<Cause> {
         let owed = sample.outstanding > 0;
-        // Far below what it was: little more than nothing fits any more.
+        // Far below its maximum: hardly anything fits any more.
         let shut = self.window_is_end_to_end && sample.window <= self.maximum() / 8;
         if self.window_is_end_to_end && now.saturating_sub(self.reading_at) >= NO_READ {
             let (acked, eaten) = self
                 .recent
                 .front()
                 .map_or((0, 0), |&(_, acked, eaten)| (sample.acked.saturating_sub(acked), self.eaten - eaten));
-            // A cut network stops the ACKs first, with the window as open as it happened to be.
+            // A cut network stops the ACKs first, while the window is still as it was.
             let acks_go_on = now.saturating_sub(self.acked_at) < LULL;
             let unread = acks_go_on && acked > 0 && eaten * self.least_eaten() >= acked;
-            // The window is used up. What still gets through are probes.
+            // The window is used up. What still gets through is probes.
             let filled = owed && shut && (!acks_go_on || acked < u64::from(MARGIN));
             if unread || filled {
                 return Some(Cause::ServerFrozen);
@@ -161,30 +162,29 @@ impl StallDetector {
         None
     }
 
-    /// A process that does not read makes the window fall by at least the n-th part of what is acked.
+    /// If the process does not read, the window falls by at least one n-th of what is acked.
     fn least_eaten(&self) -> u64 {
-        // With fine units rounding gives away little: half tells a frozen process from one that reads too slowly.
+        // With fine units rounding gives away little: one half tells a frozen process from a slow reader.
         if self.window_bits.trailing_zeros() <= 8 { 2 } else { 4 }
     }
 }
 
 /// Whether an RTMP server behind a proxy reads, judged on its own acknowledgements (RTMP 1.0, 5.4.3).
 ///
-/// A proxy has a window and ACKs of its own; it takes what the frozen server behind it no longer reads, up to megabytes.
-/// But a server that acknowledges does so each time it has read so many bytes. Twice as many that the next hop has taken,
-/// without one acknowledgement, are bytes that the server does not read. One that never acknowledges, or at no even
-/// distance, is not judged.
+/// A proxy has its own window and ACKs; it takes up to megabytes that the frozen server behind it no longer reads. But
+/// a server that acknowledges does so at regular byte counts. If the next hop has taken twice that count without an
+/// acknowledgement, the server does not read. A server that never acknowledges, or at irregular counts, is not judged.
 #[derive(Debug, Default)]
 pub struct UnreadDetector {
     acknowledged: u64,
-    /// When the last acknowledgement came, and what had been taken by then.
+    /// Time of the last acknowledgement, and bytes taken by then.
     last: (Time, u64),
-    /// Shortest and longest distance between two, bytes taken meanwhile.
+    /// Least and most bytes taken between two acknowledgements.
     steps: Option<(u64, u64)>,
     count: u32,
 }
 
-/// Acknowledgements that show a server's habit.
+/// Number of acknowledgements that show a server's habit.
 const HABIT: u32 = 2;
 
 impl UnreadDetector {

@@ -1,11 +1,11 @@
 //! The life of one stream (docs/architecture.md#a-streams-life): when to connect, what to report, when to give up.
 //!
-//! The camera is opened and the server connected at the same time. `streaming` is said only while the camera runs and
-//! the current publisher flows, and after each camera outage only once that publisher said anew that it flows.
+//! The camera is opened and the server connected at the same time. `streaming` is reported only while the camera runs
+//! and the current publisher flows; after each camera outage that publisher must first report again that it flows.
 //!
-//! An *outage* lasts from the first loss, of camera or publisher, until the stream streams again. What ends a stream
-//! for good is decided once, by the first reason that comes; then the publisher is closed, and only when it is, or had
-//! its time, the terminal report and [`Action::End`] follow. Nothing comes after them.
+//! An *outage* lasts from the first loss, of camera or publisher, until the stream streams again. The first reason to
+//! come decides, once, what ends a stream for good. Then the publisher is closed; once it is closed, or its time is
+//! up, the terminal report and [`Action::End`] follow. Nothing comes after them.
 
 mod report;
 mod words;
@@ -21,11 +21,11 @@ use super::{
 };
 use crate::protocol::{Cause, Failure, StreamReport, StreamState};
 
-/// How long the next publisher waits for the former one to be closed.
+/// How long the next publisher waits for the previous one to be closed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the end waits for the publisher to be closed.
 const END_PATIENCE: Duration = Duration::from_secs(3);
-/// A process that has just begun has no link yet. That counts as a loss only after this time.
+/// A process that has just begun has no link yet. That counts as a lost link only after this time.
 const FIRST_LINK: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Copy, Debug)]
@@ -33,18 +33,18 @@ enum Camera {
     /// Being opened; nothing known yet.
     Opening,
     Running,
-    /// Since when.
+    /// Lost since this time.
     Lost(Time),
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Publisher {
-    /// `flowing`: said so since the camera was last lost.
+    /// `flowing`: the publisher has said so since the camera was last lost.
     Open {
         attempt: u32,
         flowing: bool,
     },
-    /// Asked to close, or closing by itself; taken for gone at `until`.
+    /// Asked to close, or closing by itself; assumed gone at `until`.
     Closing {
         attempt: u32,
         until: Time,
@@ -55,11 +55,11 @@ enum Publisher {
 #[derive(Clone, Debug)]
 struct Outage {
     failure: Failure,
-    /// Which retry is being made or comes next.
+    /// The retry that is under way or comes next.
     retry: u32,
-    /// That retry was made.
+    /// Whether that retry was made.
     tried: bool,
-    /// Delay that was reported for it.
+    /// The delay reported for that retry.
     retry_in: Option<Duration>,
 }
 
@@ -85,28 +85,28 @@ pub struct Stream {
     publisher: Publisher,
     /// Number of the latest publisher.
     attempt: u32,
-    /// When the next publisher is opened, camera and former publisher permitting.
+    /// When the next publisher is opened, if camera and previous publisher permit.
     open_at: Option<Time>,
     outage: Option<Outage>,
     backoff: Backoff,
-    /// Media last went through, or the stream began.
+    /// When media last went through, or the stream began.
     media_at: Time,
     first_streaming: Option<Time>,
-    /// It streams, or last streamed, after an outage, which took so many retries.
+    /// Streaming, now or last, followed an outage that took this many retries.
     reconnected: Option<u32>,
     /// The first rejection of the key since media last went through.
     rejected_at: Option<Time>,
-    /// Likewise for `StreamExists`.
+    /// Like `rejected_at`, for `StreamExists`.
     exists_since: Option<Time>,
     keep_alive: Option<KeepAlive>,
     link_lost_at: Option<Time>,
-    /// The link that started it was not there yet; until then it may come.
+    /// The link that started the stream was not up yet; it may come until then.
     link_due: Option<Time>,
     reported: StreamReport,
 }
 
 impl Stream {
-    /// A stream that begins at `now`, and what is to be done first. The camera is the caller's to open.
+    /// A stream that begins at `now`, and its first actions. The caller opens the camera.
     pub fn new(settings: Settings, now: Time) -> (Self, Vec<Action>) {
         let keep_alive = settings.keep_alive_timeout.filter(|_| settings.stop_on_keep_alive_loss).map(KeepAlive::new);
         let mut stream = Self {
@@ -134,7 +134,7 @@ impl Stream {
         (stream, actions)
     }
 
-    /// Takes an event; what is to be done about it, in this order. Nothing, once it ended.
+    /// Handles an event; returns the actions in order. None after the end.
     pub fn on(&mut self, event: Event, now: Time) -> Vec<Action> {
         let mut actions = Vec::new();
         self.proceed(now, &mut actions);
@@ -172,12 +172,12 @@ impl Stream {
         &self.reported
     }
 
-    /// As last reported.
+    /// The state last reported.
     pub fn state(&self) -> StreamState {
         self.reported.state
     }
 
-    /// Why it reconnects, ends or has ended.
+    /// Why the stream reconnects, ends or has ended.
     pub fn failure(&self) -> Option<&Failure> {
         match &self.life {
             Life::Alive => self.outage.as_ref().map(|outage| &outage.failure),
@@ -185,23 +185,23 @@ impl Stream {
         }
     }
 
-    /// How long it would live on without a keep-alive; `None` while that does not end it.
+    /// How long the stream would live on without a keep-alive; `None` while that does not end it.
     pub fn keep_alive_left(&self, now: Time) -> Option<Duration> {
         Some(self.keep_alive.as_ref()?.deadline()?.saturating_sub(now))
     }
 
-    /// What is left of its duration, if that has a limit.
+    /// What is left of the stream's duration, if that is limited.
     pub fn duration_left(&self, now: Time) -> Option<Duration> {
         let since = self.first_streaming.unwrap_or(now);
         self.settings.duration_limit.map(|limit| limit.saturating_sub(now.saturating_sub(since)))
     }
 
-    /// For how long it has been streaming without an interruption.
+    /// How long it has been streaming without an interruption.
     pub fn streaming_for(&self, now: Time) -> Option<Duration> {
         self.streaming().then(|| now.saturating_sub(self.media_at))
     }
 
-    /// Which retry of this outage, from 1; 0 outside of outages.
+    /// The number of the retry in this outage, from 1; 0 outside of outages.
     pub fn attempt(&self) -> u32 {
         self.outage.as_ref().map_or(0, |outage| outage.retry)
     }
@@ -219,7 +219,7 @@ impl Stream {
             Event::PublisherFlowing { attempt } => self.publisher_flowing(attempt),
             Event::PublisherLost { attempt, failure } => self.publisher_lost(attempt, failure, now, actions),
             Event::PublisherClosed { attempt } => {
-                // Closed without having been asked to and without a word before: a loss all the same.
+                // Closed without a request and without a reported loss: still a loss.
                 self.publisher_lost(attempt, Cause::Internal.into(), now, actions);
                 self.publisher_closed(attempt);
             }
@@ -244,7 +244,7 @@ impl Stream {
 
     fn camera_running(&mut self, now: Time) {
         self.camera = Camera::Running;
-        // The publisher was closed when the hold was over.
+        // The publisher was closed when the hold ended.
         if matches!(self.publisher, Publisher::Closing { .. } | Publisher::None) {
             self.open_at.get_or_insert(now);
         }
@@ -258,7 +258,7 @@ impl Stream {
             *flowing = false;
         }
         let outage = self.outage.get_or_insert_with(|| Outage::new(failure.clone()));
-        // The same in other words, such as a counter in them, is no news.
+        // A failure that differs only in its words, such as a counter in them, is not news.
         if (outage.failure.cause, &outage.failure.owner) != (failure.cause, &failure.owner) {
             outage.failure = failure;
         }
@@ -275,7 +275,7 @@ impl Stream {
     // Publisher.
 
     fn publisher_flowing(&mut self, which: u32) {
-        // Also while the camera counts as lost: its frames may have overtaken the word that it runs again.
+        // Also while the camera counts as lost: its frames may have overtaken the event that it runs again.
         if let Publisher::Open { attempt, flowing } = &mut self.publisher
             && *attempt == which
         {
@@ -289,7 +289,7 @@ impl Stream {
             _ => return,
         }
         self.publisher = Publisher::Closing { attempt: which, until: now.saturating_add(CLOSE_PATIENCE) };
-        // The streaming time that the back-off asks for ends here.
+        // The streaming period that the back-off looks at ends here.
         let delay = self.backoff.lost(now);
         let delay = match retry::class(failure.cause) {
             Class::Fatal => return self.end(StreamState::Error, failure, now, actions),
@@ -311,7 +311,7 @@ impl Stream {
         if std::mem::take(&mut outage.tried) {
             outage.retry = outage.retry.saturating_add(1);
         }
-        // While the camera is gone, that is what the stream waits for.
+        // While the camera is gone, the stream waits for the camera.
         if !matches!(self.camera, Camera::Lost(_)) {
             outage.failure = failure;
             outage.retry_in = Some(delay);
@@ -330,7 +330,7 @@ impl Stream {
         matches!(self.publisher, Publisher::None) && !matches!(self.camera, Camera::Lost(_))
     }
 
-    /// Asks an open publisher to close, and waits for that at most `patience`.
+    /// Asks an open publisher to close, and waits for that no longer than `patience`.
     fn close_publisher(&mut self, patience: Duration, now: Time, actions: &mut Vec<Action>) {
         if let Publisher::Open { attempt, .. } = self.publisher {
             self.publisher = Publisher::Closing { attempt, until: now.saturating_add(patience) };
@@ -388,7 +388,7 @@ impl Stream {
 
     // The end.
 
-    /// When and why the stream is stopped if nothing changes.
+    /// When and why the stream ends if nothing changes.
     fn ends(&self) -> [Option<(Time, Cause)>; 3] {
         let sum = |at: Option<Time>, after: Option<Duration>| Some(at?.saturating_add(after?));
         [
@@ -429,7 +429,7 @@ impl Stream {
         self.close_publisher(END_PATIENCE, now, actions);
     }
 
-    // What time and events bring about.
+    // What follows from time and events.
 
     /// Does what is due at `now` and reports what changed.
     fn proceed(&mut self, now: Time, actions: &mut Vec<Action>) {
@@ -468,14 +468,14 @@ impl Stream {
     }
 
     fn end_if_due(&mut self, now: Time, actions: &mut Vec<Action>) {
-        // The earliest, should several be due when a Tick came late.
+        // The earliest, if several are due because a Tick came late.
         let due = self.ends().into_iter().flatten().filter(|&(at, _)| now >= at).min_by_key(|&(at, _)| at);
         if let Some((_, cause)) = due {
             self.stop(cause, now, actions);
         } else if self.give_up_at().is_some_and(|at| now >= at) {
             let failure = match (self.outage.take(), self.camera) {
                 (Some(outage), _) => outage.failure,
-                // Nobody said what is wrong: neither frames nor a word came.
+                // Nobody reported a fault: neither frames nor a report came.
                 (None, Camera::Running) => Cause::HandshakeTimeout.into(),
                 (None, _) => Cause::CameraStalled.into(),
             };

@@ -24,7 +24,7 @@ fn process() -> Claim {
     Claim::Process { pid: Some(4711), program: "qr-reader".into() }
 }
 
-/// An arbiter whose requests are numbered by the order of asking, from 1.
+/// An arbiter whose requests are numbered in the order of asking, from 1.
 struct Bench {
     arbiter: Arbiter,
     requests: u64,
@@ -207,7 +207,7 @@ fn waiting_ends_after_5_s_and_the_holder_keeps_what_it_has() {
     let (request, owner) = refusal(&bench.arbiter.on(Event::Tick, s(6)), Cause::CameraBusy);
     assert_eq!((request, owner.for_s), (2, Some(6)));
     assert_eq!(bench.arbiter.deadline(), None);
-    // Asked again it is not revoked twice, but waits again.
+    // A second request does not revoke the lease again; it waits.
     assert_eq!(bench.ask(unmanaged("a"), s(7)), []);
     assert_eq!(bench.release(s(8)), [granted(3, 2)]);
 }
@@ -274,7 +274,7 @@ fn steps() -> impl Strategy<Value = Vec<(Step, u64)>> {
     prop::collection::vec((step, prop_oneof![4 => Just(0u64), 4 => 0u64..1500, 1 => 0u64..20_000]), 1..120)
 }
 
-/// What an observer of the actions knows.
+/// What an observer of the actions can tell.
 #[derive(Default)]
 struct Model {
     lease: Option<LeaseId>,
@@ -339,7 +339,7 @@ proptest! {
                 Step::Release(lease) => Event::Release { lease: LeaseId(lease) },
                 Step::Tick => Event::Tick,
             };
-            // What was due is answered before a request is taken, so its name may be free again.
+            // Whatever was due is answered before a request is taken, so a request's name may be free again.
             let actions = arbiter.on(Event::Tick, now);
             model.check(&actions, &arbiter, now)?;
             match &event {
@@ -352,7 +352,7 @@ proptest! {
             let actions = arbiter.on(event, now);
             model.check(&actions, &arbiter, now)?;
         }
-        // However it stands: after the patience nobody waits any more, and a released camera can be had.
+        // In any state: after `PATIENCE` nobody waits any more, and a released camera is available.
         now += PATIENCE;
         let actions = arbiter.on(Event::Tick, now);
         model.check(&actions, &arbiter, now)?;

@@ -1,21 +1,23 @@
-//! The daemon's own rule: follows what the uplink carries, by how long bytes wait on their way.
+//! The daemon's own rule: follows the uplink's capacity, measured by how long bytes take to arrive.
 //!
-//! The one signal is the time from the encoder to the server and back of the byte that arrived last. It holds every queue on
-//! the way, ours, the kernel's and the network's, whatever congestion control fills which; it says nothing about a scene
-//! that gives little to send, nor about a segment that is sent again while the rest arrives. Above its least value of late
-//! it is *excess*: a queue.
+//! Its only signal is the time that the latest arrived byte took from the encoder to the server and back. That time
+//! includes every queue on the way (ours, the kernel's, the network's), whatever congestion control fills them. It is
+//! not affected by a scene that needs few bits, nor by a lost segment that is resent while later ones arrive. Its
+//! surplus over its recent minimum is the *excess*: a queue.
 //!
-//! - **Fall**: a queue that stands, or is long at once, or will be, takes the rate below what arrives meanwhile, the more the
-//!   longer the queue is going to be, so that it drains.
-//! - **Return**: while the queue drains the link is busy, so what arrives is what it carries. When the queue is gone the rate
-//!   goes there at once.
-//! - **Probe**: with no queue and a scene that fills the rate, up in steps, small near the rate that was too much last,
-//!   larger with each that went well beyond it.
+//! - **Fall**: a queue that persists, is long at once, or is going to be long takes the rate below what arrives
+//!   meanwhile, so that the queue drains; the longer the queue is going to be, the lower.
+//! - **Return**: while a queue drains the link is busy, so the arrival rate is its capacity. When the queue is gone the
+//!   rate goes there at once.
+//! - **Probe**: without a queue, and with a scene that fills the rate, the rate rises in steps: small ones near the rate
+//!   that was last too high, growing ones with each success well beyond it.
 //!
-//! - **Send buffer**: what the kernel has taken cannot be called back, and a network's full queue loses segments, which then
-//!   wait behind it. So the kernel gets no more than keeps the link busy; the rest waits where it can be dropped.
+//! - **Send buffer**: what the kernel has taken cannot be called back, and a full queue in the network loses segments,
+//!   which then wait behind it. So the kernel gets only what keeps the link busy; the rest waits where it can be
+//!   dropped.
 //!
-//! Below [`Settings::floor`] (or below what the encoder was seen to need) pictures are left out instead of made coarser.
+//! Below [`Settings::floor`] (or below what the encoder has shown to need) pictures are left out instead of made
+//! coarser.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,90 +25,91 @@ use std::time::Duration;
 use super::history::History;
 use super::{Decision, Event, Pictures, Rule, Sample, Time};
 
-/// A queue that was never shorter than this, for so long, stands.
+/// An excess that stays at or above this for `STANDING_FOR` is a standing queue.
 const STANDING: Duration = Duration::from_millis(90);
 const STANDING_FOR: Duration = Duration::from_millis(400);
-/// A queue that is too long however short its life.
+/// An excess from which a queue is too long at once.
 const LONG: Duration = Duration::from_millis(350);
-/// A queue that will be so long is too long, seconds. Shorter dips than the time that it takes to foresee this are over
-/// sooner than the encoder obeys.
+/// A foreseen excess from which a queue is too long, seconds. Dips shorter than the time needed to foresee this are
+/// over before the encoder obeys.
 const FORESEEN: f64 = 0.7;
-/// A queue up to this is none.
+/// An excess up to this counts as no queue.
 const NONE: Duration = Duration::from_millis(45);
-/// Over this time the least wait counts as that of the empty link. Roaming changes it.
+/// Period over which the least wait counts as that of the empty link. Roaming changes it.
 const BASE_OF: Duration = Duration::from_secs(15);
-/// A queue that takes longer to drain is no queue.
+/// An excess that takes longer than this to drain is not a queue.
 const LONGEST_DRAIN: Duration = Duration::from_secs(30);
-/// The rate of delivery is taken over this time.
+/// Period over which the delivery rate is measured.
 const DELIVERY: Duration = Duration::from_millis(300);
-/// While a queue drained, the link was busy for so long at least.
+/// While a queue drained, the link was busy for at least this long.
 const BUSY: Duration = Duration::from_secs(1);
-/// TCP holds back when less than this share is under way of what an empty link holds at the rate of this time.
+/// TCP holds back when less than this share of what an empty link holds at the usual rate is in flight.
 const HELD_BACK: f64 = 0.5;
 const USUALLY: Duration = Duration::from_secs(2);
-/// The kernel holds what is made in two of the empty link's round trips, the second for what waits for a lost segment, and in
-/// this time.
+/// The kernel may hold what is produced in two round trips of the empty link (the second for what waits for a lost
+/// segment) plus this time.
 const SLACK: Duration = Duration::from_millis(100);
-/// Of its memory each message takes so many bytes beside its own,
+/// Kernel memory overhead per message, bytes.
 const OVERHEAD: f64 = 2e3;
-/// and so many sound messages a second come beside the pictures.
+/// Sound messages per second.
 const SOUNDS: u32 = 50;
-/// It is told in steps of so many bytes.
+/// The send buffer's size is set in steps of this many bytes.
 const BUFFER_STEP: f64 = 4e3;
-/// No more, bytes: what the kernel would take by itself (the third value of `net.ipv4.tcp_wmem`).
+/// Upper limit of the send buffer, bytes: what the kernel would take by itself (the third value of
+/// `net.ipv4.tcp_wmem`).
 const MOST_BUFFER: f64 = 4e6;
-/// While nothing arrives so many bytes more at each sample, up to so many times as much in all.
+/// Growth of the send buffer per sample while nothing arrives, bytes; at most to `MOST_MORE` times its size.
 const MORE_BUFFER: u32 = 16_000;
 const MOST_MORE: u32 = 3;
-/// Between two falls; the encoder needs a moment to obey.
+/// Least time between two falls; the encoder needs a moment to obey.
 const BETWEEN_FALLS: Duration = Duration::from_millis(300);
-/// Between two rises.
+/// Least time between two rises.
 const BETWEEN_RISES: Duration = Duration::from_millis(600);
-/// The same near the rate that was too much last.
+/// Least time between two rises near the rate that was last too high.
 const BETWEEN_NEAR_RISES: Duration = Duration::from_millis(1500);
-/// A queue is to be gone within this time.
+/// A queue should be gone within this time, seconds.
 const DRAIN_WITHIN: f64 = 1.0;
-/// Of what the link was seen to carry, so much is used.
+/// Share of the link's observed capacity that is used.
 const USED: f64 = 0.92;
-/// Steps upward, as a share of the rate: first, factor from one to the next, most.
+/// Upward steps as a share of the rate: the first step, the factor from one to the next, the largest step.
 const STEP: (f64, f64, f64) = (0.05, 2.0, 0.3);
-/// The rate that was too much is near from this share of it,
+/// From this share of the rate that was last too high, a rate is near it.
 const NEAR: f64 = 0.8;
-/// and was passed by this share.
+/// From this share of that rate, a rate is beyond it.
 const PASSED: f64 = 1.02;
-/// A rate counts as tried when the encoder makes this share of it.
+/// A rate counts as tried when the encoder produces at least this share of it.
 const FILLED: f64 = 0.7;
-/// Untried, the rate may be at most this many times what was tried.
+/// The rate may be at most this multiple of the tried one.
 const UNTRIED: f64 = 1.5;
-/// No less, bit/s: a coarse key frame a second.
+/// Lowest rate, bit/s: a coarse key frame a second.
 const LEAST: f64 = 24e3;
-/// The encoder's rate is taken over this time.
+/// Period over which the encoder's output rate is measured.
 const OBEDIENCE: Duration = Duration::from_millis(1500);
-/// It does not obey when it makes so many times what it was told.
+/// The encoder disobeys when it produces more than this multiple of what it was told.
 const DISOBEYED: f64 = 1.5;
-/// So much more than what a rung needs must be there before it is climbed back to.
+/// Before climbing back to a rung, the rate must be this multiple of what the rung needs.
 const CLIMB: f64 = 1.3;
 
-/// A rate that needs fewer pictures must last so long before they are left out: most dips are over by then.
+/// A rate that needs fewer pictures must persist this long before they are left out: most dips are over by then.
 const RUNG_AFTER: Duration = Duration::from_secs(1);
-/// TCP finds its pace first.
+/// After connecting, TCP gets this long to find its pace.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// Each sample counts so much in what is usual: some ten seconds.
+/// Weight of each sample in the usual rate: an average over some ten seconds.
 const USUAL: f64 = 0.01;
 
-/// What a [`Follow`] is to keep to.
+/// Limits for a [`Follow`].
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// The most, bit/s of video.
+    /// Highest bitrate, bit/s of video.
     pub limit: u32,
-    /// Below this pictures are left out, bit/s of video.
+    /// Below this, pictures are left out, bit/s of video.
     pub floor: u32,
-    /// Pictures a second.
+    /// Pictures per second.
     pub frame_rate: u32,
 }
 
-/// See the module's description.
+/// The rule's state.
 #[derive(Debug)]
 pub struct Follow {
     limit: f64,
@@ -114,40 +117,40 @@ pub struct Follow {
     frame_rate: u32,
     /// Before quantisation, bit/s.
     rate: f64,
-    /// The rate over some ten seconds.
+    /// The rate averaged over some ten seconds.
     usual: f64,
     history: History,
     least_wait: Least,
     least_round_trip: Least,
-    /// Since when the excess was never below [`STANDING`].
+    /// Time since which the excess has never been below [`STANDING`].
     standing_since: Option<Time>,
-    /// Until when what arrives says little of the link.
+    /// Until then, arrivals say little about the link.
     held_until: Time,
-    /// Since when a queue drains.
+    /// Time since which a queue drains.
     draining_since: Option<Time>,
-    /// Bytes.
+    /// Size in bytes.
     send_buffer: Option<u32>,
     may_fall: Time,
     may_rise: Time,
     step: f64,
-    /// The rate that was too much last.
+    /// The rate that was last too high.
     ceiling: Option<f64>,
-    /// The most that the encoder made without a queue.
+    /// The highest rate that the encoder produced without a queue.
     tried: f64,
     told_at: Time,
-    /// What the encoder makes of every picture at its coarsest, as far as it was seen, bit/s.
+    /// What the encoder needs for all pictures at its coarsest, as far as observed, bit/s.
     needs: f64,
-    /// Since when fewer pictures are called for.
+    /// Time since which the rate calls for fewer pictures.
     fewer_since: Option<Time>,
     decision: Decision,
 }
 
-/// The least value of the last [`BASE_OF`]: only those that none after them is below, with their times.
+/// The least value of the last [`BASE_OF`]: keeps only values below all later ones, with their times.
 #[derive(Debug, Default)]
 struct Least(VecDeque<(Time, Duration)>);
 
 impl Least {
-    /// Takes one more value and forgets those from longer than [`BASE_OF`] before `until`.
+    /// Takes a value and forgets those older than [`BASE_OF`] before `until`.
     fn take(&mut self, value: Duration, now: Time, until: Time) {
         while self.0.back().is_some_and(|&(_, other)| other >= value) {
             self.0.pop_back();
@@ -164,7 +167,7 @@ impl Least {
 }
 
 impl Follow {
-    /// Begins with what is asked for.
+    /// Starts at the requested bitrate.
     pub fn new(settings: &Settings) -> Self {
         let limit = f64::from(settings.limit).max(LEAST);
         let mut this = Self {
@@ -194,23 +197,23 @@ impl Follow {
         this
     }
 
-    /// Bit/s of video that the network carried of late, if that was ever less than wanted.
+    /// Bit/s of video that the network carried recently, if that was ever less than requested.
     pub fn carries(&self) -> Option<u32> {
         self.ceiling.map(|_| self.usual as u32)
     }
 
-    /// How much the kernel may hold for this connection, sent or not, bytes of its memory; none before anything is known of
-    /// it.
+    /// How many bytes of its memory the kernel may use for this connection, sent or unsent; `None` until the link is
+    /// known.
     pub fn send_buffer(&self) -> Option<u32> {
         self.send_buffer
     }
 
-    /// More while nothing arrives: if all that is under way was lost, TCP learns of it by what is sent after it, or by its
-    /// timer, which is slow.
+    /// Grows while nothing arrives: if everything in flight was lost, TCP learns of it only from later segments or
+    /// from its slow timer.
     fn bound_send_buffer(&mut self, now: Time) {
         let Some(round_trip) = self.least_round_trip.value() else { return };
         let made = self.rate + self.beside_video();
-        // A link that is kept less than busy would not drain, and seem to carry less and less.
+        // A link that is not kept busy would not drain, and would seem to carry less and less.
         let busy = self.draining_since.map_or(made, |since| made.max(self.carried_since(since + DELIVERY, now)));
         let second = busy / 8.0 + f64::from(self.frame_rate + SOUNDS) * OVERHEAD;
         let bytes = second * (2 * round_trip + SLACK).as_secs_f64();
@@ -220,7 +223,7 @@ impl Follow {
         self.send_buffer = Some((before + MORE_BUFFER * u32::from(stands)).clamp(bytes, MOST_MORE * bytes));
     }
 
-    /// What it decided last.
+    /// The latest decision.
     pub fn decision(&self) -> Decision {
         self.decision
     }
@@ -254,48 +257,49 @@ impl Follow {
         self.bound_send_buffer(now);
     }
 
-    /// How much longer than on an empty link bytes waited.
+    /// How much longer bytes waited than on an empty link.
     fn excess(&mut self, sample: &Sample, now: Time) -> Duration {
         self.least_round_trip.take(sample.round_trip, now, now);
         let Some(wait) = self.history.wait().filter(|_| sample.acked > 0) else { return Duration::ZERO };
-        // What did not arrive yet has not waited its time.
+        // A byte that has not arrived has not waited its full time.
         if self.history.moved() {
-            // A queue must not pass for the link's own delay by lasting long.
+            // A long-lasting queue must not pass for the link's own delay.
             let drains_since = self.draining_since.unwrap_or(now);
             self.least_wait.take(wait, now, drains_since.max(now.saturating_sub(LONGEST_DRAIN)));
         }
         wait.saturating_sub(self.delay())
     }
 
-    /// The empty link's own: what the least waited. Never below the round trip, as the time between two samples hides when
-    /// exactly a byte was made.
+    /// The empty link's delay: the least wait. Never below the round trip, since sampling hides exactly when a byte
+    /// was made.
     fn delay(&self) -> Duration {
         self.least_wait.value().max(self.least_round_trip.value()).unwrap_or_default()
     }
 
-    /// Whether TCP itself sends much less than goes through, as bbr does for a moment every ten seconds to measure the
-    /// empty link's delay (its state `PROBE_RTT`): what arrives then, and a round trip later, says nothing of the link.
+    /// Whether TCP itself sends much less than the link carries, as bbr briefly does every ten seconds to measure the
+    /// empty link's delay (its state `PROBE_RTT`). Arrivals then, and a round trip later, say nothing about the link.
     fn held_back(&self, sample: &Sample) -> bool {
         let Some(arrived) = self.history.arrived(USUALLY).filter(|_| sample.unsent > 0) else { return false };
         let in_flight = (sample.acked + sample.outstanding).saturating_sub(sample.unsent + sample.arrived) as f64 * 8.0;
         in_flight < HELD_BACK * arrived * self.delay().as_secs_f64()
     }
 
-    /// Bit/s that the link carries, if it is busy.
+    /// The link's capacity in bit/s, if it is busy.
     fn carried(&self, now: Time) -> Option<f64> {
         let arrived = self.history.arrived(DELIVERY)?;
         let usually = self.history.arrived(USUALLY).filter(|_| now < self.held_until);
         Some(usually.map_or(arrived, |usually| usually.max(arrived)))
     }
 
-    /// The most bit/s that the link carried since then; what it carries now, if that is still to come.
+    /// The highest capacity in bit/s since `since`, or the current one if `since` lies in the future.
     fn carried_since(&self, since: Time, now: Time) -> f64 {
         let within = now.checked_sub(since);
         let most = within.and_then(|within| self.history.most_arrived(DELIVERY, within));
         most.or_else(|| self.carried(now)).unwrap_or_default()
     }
 
-    /// What the encoder is to be told so that it makes `rate`: one that keeps to a small buffer makes somewhat less than told.
+    /// The bitrate to request so that the encoder makes `rate`: an encoder with a small buffer makes somewhat less
+    /// than told.
     fn told_for(&self, rate: f64) -> f64 {
         let makes = match (self.history.encoded(USUALLY), self.history.told(USUALLY)) {
             (Some(encoded), Some(told)) if encoded >= FILLED * told => (encoded / told).min(1.0),
@@ -309,7 +313,7 @@ impl Follow {
         (rate - self.beside_video()).max(0.0)
     }
 
-    /// Bit/s of sound and headers, from what was produced when there was time to tell.
+    /// Bit/s of sound and headers, measured over a period long enough to tell.
     fn beside_video(&self) -> f64 {
         match (self.history.produced(USUALLY), self.history.encoded(USUALLY)) {
             (Some(produced), Some(encoded)) => (produced - encoded).clamp(0.0, 400e3),
@@ -332,8 +336,8 @@ impl Follow {
         self.step = STEP.0;
     }
 
-    /// How much longer than on an empty link the byte made last will wait, seconds: what is under way by what arrives. The
-    /// wait of the byte that arrived last is a round trip old and more.
+    /// How much longer than on an empty link the newest byte will wait, seconds: bytes in flight divided by the
+    /// arrival rate. The wait of the latest arrived byte is out of date by at least a round trip.
     fn foreseen(&self, now: Time) -> f64 {
         let under_way = self.history.under_way() as f64 * 8.0;
         (under_way / self.carried(now).unwrap_or_default().max(LEAST) - self.delay().as_secs_f64()).max(0.0)
@@ -362,7 +366,7 @@ impl Follow {
             return;
         }
         if made < FILLED * self.rate {
-            // Little is sent because little moves: nothing is learned from it, nothing taken away.
+            // Little is sent because little moves: that says nothing about the link, so the rate is left alone.
             if self.rate >= UNTRIED * self.tried {
                 return;
             }
@@ -373,7 +377,8 @@ impl Follow {
         self.may_rise = now + if near { BETWEEN_NEAR_RISES } else { BETWEEN_RISES };
     }
 
-    /// Sees what the encoder makes of what it was told. One that cannot make pictures small enough gets fewer of them.
+    /// Compares the encoder's output with what it was told. An encoder that cannot make pictures small enough gets
+    /// fewer.
     fn watch_encoder(&mut self, now: Time) {
         if now.saturating_sub(self.told_at) < OBEDIENCE {
             return;
@@ -405,7 +410,7 @@ impl Follow {
         if now.saturating_sub(since) >= RUNG_AFTER { wanted } else { before }
     }
 
-    /// As it is told to the encoder: in steps, so that it is not told at every turn.
+    /// The decision for the encoder, in steps, so that it does not change with every sample.
     fn quantised(&mut self, now: Time) -> Decision {
         let step = if self.rate >= 500e3 { 50e3 } else { 10e3 };
         let bitrate = if self.rate >= self.limit { self.limit } else { ((self.rate / step).floor() * step).max(LEAST) };
@@ -424,7 +429,7 @@ impl Rule for Follow {
                 self.draining_since = None;
                 self.send_buffer = None;
                 self.fewer_since = None;
-                // What a connection carried while it died says nothing about the next one.
+                // What a dying connection carried says nothing about the next one.
                 if self.rate < self.usual {
                     self.rate = self.usual.min(self.limit);
                     (self.ceiling, self.tried) = (Some(self.rate), self.rate);
@@ -434,7 +439,7 @@ impl Rule for Follow {
             }
             Event::Limit(limit) => {
                 let limit = f64::from(limit).max(LEAST);
-                // At the limit there was nothing to learn of the link; a new limit is tried at once.
+                // At the limit there was nothing to learn about the link; a new limit is tried at once.
                 if self.rate >= self.limit {
                     self.rate = limit;
                 }
@@ -444,7 +449,7 @@ impl Rule for Follow {
             Event::Known(rate) => {
                 self.rate = f64::from(rate).clamp(LEAST, self.limit);
                 (self.usual, self.tried) = (self.rate, self.rate);
-                // To be felt for from below, as after a fall of our own.
+                // To be approached from below, as after a fall of our own.
                 self.ceiling = (self.rate < self.limit).then_some(self.rate);
             }
             Event::Sampled(sample) => self.sampled(&sample, now),

@@ -1,23 +1,23 @@
-//! What the samples of the last seconds say: how long bytes waited, how fast they went.
+//! What the samples of the last seconds show: how long bytes waited, how fast they went.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Sample, Time};
 
-/// How far back anything is asked. Waits beyond it count as this long.
+/// How far back queries reach. Longer waits count as this long.
 const LENGTH: Duration = Duration::from_secs(8);
-/// Bound of the samples kept, whatever rate they come at.
+/// Maximum number of samples kept, whatever their rate.
 const CAPACITY: usize = 512;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     at: Time,
     arrived: u64,
-    /// Acknowledged or on its way: all that was produced so far.
+    /// Bytes produced so far: acknowledged or on their way.
     produced: u64,
     encoded: u64,
-    /// What the encoder would have made if it always made what it was told.
+    /// Bits the encoder would have made so far had it made exactly what it was told.
     told: u64,
 }
 
@@ -26,15 +26,15 @@ struct Entry {
 pub struct History(VecDeque<Entry>);
 
 impl History {
-    /// Forgets a connection that is over.
+    /// Forgets the previous connection.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Takes one more sample; since the last one the encoder was told to make `told` bit/s.
+    /// Adds a sample; since the previous one the encoder was told to make `told` bit/s.
     pub fn push(&mut self, now: Time, sample: &Sample, told: u32) {
         let produced = sample.acked + sample.backlog();
-        // The two were read one after the other; what was produced never becomes less.
+        // The counters were read one after the other; `produced` must never decrease.
         let produced = self.0.back().map_or(produced, |last| last.produced.max(produced));
         let arrived = sample.arrived.clamp(sample.acked, produced);
         let arrived = self.0.back().map_or(arrived, |last| last.arrived.max(arrived));
@@ -48,14 +48,14 @@ impl History {
         self.0.push_back(Entry { at: now, arrived, produced, encoded: sample.encoded, told });
     }
 
-    /// How long the byte that arrived last took from the encoder to the server and its acknowledgement back. Goes on rising
-    /// while nothing arrives, but not while a lost segment alone is missing. None with nothing on its way.
+    /// How long the latest arrived byte took from the encoder to the server, acknowledgement included. Keeps rising
+    /// while nothing arrives, but not while only a lost segment is missing. `None` with nothing on its way.
     pub fn wait(&self) -> Option<Duration> {
         let last = self.0.back().filter(|last| last.produced > last.arrived)?;
         let after = self.0.partition_point(|entry| entry.produced <= last.arrived);
         let next = self.0.get(after)?;
         let born = match after.checked_sub(1).map(|before| self.0[before]) {
-            // Between two samples bytes are taken to have come evenly.
+            // Bytes are assumed to have come evenly between two samples.
             Some(before) => {
                 let share = (last.arrived - before.produced) as f64 / (next.produced - before.produced).max(1) as f64;
                 before.at + next.at.saturating_sub(before.at).mul_f64(share.clamp(0.0, 1.0))
@@ -70,17 +70,17 @@ impl History {
         self.0.back().map_or(0, |last| last.produced - last.arrived)
     }
 
-    /// Whether anything arrived between the two last samples.
+    /// Whether anything arrived between the last two samples.
     pub fn moved(&self) -> bool {
         self.0.len().checked_sub(2).is_some_and(|before| self.0[before].arrived < self.0[before + 1].arrived)
     }
 
-    /// Bit/s that arrived over the last `span`; none before that long.
+    /// Bit/s that arrived over the last `span`; `None` before that much time has passed.
     pub fn arrived(&self, span: Duration) -> Option<f64> {
         self.rate(span, |entry| entry.arrived)
     }
 
-    /// The most bit/s that ever arrived over `span`, over the last `within`.
+    /// The highest bit/s that arrived over any `span` within the last `within`.
     pub fn most_arrived(&self, span: Duration, within: Duration) -> Option<f64> {
         let since = self.0.back()?.at.saturating_sub(within);
         let late = self.0.partition_point(|entry| entry.at < since)..self.0.len();

@@ -1,8 +1,8 @@
-//! How many bits the encoder is to make, so that what it makes gets through at once.
+//! How many bits the encoder should make, so that what it makes gets through at once.
 //!
-//! A [`Rule`] hears how the connection does and says what the encoder is to do. It asks for fewer bits first, then for
-//! fewer pictures. What the daemon uses is [`Follow`]; the simulator in `benches/uplink/` compares it with the rules of
-//! others, which is what the trait is for.
+//! A [`Rule`] takes samples of the connection and decides what the encoder makes. It asks for fewer bits first, then
+//! for fewer pictures. The daemon uses [`Follow`]; the trait exists so that the simulator in `benches/uplink/` can
+//! compare it with other rules.
 
 mod follow;
 mod history;
@@ -19,7 +19,7 @@ use crate::protocol::PictureShare;
 /// How often a sample is due.
 pub const INTERVAL: Duration = Duration::from_millis(100);
 
-/// One look at a publication and its socket. Byte counts begin with the connection.
+/// A sample of a publication and its socket. Byte counts begin with the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// Bytes that the peer's kernel acknowledged (`tcpi_bytes_acked`).
@@ -28,11 +28,11 @@ pub struct Sample {
     pub arrived: u64,
     /// Bytes in the kernel that are not acknowledged, sent or not (`SIOCOUTQ`).
     pub outstanding: u64,
-    /// The part of `outstanding` that was not sent yet (`tcpi_notsent_bytes`).
+    /// The unsent part of `outstanding` (`tcpi_notsent_bytes`).
     pub unsent: u64,
     /// Bytes that passed the gate and wait in front of the kernel.
     pub waiting: u64,
-    /// Media that waits in front of the kernel, as time.
+    /// Duration of the media that waits in front of the kernel.
     pub queued: Duration,
     /// Smoothed round-trip time (`tcpi_rtt`).
     pub round_trip: Duration,
@@ -41,26 +41,26 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Bytes on their way that nobody has acknowledged.
+    /// Bytes on their way that are not acknowledged.
     pub fn backlog(&self) -> u64 {
         self.outstanding + self.waiting
     }
 }
 
-/// What a rule hears.
+/// Input to a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A connection begins; its counts begin at 0.
+    /// A connection begins, with counts at 0.
     Connected,
-    /// How it does.
+    /// A new sample.
     Sampled(Sample),
-    /// The most that is wanted from now on, bit/s of video.
+    /// The new maximum, bit/s of video.
     Limit(u32),
-    /// What the network carried the last time, bit/s of video. Where it is less than wanted, to begin with that.
+    /// What the network carried last time, bit/s of video. If that is less than the limit, start there.
     Known(u32),
 }
 
-/// What the encoder is to do.
+/// What the encoder should make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Bit/s of video.
@@ -72,19 +72,19 @@ pub struct Decision {
 /// Which of the camera's pictures are encoded, from most to least.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pictures {
-    /// Every one.
+    /// All pictures.
     #[default]
     All,
-    /// Every second.
+    /// Every second picture.
     Half,
-    /// Every fourth.
+    /// Every fourth picture.
     Quarter,
-    /// One a second, as a key frame: sound goes on, and the viewer sees that the stream lives.
+    /// One per second, as a key frame: sound goes on, and the viewer sees that the stream lives.
     KeyFrames,
 }
 
 impl Pictures {
-    /// One picture of how many is encoded, at `frame_rate` pictures a second.
+    /// N where one picture in N is encoded, at `frame_rate` pictures a second.
     pub fn one_in(self, frame_rate: u32) -> u32 {
         match self {
             Self::All => 1,
@@ -108,6 +108,6 @@ impl From<Pictures> for PictureShare {
 
 /// Decides how much is encoded.
 pub trait Rule {
-    /// Hears what happened; what the encoder is to do from now on.
+    /// Handles an event; returns what the encoder should make from now on.
     fn on(&mut self, event: Event, now: Time) -> Decision;
 }

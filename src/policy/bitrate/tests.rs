@@ -1,4 +1,4 @@
-//! A link that is one queue, and what the rule makes of it. The simulator of the benches has the better links.
+//! The rule on a link that is a single queue. The benches' simulator has more realistic links.
 
 use proptest::prelude::*;
 
@@ -17,9 +17,9 @@ struct SimulatedLink {
     now: Time,
     /// Bit/s.
     capacity: f64,
-    /// The most that the scene gives, bit/s.
+    /// The most the scene needs, bit/s.
     scene: f64,
-    /// The encoder gives no less for a picture, bits.
+    /// The encoder's least output per picture, bits.
     coarsest: f64,
     encoded: f64,
     delivered: f64,
@@ -95,7 +95,7 @@ fn it_falls_within_a_second_and_is_back_within_ten() {
 fn the_kernel_holds_what_keeps_the_link_busy_and_more_when_nothing_arrives() {
     let mut link = SimulatedLink::new(5e6);
     link.run(5);
-    // Two round trips and a tenth of a second of 2 Mbit/s and of 80 messages.
+    // Enough for two round trips and 100 ms, at 2 Mbit/s and 80 messages a second.
     let before = link.rule.send_buffer().expect("the link is known");
     assert_eq!(before, 76_000);
     link.capacity = 0.6e6;
@@ -226,8 +226,8 @@ proptest! {
     }
 }
 
-/// A link of 3 Mbit/s and a round trip of 200 ms, for ten seconds after ten: the least bitrate that was decided. In the samples
-/// of `hole` acknowledgements wait for a lost segment, in those of `held` TCP sends no more than four segments a round trip.
+/// A link of 3 Mbit/s and 200 ms round trip, for ten seconds after ten: the lowest bitrate decided. During the samples
+/// `hole` acknowledgements wait for a lost segment; during `held` TCP sends at most four segments per round trip.
 fn least_far_away(hole: std::ops::Range<usize>, held: std::ops::Range<usize>) -> u32 {
     let mut rule = Follow::new(&settings());
     let mut now = Duration::from_secs(50);

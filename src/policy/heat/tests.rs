@@ -114,7 +114,7 @@ fn the_zone_nearest_to_its_limit_counts() {
 }
 
 proptest! {
-    /// Whatever is read: a step at a time, none taken without need, none back without cause and patience.
+    /// For any readings: one step at a time, none taken without need, none taken back without cause and patience.
     #[test]
     fn steps_follow_the_temperature_one_at_a_time(readings in prop::collection::vec(40.0..110.0_f64, 1..400)) {
         let mut board = Board::new();
@@ -145,8 +145,8 @@ proptest! {
         }
     }
 
-    /// Glasses that warm with what the stream does and cool by themselves: the steps settle instead of swinging, and what
-    /// can be kept from throttling is.
+    /// Glasses that warm with what the stream does and cool by themselves: the steps settle instead of swinging, and
+    /// throttling is avoided where it can be.
     #[test]
     fn on_real_glasses_it_settles(
         ambient in 20.0..45.0_f64,

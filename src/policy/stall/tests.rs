@@ -1,5 +1,5 @@
-//! Recordings (`*.txt`: milliseconds, acked, outstanding, window) are of real sockets on Linux 6.18: 30 frames/s with
-//! key frames of five times the size and audio, over veth (MTU 1500) or loopback; `unitN` is the scaling unit of the
+//! Recordings (`*.txt`: milliseconds, acked, outstanding, window) are from real sockets on Linux 6.18: 30 frames/s,
+//! key frames five times the size, and audio, over veth (MTU 1500) or loopback. `unitN` is the scaling unit of the
 //! receiver's window (1024 with `tcp_rmem` up to 32 MiB, 128 with the kernel's default of 6 MiB). The fault begins 5 s
 //! in. The other traces are made up.
 
@@ -32,8 +32,8 @@ fn recorded(text: &str) -> Vec<(Time, TcpSample)> {
         .collect()
 }
 
-/// A connection in steps of 100 ms: the sender writes `rate` bytes a second, the link carries `link`, the process at
-/// the other end reads `read(t)`, in pieces of `piece`.
+/// A connection in steps of 100 ms: the sender writes `rate` bytes a second, the link carries `link`, the receiving
+/// process reads `read(t)`, in pieces of `piece`.
 struct Model {
     rate: u64,
     link: u64,
@@ -95,7 +95,7 @@ fn frozen_with_a_made_up_autotuned_window_is_found_at_any_rate() {
             let trace = model.run(15, |t| if t < 5000 { FAST } else { 0 }, |_| true);
             let (at, cause) = first(trace).unwrap_or_else(|| panic!("{kbit} kbit/s, {buffer}: not noticed"));
             assert_eq!(cause, Cause::ServerFrozen, "{kbit} kbit/s, {buffer}");
-            // As long as the window takes to leave its maximum visibly, and 2 s.
+            // The time the window takes to leave its maximum visibly, plus 2 s.
             let limit = if kbit < 1000 { 2600 } else { 2200 };
             assert!(at >= FAULT + ms(1900) && at <= FAULT + ms(limit), "{kbit} kbit/s, {buffer}: {at:?}");
         }
@@ -171,7 +171,7 @@ fn an_idle_stream_is_no_verdict_even_if_its_last_window_was_low() {
     let idle = TcpSample { acked: last.acked + 60_000, outstanding: 0, window: last.window - 60_000 };
     trace.extend((1..100).map(|n| (at + INTERVAL * n, idle)));
     let (at, _) = *trace.last().unwrap();
-    // It goes on with small packets; the first ACK shows what was read meanwhile.
+    // The connection goes on with small packets; the first ACK shows what was read meanwhile.
     trace.extend((1..100u32).map(|n| {
         let acked = idle.acked + u64::from(n) * 200;
         (at + INTERVAL * n, TcpSample { acked, outstanding: 200, window: last.window })
@@ -215,7 +215,7 @@ fn a_window_of_zero_is_a_frozen_server() {
 fn probes_that_are_acked_do_not_hide_a_frozen_server() {
     let trace = (0..100u64).map(|n| {
         let acked = n.min(50) * 20_000 + n.saturating_sub(50);
-        // It opens once more, by a crack, and closes no further.
+        // The window opens once more, by a crack, and closes no further.
         let window = if n < 50 { 200_000 } else { u32::from(n > 55) * 1024 };
         (ms(n * 100), TcpSample { acked, outstanding: 50_000, window })
     });
@@ -252,8 +252,8 @@ fn behind_a_proxy_only_missing_acks_count() {
     assert_eq!(first_behind(trace, false), Some((ms(7500), Cause::NetworkStalled)));
 }
 
-/// What the next hop takes and the server acknowledges, every 100 ms: `rate` bytes a second, `step` bytes for each
-/// acknowledgement until it freezes.
+/// What the next hop takes and the server acknowledges, every 100 ms: `rate` bytes a second, and an acknowledgement
+/// per `step` bytes until the server freezes.
 fn acknowledging(rate: u64, step: u64, frozen: Time) -> Option<(Time, Cause)> {
     let mut detector = UnreadDetector::default();
     (0..600u64).find_map(|n| {
@@ -293,8 +293,8 @@ fn a_sampler_that_slept_saw_nothing() {
 }
 
 proptest! {
-    /// Whatever the rates: a process that reads all that arrives is never called frozen, a link that carries anything
-    /// never cut.
+    /// At any rates: a process that reads everything that arrives is never called frozen, and a link that carries
+    /// anything is never called cut.
     #[test]
     fn healthy_connections_are_no_verdict(
         rate in 2_000u64..1_000_000,

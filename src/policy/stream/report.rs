@@ -1,10 +1,10 @@
-//! What a stream says of itself.
+//! What a stream reports about itself.
 
 use super::{Action, Camera, Stream, retry};
 use crate::protocol::{StreamReport, StreamState};
 
 impl Stream {
-    /// What a report says now.
+    /// The report for the current state.
     pub(super) fn view(&self) -> StreamReport {
         if self.streaming() {
             let plain = StreamReport::new(StreamState::Streaming, None);

@@ -8,12 +8,12 @@ fn ms(ms: u64) -> Time {
     Time::from_millis(ms)
 }
 
-/// What a stage says of its failure.
+/// A failure with the details that a stage reports.
 fn said(cause: Cause) -> Failure {
     Failure::new(cause, format!("words about {cause}"))
 }
 
-/// A report outside of outages, of what was decided.
+/// A report outside of outages, of a decision.
 fn report(state: StreamState, cause: Option<Cause>) -> StreamReport {
     StreamReport::new(state, cause.map(Into::into))
 }
@@ -31,7 +31,7 @@ fn settings() -> Settings {
     }
 }
 
-/// A stream with its time, which tests move forward.
+/// A stream with its own time, which tests advance.
 struct Bench {
     stream: Stream,
     now: Time,
@@ -58,7 +58,7 @@ impl Bench {
         self.stream.on(event, self.now)
     }
 
-    /// Ticks as its owner does, whenever due, for that long.
+    /// Ticks like the owner, whenever due, for this long.
     fn pass(&mut self, time: Time) -> Vec<Action> {
         let until = self.now + time;
         let mut actions = Vec::new();
@@ -78,7 +78,7 @@ impl Bench {
         actions
     }
 
-    /// Lets every attempt fail with this cause until the stream ends; when that was.
+    /// Fails every attempt with this cause until the stream ends; returns when that was.
     fn fail_until_the_end(&mut self, cause: Cause) -> (Time, StreamState, Cause) {
         let mut actions = self.lose(cause);
         loop {
@@ -233,7 +233,7 @@ fn it_gives_up_120_s_after_the_start_if_media_never_went_through() {
     let mut bench = Bench::new(settings());
     assert_eq!(bench.fail_until_the_end(Cause::DnsFailed), (ms(120_000), StreamState::Error, Cause::DnsFailed));
 
-    // Nobody ever says anything: still it ends, and with a cause.
+    // No event ever comes: the stream still ends, and with a cause.
     let mut bench = Bench::new(settings());
     bench.on(Event::CameraRunning);
     assert_eq!(bench.pass(ms(120_000)), [Action::ClosePublisher { attempt: 1 }]);

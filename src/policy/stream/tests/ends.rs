@@ -1,4 +1,4 @@
-//! Ends that somebody decided, or that a silence did.
+//! Ends by a decision, or by silence.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What holds whatever happens, in any order.
+//! Properties that hold for any events in any order.
 
 use proptest::prelude::*;
 
@@ -64,17 +64,17 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         )
 }
 
-/// Nothing of what was said is lost; what was decided, or ended without a word, has none.
+/// No detail of a reported failure is lost; an end by decision, or without a report, has no detail.
 fn whole(failure: &Failure) -> bool {
     *failure == said(failure.cause) || *failure == failure.cause.into()
 }
 
-/// What an observer of events and actions knows.
+/// What an observer of events and actions can tell.
 struct Model {
     camera_running: bool,
-    /// The latest publisher, if it was neither closed, nor lost or asked to close 2 s ago or more.
+    /// The latest publisher, unless it was closed, or was lost or asked to close at least 2 s ago.
     open: Option<u32>,
-    /// When that one was lost or asked to close.
+    /// When `open` was lost or asked to close.
     leaving: Option<Time>,
     flowing: bool,
     latest: u32,
@@ -135,7 +135,7 @@ impl Model {
                     prop_assert!(report.failure.as_ref().is_none_or(whole), "{report:?}");
                     match report.state {
                         StreamState::Reconnecting => prop_assert!(report.attempt > 0),
-                        // How many it took; none of a camera that came back.
+                        // The retries it took; none for a camera that came back.
                         StreamState::Streaming if report.reconnected => {}
                         _ => prop_assert_eq!(report.attempt, 0),
                     }
@@ -197,7 +197,7 @@ proptest! {
             let actions = stream.on(event, now);
             model.check(&actions, &stream, now)?;
         }
-        // However it stands, a stop ends it: when the publisher says that it is closed, or after a while without.
+        // In any state a stop ends it: when the publisher reports that it is closed, or after a while without.
         let actions = stream.on(Event::Stop(Cause::Requested), now);
         model.check(&actions, &stream, now)?;
         let event = if by_time {
@@ -213,7 +213,7 @@ proptest! {
         prop_assert!(stream.state().is_terminal() && stream.failure().is_some());
     }
 
-    /// Left alone with a server that always fails, it ends by itself, in few steps.
+    /// Left alone with a server that always fails, the stream ends by itself, in few steps.
     #[test]
     fn it_gives_up_by_itself(settings in any_settings(), give_up in 0u64..200_000, camera in any::<bool>()) {
         let settings = Settings { give_up_after: Some(ms(give_up)), ..settings };
