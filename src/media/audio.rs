@@ -1,5 +1,5 @@
-//! Sound: ALSA or a test tone, to AAC, into the feed. A pipeline of its own, so that a microphone that fails or is
-//! pulled out never touches the picture.
+//! Sound: from ALSA or a test tone, to AAC, into the feed. It has its own pipeline, so that a microphone that fails or
+//! is unplugged never affects the picture.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,8 +25,8 @@ pub enum AudioSource {
 }
 
 impl AudioSource {
-    /// The source a configuration asks for: `test`, `none`, `auto` or the name of an ALSA device. `auto` is the test
-    /// tone beside the test picture, else the default ALSA device if the system has any that records.
+    /// The source for the configured `test`, `none`, `auto` or ALSA device name. `auto` is the test tone beside the
+    /// test picture, otherwise the default ALSA device if any device records.
     pub fn select(wanted: &str, beside_test_picture: bool) -> Option<Self> {
         match wanted {
             "none" => None,
@@ -37,7 +37,7 @@ impl AudioSource {
         }
     }
 
-    /// For the status.
+    /// Name for the status.
     pub fn name(&self) -> &str {
         match self {
             Self::Test => "test tone",
@@ -46,27 +46,27 @@ impl AudioSource {
     }
 }
 
-/// ALSA names the devices that record `pcmC0D1c` there. `/proc/asound` has them too, but a service with `ProcSubset=pid`
-/// does not see it.
+/// Whether any ALSA device records: those are named like `pcmC0D1c` there. `/proc/asound` lists them too, but a
+/// service with `ProcSubset=pid` cannot see it.
 fn records_sound(devices: &Path) -> bool {
     let is_capture = |name: &str| name.starts_with("pcmC") && name.ends_with('c');
     std::fs::read_dir(devices)
         .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_capture)))
 }
 
-/// A GStreamer element that makes AAC-LC.
+/// A GStreamer element that encodes AAC-LC.
 #[derive(Debug)]
 struct Encoder {
     name: &'static str,
-    /// The samples it takes.
+    /// Sample format of its input.
     format: &'static str,
-    /// Samples by which what is decoded is later than what went in, at every rate and bitrate. No element takes that
-    /// off its timestamps, so that sound would be late by it: 36 ms at 44.1 kHz by voaacenc.
+    /// Samples by which decoded sound lags behind the input, at every rate and bitrate. No element subtracts this from
+    /// its timestamps, so sound would be late by it: 36 ms at 44.1 kHz with voaacenc.
     delay: u32,
 }
 
 impl Encoder {
-    /// The first that is installed.
+    /// The first encoder that is installed.
     fn select() -> Option<&'static Self> {
         ENCODERS.iter().find(|encoder| gst::ElementFactory::find(encoder.name).is_some())
     }
@@ -77,8 +77,9 @@ impl Encoder {
     }
 }
 
-/// The lightest first: `avenc_aac` brings all of libavcodec into memory. Delays are measured, at 22.05 to 48 kHz and 32 to
-/// 128 kbit/s (one of them in the test below), but for fdkaacenc's, which Debian does not have: 2048 is what is said of libfdk-aac's AAC-LC.
+/// Lightest first: `avenc_aac` loads all of libavcodec. Delays are measured at 22.05 to 48 kHz and 32 to 128 kbit/s
+/// (one of them in the test below), except for fdkaacenc, which Debian does not have: 2048 is documented for
+/// libfdk-aac's AAC-LC.
 const ENCODERS: [Encoder; 3] = [
     Encoder { name: "voaacenc", format: "S16LE", delay: 1600 },
     Encoder { name: "fdkaacenc", format: "S16LE", delay: 2048 },
@@ -88,29 +89,29 @@ const ENCODERS: [Encoder; 3] = [
 /// Sound capture.
 #[derive(Debug)]
 pub struct AudioPipeline {
-    /// What it says when it fails.
+    /// Error messages of the pipeline.
     pub errors: mpsc::Receiver<gst::Message>,
     pipeline: gst::Pipeline,
 }
 
 impl AudioPipeline {
-    /// Builds it. It is to be stopped, whether or not it was started.
+    /// Builds the capture. It must be stopped, whether or not it was started.
     pub fn new(source: &AudioSource, settings: &AudioSettings, feed: Arc<Feed>) -> Result<Self, Failure> {
         let pipeline = build(source, settings, feed)?;
         Ok(Self { errors: pipeline::errors(&pipeline), pipeline })
     }
 
-    /// Starts it. A driver may hang in that: the deadline is the caller's.
+    /// Starts the capture. A driver may hang here: the caller sets the deadline.
     pub async fn start(&self) -> Result<(), Failure> {
         pipeline::play(&self.pipeline).await
     }
 
-    /// Ends it; see `pipeline::shut_down_from`.
+    /// Ends the capture; see `pipeline::shut_down_from`.
     pub async fn stop(self) -> Result<(), JoinHandle<()>> {
         pipeline::shut_down_from(None, self.pipeline, "audio capture").await
     }
 
-    /// One that hangs in opening its device for as long as the other end of `held` lives.
+    /// A capture that hangs in opening its device until the other end of `held` is dropped.
     #[cfg(test)]
     pub fn hanging(held: Arc<Mutex<std::sync::mpsc::Receiver<()>>>) -> Self {
         let pipeline = gst::Pipeline::new();
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(AudioSource::select("hw:1,0", false), Some(AudioSource::Alsa("hw:1,0".into())));
     }
 
-    /// Where the click of [`CLICK`] is after encoding and decoding, sample.
+    /// The sample at which the click of [`CLICK`] appears after encoding and decoding.
     fn decoded_click(encoder: &Encoder, rate: u32) -> usize {
         let line = format!(
             "appsrc name=in ! audio/x-raw,format=S16LE,layout=interleaved,rate={rate},channels=1 ! audioconvert ! \

@@ -1,7 +1,7 @@
 //! One opening of camera and microphone, from the first picture to the last, with a deadline on every stage.
 //!
-//! The task here owns both pipelines. It says `Running` when the first encoded picture is there and `Lost` when a stage
-//! fails or falls silent; it never reopens anything but the sound, whose loss is nobody else's business.
+//! The task here owns both pipelines. It reports `Running` on the first encoded picture and `Lost` when a stage fails
+//! or falls silent. It reopens only the sound, whose loss concerns nobody else.
 
 use std::future::Future;
 use std::path::Path;
@@ -23,39 +23,39 @@ use crate::camera::Signal;
 use crate::policy::bitrate::Decision;
 use crate::protocol::{AudioSettings, Cause, Failure};
 
-/// A camera may take its time to wake up, but not more.
+/// Limit for a camera to wake up.
 const FIRST_PICTURE_LIMIT: Duration = Duration::from_secs(3);
-/// A running camera gives pictures; ten a second is the least that can be asked of it.
+/// Longest gap between pictures of a running camera.
 const NEXT_PICTURE_LIMIT: Duration = Duration::from_secs(1);
-/// By so much longer is an encoder silent that gave up by itself than there were pictures for it.
+/// An encoder counts as given up when it has been silent this much longer than its input.
 const ONE_AFTER_THE_OTHER: Duration = Duration::from_millis(20);
-/// Behind the camera's first picture: encoders hold a few back.
+/// Limit after the camera's first picture: encoders hold a few back.
 const FIRST_ENCODED_LIMIT: Duration = Duration::from_secs(3);
-/// Behind a running camera.
+/// Longest gap between encoded pictures while the camera runs.
 const NEXT_ENCODED_LIMIT: Duration = Duration::from_millis(1500);
-/// More than that where pictures are left out on purpose; at least one a second is encoded.
+/// Added to that limit where pictures are left out on purpose; at least one a second is encoded.
 const LEFT_OUT: Duration = Duration::from_secs(1);
-/// Over this time a hardware encoder must keep up with the camera,
+/// Period over which a hardware encoder must keep up with the camera.
 const PACE_WINDOW: Duration = Duration::from_millis(1200);
-/// at least by this much.
+/// Share of the camera's pictures that it must encode in that period.
 const PACE_PERCENT: u64 = 60;
-/// How often the stages are looked at.
+/// Interval between checks of the stages.
 const SAMPLING: Duration = Duration::from_millis(100);
-/// How often the camera's input is asked for its signal.
+/// Interval between checks of the signal at the camera's input.
 const SIGNAL_SAMPLING: Duration = Duration::from_millis(500);
-/// For a microphone to open.
+/// Limit for a microphone to open.
 const AUDIO_OPENING_LIMIT: Duration = Duration::from_secs(5);
-/// Between attempts to open the microphone again.
+/// Delay between attempts to reopen the microphone.
 const AUDIO_RETRY: Duration = Duration::from_secs(2);
-/// For the sound to end, which has a limit of its own for its pipeline.
+/// Limit for the sound to end; its pipeline has a limit of its own.
 const AUDIO_END_LIMIT: Duration = Duration::from_secs(3);
 
-/// What is to be opened.
+/// What to open.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The pictures.
+    /// Source and settings of the pictures.
     pub video: VideoPlan,
-    /// Where sound comes from and what it is to be like, if there is to be any.
+    /// Source and settings of the sound, if there is any.
     pub audio: Option<(AudioSource, AudioSettings)>,
 }
 
@@ -66,7 +66,7 @@ pub enum Event {
     Running,
     /// A stage failed or fell silent; `Closed` follows.
     Lost(Failure),
-    /// Its pipeline would not end. `Closed` follows once the camera is free all the same, which may be never.
+    /// A pipeline would not end. `Closed` follows once the camera is free nevertheless, which may be never.
     LeftBehind,
     /// Camera and microphone are free. The last event.
     Closed,
@@ -75,7 +75,7 @@ pub enum Event {
 /// An open capture.
 #[derive(Debug)]
 pub struct Capture {
-    /// Until it is to close.
+    /// `None` once it must close.
     commands: Option<mpsc::Sender<Command>>,
     shown: Arc<Mutex<Shown>>,
     task: JoinHandle<()>,
@@ -86,15 +86,15 @@ enum Command {
     Encode(Decision),
 }
 
-/// What the status shows of a capture.
+/// The part of a capture that the status shows.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
-    /// What was opened, once that is settled.
+    /// The plan, once it has been settled.
     pub plan: Option<Plan>,
     /// Whether sound is being captured.
     pub sound: bool,
     progress: Option<Arc<Progress>>,
-    /// Of an opening before, where it took more than one.
+    /// Counts of earlier openings, if there was more than one.
     before: Counters,
 }
 
@@ -104,7 +104,7 @@ impl Shown {
         self.progress.as_ref().map_or(0, |progress| progress.encoded())
     }
 
-    /// What went through so far.
+    /// Counts so far.
     pub fn counters(&self) -> Counters {
         let mut counters = self.before;
         counters += self.progress.as_ref().map(|progress| progress.counters()).unwrap_or_default();
@@ -118,7 +118,7 @@ impl Shown {
 }
 
 impl Capture {
-    /// Opens what `plan` comes to. Its events come tagged with `generation`.
+    /// Opens what `plan` resolves to. Its events are tagged with `generation`.
     pub fn open<P>(generation: u64, plan: P, feed: Arc<Feed>, events: mpsc::Sender<(u64, Event)>) -> Self
     where
         P: Future<Output = Result<Plan, Failure>> + Send + 'static,
@@ -129,8 +129,8 @@ impl Capture {
         Self { commands: Some(commands), shown, task }
     }
 
-    /// Takes a picture as JPEG, or says why it cannot. The receiver fails if the capture ends before, or too many photos
-    /// are waited for.
+    /// Takes a picture as JPEG, or says why it cannot. The receiver fails if the capture ends first, or if too many
+    /// photos are already waiting.
     pub fn photo(&self) -> oneshot::Receiver<Result<Vec<u8>, Failure>> {
         let (sender, receiver) = oneshot::channel();
         self.command(Command::Photo(sender)); // a dropped sender tells the receiver
@@ -148,17 +148,17 @@ impl Capture {
         }
     }
 
-    /// Ends it; `Closed` follows. Asking twice changes nothing.
+    /// Ends the capture; `Closed` follows. A second call changes nothing.
     pub fn close(&mut self) {
         drop(self.commands.take()); // the dropped sender is the message, which no full queue can lose
     }
 
-    /// What there is to show.
+    /// The state to show.
     pub fn shown(&self) -> Shown {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for the end, for no longer than `limit`; a driver that hangs is left to its thread.
+    /// Waits for the end, no longer than `limit`; a driver that hangs is left to its thread.
     pub async fn join(mut self, limit: Duration) {
         self.close();
         let _ = tokio::time::timeout(limit, self.task).await;
@@ -182,7 +182,8 @@ async fn run<P>(
     }
     if let Some(left_behind) = left_behind {
         let _ = events.send((generation, Event::LeftBehind)).await;
-        // Until then it may see, and so counts as open. The deadline is the watchdog's: no other has a cure.
+        // Until then the camera may still see, so it counts as open. Only the watchdog sets a deadline: nothing else
+        // would help.
         left_behind.camera_free().await;
     }
     let _ = tokio::task::spawn_blocking(memory::give_back).await;
@@ -291,7 +292,8 @@ async fn watch(
     }
 }
 
-/// Ends when the camera's input has lost its signal: never where there is none to lose. Its pictures say nothing of it.
+/// Resolves when the camera's input loses its signal, which its pictures do not show; never resolves for a source that
+/// has no signal to lose.
 async fn signal_lost(source: &VideoSource) -> Failure {
     let Some(node) = source.node().map(Path::to_owned) else { return std::future::pending().await };
     let mut sampling = tokio::time::interval(SIGNAL_SAMPLING);
@@ -312,7 +314,7 @@ async fn signal_lost(source: &VideoSource) -> Failure {
 fn check_deadlines(progress: &Progress) -> Result<(), Failure> {
     let camera_limit = if progress.captured() == 0 { FIRST_PICTURE_LIMIT } else { NEXT_PICTURE_LIMIT };
     let camera_silent = progress.camera_silent();
-    // An encoder that gives up refuses the next pictures for it, and so silences the camera, after itself.
+    // An encoder that gives up refuses further pictures and so silences the camera, shortly after itself.
     if camera_silent > camera_limit
         && progress.encoded() > 0
         && progress.encoder_silent() > progress.offers_silent() + ONE_AFTER_THE_OTHER
@@ -330,7 +332,7 @@ fn check_deadlines(progress: &Progress) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a hardware encoder keeps up. Software has no better to give way to, it drops pictures instead.
+/// Whether a hardware encoder keeps up. Software has no better encoder to give way to; it drops pictures instead.
 #[derive(Debug, Default)]
 struct Pace {
     since: Option<std::time::Instant>,
@@ -339,7 +341,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// Looks at each [`PACE_WINDOW`] as a whole.
+    /// Judges each [`PACE_WINDOW`] as a whole.
     fn check(&mut self, progress: &Progress) -> Result<(), Failure> {
         let since = *self.since.get_or_insert_with(std::time::Instant::now);
         if since.elapsed() < PACE_WINDOW {
@@ -363,7 +365,7 @@ fn capture_failure(message: &gst::Message) -> Failure {
     }
 }
 
-/// The microphone that `open` makes, opened again whenever it fails, until it is told to stop.
+/// Runs the microphone that `open` makes, reopening it whenever it fails, until told to stop.
 async fn keep_sound(
     name: String,
     open: impl Fn() -> Result<AudioPipeline, Failure>,
@@ -388,7 +390,7 @@ async fn keep_sound(
         let Some(failure) = failure else { return };
         tracing::warn!(source = name, cause = %failure.cause, %failure, retry_in = ?AUDIO_RETRY, "no sound");
         let retry = async {
-            // Until the driver comes back, each further attempt would leave its threads beside those of this one.
+            // Until the driver comes back, each further attempt would add its threads to those that hang.
             if let Some(hanging) = hanging {
                 let _ = hanging.await;
             }
@@ -454,7 +456,7 @@ mod tests {
         assert!(ended.is_ok(), "the capture's end waits for it");
     }
 
-    /// What is wrong so many milliseconds after the start, with pictures at these times, see [`Progress::at`].
+    /// The fault `now` milliseconds after the start, with pictures at these times; see [`Progress::at`].
     fn cause(now: u64, captured: &[u64], offered: &[u64], encoded: &[u64]) -> Option<Cause> {
         check_deadlines(&Progress::at(now, captured, offered, encoded)).err().map(|failure| failure.cause)
     }
@@ -463,9 +465,9 @@ mod tests {
     fn a_camera_that_stalls_is_not_the_encoders_fault() {
         assert_eq!(cause(2500, &[], &[], &[]), None);
         assert_eq!(cause(3100, &[], &[], &[]), Some(Cause::CameraStalled));
-        // The last picture before was encoded, those behind it were left out.
+        // The previous picture was encoded; those after it were left out.
         assert_eq!(cause(3100, &[100, 2000], &[100, 1933], &[140, 1970]), Some(Cause::CameraStalled));
-        // It encodes by itself, and the parser keeps the last picture until the next.
+        // The camera encodes, and the parser keeps the latest picture until the next.
         assert_eq!(cause(3100, &[100, 2000], &[], &[140, 1967]), Some(Cause::CameraStalled));
         assert_eq!(cause(3100, &[100, 2900], &[100, 2833], &[140, 2870]), None);
     }

@@ -1,4 +1,4 @@
-//! Short tones for the wearer, who does not see a screen: a stream begins, ends, or the battery forbids it.
+//! Short tones for the wearer, who does not see a screen: a stream begins or ends, or the battery forbids it.
 
 use std::time::Duration;
 
@@ -10,32 +10,32 @@ use tokio::task::JoinHandle;
 use super::pipeline;
 use crate::protocol::{Cause, Failure};
 
-/// Samples a second, of one channel.
+/// Samples per second; one channel.
 const RATE: u32 = 48_000;
-/// A third of what is possible: it sounds beside an ear.
+/// A third of full scale: it sounds beside an ear.
 const LOUDNESS: f64 = 0.3;
-/// Each note begins and ends over this time, or it would click.
+/// Each note fades in and out over this time, to avoid a click.
 const RAMP_S: f64 = 0.008;
-/// What a chime may take on a device that is slow to open.
+/// Limit for one chime, including opening a slow device.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How long the end of the process waits for it.
+/// How long the end of the process waits for the last chime.
 const LAST: Duration = Duration::from_secs(1);
-/// More would be noise; what comes beside them is left out.
+/// Chimes that may wait; any beyond are dropped, since more would only be noise.
 const WAITING: usize = 4;
 
-/// What is played.
+/// A chime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chime {
-    /// A stream is live: two notes up.
+    /// A stream is live: two rising notes.
     Begun,
-    /// It is over: two notes down.
+    /// The stream is over: two falling notes.
     Ended,
-    /// The battery ends it or does not let it begin: three low notes.
+    /// The battery ends a stream or refuses it: three low notes.
     BatteryLow,
 }
 
 impl Chime {
-    /// Its notes: Hz (0 is a rest) and seconds.
+    /// The notes: Hz (0 is a rest) and seconds.
     fn notes(self) -> &'static [(f64, f64)] {
         match self {
             Self::Begun => &[(660.0, 0.12), (880.0, 0.18)],
@@ -44,7 +44,7 @@ impl Chime {
         }
     }
 
-    /// As S16LE.
+    /// The samples as S16LE.
     fn samples(self) -> Vec<u8> {
         let note = |&(frequency, seconds): &(f64, f64)| {
             (0..(seconds * f64::from(RATE)) as u32).flat_map(move |number| {
@@ -58,7 +58,7 @@ impl Chime {
     }
 }
 
-/// Plays one chime after the other.
+/// Plays one chime after another.
 #[derive(Debug)]
 pub struct Speaker {
     queue: mpsc::Sender<Chime>,
@@ -66,7 +66,7 @@ pub struct Speaker {
 }
 
 impl Speaker {
-    /// Plays on this ALSA device, which is opened for each chime and closed after it.
+    /// Plays on this ALSA device, which is opened for each chime and then closed.
     pub fn start(device: String) -> Self {
         let (queue, mut chimes) = mpsc::channel(WAITING);
         let task = tokio::spawn(async move {
@@ -79,12 +79,12 @@ impl Speaker {
         Self { queue, task }
     }
 
-    /// Plays it when those before it are over.
+    /// Plays the chime after those that wait.
     pub fn play(&self, chime: Chime) {
         let _ = self.queue.try_send(chime); // nobody misses a fifth
     }
 
-    /// Plays what is to be played still, if that takes no longer than one.
+    /// Plays what still waits, within the time of one chime.
     pub async fn end(self) {
         drop(self.queue);
         let _ = tokio::time::timeout(LAST, self.task).await; // a device that hangs is left to its thread
@@ -111,7 +111,7 @@ async fn play(device: &str, chime: Chime) -> Result<(), Failure> {
     times.set_pts(gst::ClockTime::ZERO);
     times.set_duration(length);
     let mut news = pipeline::errors(&elements);
-    // Neither can fail but for a pipeline that has failed already, which is on the bus.
+    // Both fail only if the pipeline has already failed, which its bus reports.
     let _ = source.push_buffer(buffer);
     let _ = source.end_of_stream();
     let over = async {
@@ -122,7 +122,7 @@ async fn play(device: &str, chime: Chime) -> Result<(), Failure> {
             _ => Ok(()),
         }
     };
-    // A driver may hang in opening the device.
+    // A driver may hang while it opens the device.
     let outcome =
         tokio::time::timeout(LIMIT, over).await.unwrap_or_else(|_| Err(format!("it is not over after {LIMIT:?}")));
     pipeline::shut_down(elements, "chime").await;

@@ -1,4 +1,4 @@
-//! Encoders, chosen by encoding: a profile counts only after it has turned pictures into H.264 here and now.
+//! Encoders, chosen by trial: a profile counts only after it has encoded pictures to H.264 on this machine.
 
 mod trial;
 
@@ -22,30 +22,31 @@ use crate::protocol::{Cause, Failure, VideoSettings};
 pub use trial::Trial;
 use trial::try_out;
 
-/// How long a trial may take altogether: three that hang are over before an opening of the camera takes too long (`policy::health`).
+/// Limit for one trial: even three that hang are over before an opening of the camera takes too long
+/// (`policy::health`).
 const TRIAL_LIMIT: Duration = Duration::from_secs(8);
-/// Key frames stand one second apart, so that whoever joins or returns waits no longer.
+/// Key frames are one second apart, so that whoever joins or returns waits no longer.
 const KEY_FRAMES_PER_SECOND: u32 = 1;
 
-/// The encoders of this board: their profiles, and what trials showed so far.
+/// The encoders of this board: their profiles, and trial results so far.
 #[derive(Debug)]
 pub struct Encoders {
     profiles: Vec<Profile>,
     trials: Arc<Mutex<Trials>>,
     failed_in_use: Mutex<HashSet<TrialKey>>,
-    /// The threads of trials that overran, by profile.
+    /// Threads of trials that exceeded their limit, by profile.
     overrun: Mutex<HashMap<String, JoinHandle<()>>>,
-    /// Elements may be there now that GStreamer does not know of.
+    /// There may be new elements that GStreamer does not know of yet.
     hardware_changed: AtomicBool,
 }
 
 type Trials = HashMap<TrialKey, Result<Trial, Failure>>;
 
-/// Software does what it does at any size; hardware has limits.
+/// Profile name, and the size for hardware, which has limits; software works at any size.
 type TrialKey = (String, Option<(u32, u32)>);
 
 impl Encoders {
-    /// Those of `profiles`, in their order.
+    /// The encoders of these profiles, in this order.
     pub fn new(profiles: Vec<Profile>) -> Self {
         Self {
             profiles,
@@ -56,12 +57,12 @@ impl Encoders {
         }
     }
 
-    /// The first profile that works for these settings; `wanted` is `auto` or a profile's name. Blocks for the time of
-    /// the trials that were not made before. When none is left but those that failed in use, these get another chance:
-    /// a hang may be over, and nothing else can be tried.
+    /// The first profile that works with these settings; `wanted` is `auto` or a profile's name. Blocks while it runs
+    /// the trials not yet made. If only profiles that failed in use are left, they get another chance: a hang may be
+    /// over, and there is nothing else to try.
     ///
     /// # Errors
-    /// [`Cause::EncoderFailed`] with what each said.
+    /// [`Cause::EncoderFailed`] with the reason of each profile.
     pub fn choose(&self, wanted: &str, settings: &VideoSettings) -> Result<Profile, Failure> {
         self.first_that_works(wanted, settings).or_else(|failure| {
             let pardoned: Vec<_> = self.failed_in_use().drain().collect();
@@ -87,8 +88,8 @@ impl Encoders {
         Err(Failure::new(Cause::EncoderFailed, complaints.join("; ")))
     }
 
-    /// Tries the hardware encoders while nobody waits for them. Software is quick to try when it is needed, and brings
-    /// memory with it that an idle daemon should not hold.
+    /// Tries the hardware encoders before anybody waits for them. Software is quick to try when needed, and takes
+    /// memory that an idle daemon should not hold.
     pub fn warm_up(&self, wanted: &str, settings: &VideoSettings) {
         for profile in self.profiles.iter().filter(|profile| profile.hardware) {
             if (wanted == "auto" || profile.name == wanted) && self.trial(profile, settings).is_ok() {
@@ -97,8 +98,8 @@ impl Encoders {
         }
     }
 
-    /// Tries those behind `present` until one works, while `present` still does: a server that gets nothing drops its
-    /// publisher after seconds, which a stream whose encoder has failed must not spend on trials.
+    /// Tries the profiles after `present` until one works, while `present` still does. A server that gets nothing
+    /// drops its publisher after seconds, so a stream whose encoder has failed has no time for trials.
     pub fn prepare_next(&self, wanted: &str, present: &str, settings: &VideoSettings) {
         if wanted == "auto" {
             let behind = self.profiles.iter().skip_while(|profile| profile.name != present).skip(1);
@@ -106,12 +107,12 @@ impl Encoders {
         }
     }
 
-    /// What each profile's trial shows, for `doctor`.
+    /// The trial result of each profile, for `doctor`.
     pub fn survey(&self, settings: &VideoSettings) -> Vec<(Profile, Result<Trial, Failure>)> {
         self.profiles.iter().map(|profile| (profile.clone(), self.trial(profile, settings))).collect()
     }
 
-    /// Remembers that a profile failed in use, so that the next one takes over.
+    /// Records that a profile failed in use, so that the next one takes over.
     pub fn distrust(&self, name: &str, settings: &VideoSettings, failure: &Failure) {
         if let Some(profile) = self.profiles.iter().find(|profile| profile.name == name) {
             let key = key(profile, settings);
@@ -120,8 +121,8 @@ impl Encoders {
         }
     }
 
-    /// Whether the encoder of a profile that was chosen takes the buffers of this camera as they are. Blocks for some
-    /// milliseconds; the camera must be closed.
+    /// Whether the chosen profile's encoder takes this camera's buffers without a copy. Blocks for some milliseconds;
+    /// the camera must be closed.
     pub fn takes_buffers_of(
         &self,
         camera: &Path,
@@ -137,7 +138,7 @@ impl Encoders {
         outcome.is_ok()
     }
 
-    /// Forgets what did not work: hardware came or went, and it may now.
+    /// Forgets failures: hardware came or went, so what failed may work now.
     pub fn forget_failures(&self) {
         self.trials().retain(|_, trial| trial.is_ok());
         self.failed_in_use().clear();
@@ -160,9 +161,9 @@ impl Encoders {
         result
     }
 
-    /// Tries a profile out on a thread of its own, since a driver may never come back from opening or closing its
-    /// device. Then nobody can end that thread; its profile fails without another trial for as long as it hangs, and what
-    /// comes of it too late counts the next time.
+    /// Tries a profile on a separate thread, since a driver may never return from opening or closing its device.
+    /// Nobody can end such a thread; its profile fails without another trial while the thread hangs, and a late result
+    /// counts the next time.
     fn try_in_time(&self, profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure> {
         let failed = |why: String| Failure::new(Cause::EncoderFailed, why);
         if self.overrun().get(&profile.name).is_some_and(|thread| !thread.is_finished()) {
@@ -184,11 +185,11 @@ impl Encoders {
         })
     }
 
-    /// A plugin registers elements for devices that are there when it is loaded, and GStreamer believes until then what a
-    /// process before this one saw. At a boot the encoder's driver may come after the daemon.
+    /// A plugin registers elements for the devices present when it is loaded; until then GStreamer believes what an
+    /// earlier process saw. At boot the encoder's driver may come after the daemon.
     fn look_for_elements(&self) {
         for name in self.profiles.iter().filter(|profile| profile.hardware).flat_map(|profile| &profile.plugins) {
-            // Most of them are not on this board.
+            // Most of these plugins are not on this board.
             let _ = gst::Plugin::load_by_name(name);
         }
     }
@@ -210,12 +211,12 @@ fn key(profile: &Profile, settings: &VideoSettings) -> TrialKey {
     (profile.name.clone(), profile.hardware.then_some((settings.width, settings.height)))
 }
 
-/// An encoder, set up.
+/// An encoder with its settings applied.
 #[derive(Debug)]
 pub struct Encoder {
-    /// The element.
+    /// The encoder element.
     pub element: gst::Element,
-    /// What its output is to be filtered by.
+    /// The caps to filter its output by.
     pub caps: gst::Caps,
     bitrate: Bitrate,
 }
@@ -261,11 +262,11 @@ impl Encoder {
         Ok(Self { element, caps: caps.build(), bitrate: profile.bitrate.clone() })
     }
 
-    /// The element, which is to be set to NULL before the rest of its pipeline.
+    /// The element, which must be set to NULL before the rest of its pipeline.
     ///
-    /// GStreamer 1.22 leaks a V4L2 encoder, with its device and four sockets, when its thread begins anew while pictures
-    /// come from a pool that is active already. A pipeline ends from its end: what is behind the encoder ends its thread,
-    /// and one more picture from the camera would begin it anew.
+    /// GStreamer 1.22 leaks a V4L2 encoder, with its device and four sockets, when its thread restarts while pictures
+    /// come from a pool that is already active. A pipeline shuts down from its sink: the elements behind the encoder
+    /// end the encoder's thread, and one more picture from the camera would restart it.
     pub fn ends_first(self) -> gst::Element {
         self.element
     }
@@ -273,7 +274,7 @@ impl Encoder {
     /// Changes the bitrate, bit/s, while it encodes.
     ///
     /// # Errors
-    /// In words, when this encoder cannot.
+    /// The reason in words, when this encoder cannot.
     #[expect(unsafe_code, reason = "an element lends its descriptor as a number")]
     pub fn set_bitrate(&self, bitrate: u32) -> Result<(), String> {
         match &self.bitrate {
@@ -286,7 +287,8 @@ impl Encoder {
                 if descriptor < 0 {
                     return Err("the encoder's device is not open".into());
                 }
-                // SAFETY: the element keeps its device open while it encodes, and is kept here through the call.
+                // SAFETY: the element keeps its device open while it encodes, and `self` keeps the element through the
+                // call.
                 let device = unsafe { BorrowedFd::borrow_raw(descriptor) };
                 v4l2::set_control(device, v4l2::CID_VIDEO_BITRATE, bitrate as i32).map_err(|error| error.to_string())
             }
@@ -306,10 +308,10 @@ fn find_element(patterns: &[String]) -> Option<String> {
     })
 }
 
-/// Raw pictures as the encoder takes them. Formats that only a later GStreamer knows are no choice here.
+/// Caps of the raw pictures that the encoder takes. Formats that only a later GStreamer knows are left out.
 ///
 /// # Errors
-/// When none is left.
+/// When no format is left.
 pub fn raw_caps(formats: &[String], settings: &VideoSettings, rate: gst::Fraction) -> Result<gst::Caps, Failure> {
     let known: Vec<_> = formats.iter().filter_map(|name| name.parse::<VideoFormat>().ok()).collect();
     if known.is_empty() {
@@ -325,7 +327,7 @@ pub fn raw_caps(formats: &[String], settings: &VideoSettings, rate: gst::Fractio
     Ok(caps.build())
 }
 
-/// H.264 as the feed carries it.
+/// Caps of H.264 as the feed carries it.
 pub fn avc_caps() -> gst::Caps {
     VideoCapsBuilder::for_encoding("video/x-h264").field("stream-format", "avc").field("alignment", "au").build()
 }
@@ -376,8 +378,8 @@ mod tests {
         assert_eq!(encoders.choose("auto", &settings()).unwrap().name, "x264");
     }
 
-    /// x264, which in a second pass reads the first one's statistics, from a pipe into which nobody writes: it hangs in
-    /// being opened, and so the pipeline in being ended.
+    /// x264, which in its second pass reads the first one's statistics, from a pipe that nobody writes to: opening it
+    /// hangs, and so does ending the pipeline.
     #[test]
     fn one_whose_trial_never_ends_gives_way_to_the_next() {
         crate::media::init().unwrap();

@@ -1,10 +1,10 @@
-//! What went wrong, as a [`Failure`]: the one place where errno, GStreamer's errors and RTMP's refusals are understood.
+//! Faults as [`Failure`]s: understands errno, GStreamer's errors and RTMP's refusals.
 
 use gstreamer::{self as gst, glib, prelude::*};
 
 use crate::protocol::{Cause, Failure};
 
-/// Names that the pipelines give to the elements an error can come from.
+/// The pipelines' names for elements that an error can come from.
 pub mod element_name {
     /// The video source.
     pub const CAMERA: &str = "camera";
@@ -17,7 +17,7 @@ pub mod element_name {
 /// How far a publisher got when it failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Asking for the server's address.
+    /// Resolving the server's address.
     #[default]
     Resolving,
     /// Connecting TCP.
@@ -31,7 +31,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The cause when nothing happens any more in this phase.
+    /// The cause when this phase exceeds its limit.
     pub fn timed_out(self) -> Cause {
         match self {
             Self::Resolving => Cause::DnsFailed,
@@ -58,8 +58,9 @@ pub fn of_capture(message: &gst::message::Error) -> Failure {
     Failure::new(cause, format!("{source}: {}", words(&error, &place)))
 }
 
-/// What a person can search for: the error's sentence and what the system answered. `GStreamer` puts that answer behind a
-/// first line about its own code (`gst_element_message_full`: "file(line): function (): path:"), which is for the log.
+/// What a person can search for: the error's sentence and the system's answer. `GStreamer` puts that answer after a
+/// first line about its own code (`gst_element_message_full`: "file(line): function (): path:"), which belongs in the
+/// log.
 pub fn words(error: &glib::Error, debug: &str) -> String {
     match debug.split_once('\n').map(|(_, answer)| answer.trim()) {
         Some(answer) if !answer.is_empty() => format!("{error} ({})", answer.replace('\n', " ")),
@@ -79,8 +80,8 @@ fn of_camera(error: &glib::Error, debug: &str) -> Cause {
     }
 }
 
-/// An error of rtmp2sink. Its texts are those of GStreamer 1.22 (`rtmpclient.c`, `gstrtmp2sink.c`) and of `GLib`'s
-/// errors, whose code it passes on in the text.
+/// The cause of an error of rtmp2sink. The texts are those of GStreamer 1.22 (`rtmpclient.c`, `gstrtmp2sink.c`) and of
+/// `GLib`'s errors, which rtmp2sink passes on in its own text.
 pub fn of_publisher(phase: Phase, error: &glib::Error, debug: &str) -> Cause {
     let text = format!("{error} {debug}");
     let says = |part: &str| text.contains(part);
@@ -109,7 +110,7 @@ pub fn of_publisher(phase: Phase, error: &glib::Error, debug: &str) -> Cause {
         Phase::Resolving => Cause::DnsFailed,
         Phase::Connecting => Cause::ConnectTimeout,
         Phase::Tls => Cause::TlsFailed,
-        // The server speaks RTMP and says no, or hangs up on what it does not like: both are a refusal.
+        // The server speaks RTMP and says no, or hangs up: both are a refusal.
         Phase::Commands if says("cmd failed") || says("denied") => Cause::PublishRejected,
         Phase::Commands | Phase::Published => Cause::ConnectionLost,
     }

@@ -1,13 +1,13 @@
-//! Where encoded media goes from the capture to whoever publishes it. Knows no GStreamer.
+//! Passes encoded media from the capture to whoever publishes it. Knows nothing of GStreamer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-/// One encoded access unit, lent for the time of a call. Times are the capture clock's.
+/// One encoded access unit, lent for the duration of a call. Times are the capture clock's.
 #[derive(Clone, Copy, Debug)]
 pub struct Unit<'a> {
-    /// Which opening of the camera it comes from, see [`Feed::open`]; 0 for sound.
+    /// The opening of the camera that it comes from, see [`Feed::open`]; 0 for sound.
     pub opening: u64,
     /// Presentation time.
     pub pts: Duration,
@@ -17,13 +17,13 @@ pub struct Unit<'a> {
     pub key: bool,
     /// H.264 in AVC form (four-byte lengths), or raw AAC.
     pub data: &'a [u8],
-    /// The decoder's configuration that goes with it: `avcC` record or `AudioSpecificConfig`.
+    /// The decoder configuration for this unit: `avcC` record or `AudioSpecificConfig`.
     pub config: &'a Arc<[u8]>,
-    /// Pixels, for video.
+    /// Width and height in pixels, for video.
     pub size: (u32, u32),
 }
 
-/// Takes what the capture delivers; called on its streaming threads, so it must not wait.
+/// Receives what the capture delivers; called on its streaming threads, so it must not block.
 pub trait Consumer: Send + Sync {
     /// A picture.
     fn video(&self, unit: Unit<'_>);
@@ -33,7 +33,7 @@ pub trait Consumer: Send + Sync {
 
 type KeyFrameRequest = Arc<dyn Fn() + Send + Sync>;
 
-/// Connects the capture with its consumers, either of which may come and go.
+/// Connects the capture to its consumers; both may come and go.
 #[derive(Default)]
 pub struct Feed {
     consumers: Mutex<Vec<Weak<dyn Consumer>>>,
@@ -42,25 +42,25 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Delivers to `consumer` for as long as it lives.
+    /// Delivers to `consumer` as long as it lives.
     pub fn attach(&self, consumer: &Arc<impl Consumer + 'static>) {
         let consumer: Arc<dyn Consumer> = consumer.clone();
         self.consumers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&consumer));
     }
 
-    /// A number for a new opening of the camera, from 1.
+    /// Returns the number of a new opening of the camera, from 1.
     pub fn open(&self) -> u64 {
         self.openings.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Hands a picture to everybody.
+    /// Passes a picture to all consumers.
     pub fn video(&self, unit: Unit<'_>) {
         for consumer in self.living() {
             consumer.video(unit);
         }
     }
 
-    /// Hands a frame of sound to everybody.
+    /// Passes a frame of sound to all consumers.
     pub fn audio(&self, unit: Unit<'_>) {
         for consumer in self.living() {
             consumer.audio(unit);
@@ -75,7 +75,7 @@ impl Feed {
         }
     }
 
-    /// Says how the encoder of the day is asked for a key frame.
+    /// Sets how the current encoder is asked for a key frame.
     pub fn on_key_frame_request(&self, request: Option<KeyFrameRequest>) {
         *self.key_frame_request.lock().unwrap_or_else(PoisonError::into_inner) = request;
     }

@@ -1,9 +1,9 @@
 //! FLV tags, the form in which rtmp2sink takes messages (Adobe Flash Video File Format Specification 10.1, Annex E).
 //!
-//! Written here rather than by `flvmux`, because of what that element of GStreamer 1.22 does to a live stream: it holds
-//! the first picture back until sound has come, repeats `onMetaData` with each bitrate that a parser measures, begins
-//! with whatever track comes first, and lets two tags have the same time. All else a reader finds as behind `flvmux`:
-//! `tests/against_flvmux.rs` compares them. What the element costs is measured by `benches/budgets/flv.rs`.
+//! Written here because of what `flvmux` of GStreamer 1.22 does to a live stream: it holds the first picture back
+//! until sound has come, repeats `onMetaData` with each bitrate that a parser measures, begins with whatever track
+//! comes first, and lets two tags have the same time. In all else a reader finds the same as with `flvmux`:
+//! `tests/against_flvmux.rs` compares them. `benches/budgets/flv.rs` measures the element's cost.
 
 const AUDIO: u8 = 8;
 const VIDEO: u8 = 9;
@@ -12,13 +12,13 @@ const SCRIPT: u8 = 18;
 const AVC: u8 = 7;
 const KEY_FRAME: u8 = 1 << 4;
 const INTER_FRAME: u8 = 2 << 4;
-/// AAC, 44 kHz, 16 bit, stereo: what the format demands for AAC whatever the sound really is (E.4.2.1).
+/// AAC, 44 kHz, 16 bit, stereo: the format demands this for AAC whatever the sound really is (E.4.2.1).
 const AAC: u8 = 0xaf;
 
 const CONFIGURATION: u8 = 0;
 const MEDIA: u8 = 1;
 
-/// What `onMetaData` says of a stream.
+/// The stream's properties in `onMetaData`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metadata {
     /// Pixels.
@@ -29,7 +29,7 @@ pub struct Metadata {
     pub frame_rate: f64,
     /// Bit/s.
     pub video_bitrate: u32,
-    /// Bit/s and Hz, if there is sound.
+    /// Bit/s and sample rate in Hz, if there is sound.
     pub audio: Option<(u32, u32)>,
 }
 
@@ -40,7 +40,7 @@ pub fn video_frame(dts_ms: u32, composition_ms: i32, key: bool, frame: &[u8]) ->
     tag(VIDEO, dts_ms, &[kind, MEDIA, a, b, c], frame)
 }
 
-/// The decoder's configuration (`AVCDecoderConfigurationRecord`, ISO/IEC 14496-15), to come before the first frame.
+/// The decoder's configuration (`AVCDecoderConfigurationRecord`, ISO/IEC 14496-15); must precede the first frame.
 pub fn video_configuration(dts_ms: u32, record: &[u8]) -> Vec<u8> {
     tag(VIDEO, dts_ms, &[KEY_FRAME | AVC, CONFIGURATION, 0, 0, 0], record)
 }
@@ -50,7 +50,7 @@ pub fn audio_frame(dts_ms: u32, frame: &[u8]) -> Vec<u8> {
     tag(AUDIO, dts_ms, &[AAC, MEDIA], frame)
 }
 
-/// The `AudioSpecificConfig` (ISO/IEC 14496-3), to come before the first audio frame.
+/// The `AudioSpecificConfig` (ISO/IEC 14496-3); must precede the first audio frame.
 pub fn audio_configuration(dts_ms: u32, config: &[u8]) -> Vec<u8> {
     tag(AUDIO, dts_ms, &[AAC, CONFIGURATION], config)
 }

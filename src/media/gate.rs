@@ -1,34 +1,34 @@
-//! The gate between capture and one publication: what passes, what is dropped, and with which times.
+//! The gate between the capture and one publication: decides what passes, what is dropped, and with which times.
 //!
-//! A publication begins with a key frame at time 0. What waits to be sent is bounded in *time*: when it overflows,
-//! pictures are dropped until the next key frame, which is asked for once the queue has drained; a picture that its
-//! successors need is never left out alone. Sound is thin and its loss is worse, so it has twice the room. Times are
-//! FLV's: whole milliseconds, strictly rising per track whatever the encoder says.
+//! A publication begins with a key frame at time 0. The queue is bounded in *time*: when it overflows, pictures are
+//! dropped until the next key frame, which is requested once the queue has drained. A picture that its successors need
+//! is never dropped alone. Sound is small and its loss is worse, so it has twice the room. Times are FLV's: whole
+//! milliseconds, strictly rising per track whatever the encoder says.
 
 use std::time::Duration;
 
-/// How much video may wait before pictures are dropped.
+/// Duration of video that may wait before pictures are dropped.
 pub const QUEUE_LIMIT: Duration = Duration::from_secs(1);
 /// Dropping ends when the queue has drained to this.
 const QUEUE_RESUME: Duration = Duration::from_millis(300);
 
-/// What becomes of a frame.
+/// The decision on a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes out, with these times since the publication began.
+    /// The frame goes out, with these times since the publication began.
     Pass {
         /// Decoding time, milliseconds.
         dts_ms: u32,
         /// Presentation minus decoding time, milliseconds.
         composition_ms: i32,
     },
-    /// It does not.
+    /// The frame is dropped.
     Drop,
-    /// It does not, and a key frame is wanted, so that the next can.
+    /// The frame is dropped, and a key frame is needed before the next can pass.
     AskForKeyFrame,
 }
 
-/// See the module's description.
+/// The state of one publication's gate.
 #[derive(Debug, Default)]
 pub struct Gate {
     /// The decoding time, on the capture clock, that became 0.
@@ -47,7 +47,7 @@ impl Gate {
         Self { waits_for_key: true, ..Self::default() }
     }
 
-    /// Decides over an encoded picture. `queued` is how much media waits to be sent.
+    /// Decides on an encoded picture. `queued`: how much media waits to be sent.
     pub fn video(&mut self, pts: Duration, dts: Duration, key: bool, queued: Duration) -> Verdict {
         if self.base.is_some() && !self.waits_for_key && queued > QUEUE_LIMIT {
             self.waits_for_key = true;
@@ -75,7 +75,7 @@ impl Gate {
         Verdict::Pass { dts_ms, composition_ms: (pts_ms - i64::from(dts_ms)).clamp(0, 10_000) as i32 }
     }
 
-    /// Decides over a frame of sound. None passes before the first picture, whose time it would precede.
+    /// Decides on a frame of sound. None passes before the first picture, whose time it would precede.
     pub fn audio(&mut self, pts: Duration, queued: Duration) -> Verdict {
         let Some(base) = self.base.filter(|&base| pts >= base && queued <= 2 * QUEUE_LIMIT) else {
             return Verdict::Drop;
@@ -83,12 +83,12 @@ impl Gate {
         Verdict::Pass { dts_ms: rising(&mut self.last_audio_ms, pts.saturating_sub(base)), composition_ms: 0 }
     }
 
-    /// Pictures that passed.
+    /// Number of pictures that passed.
     pub fn passed(&self) -> u64 {
         self.passed
     }
 
-    /// Pictures that were dropped since the first one passed.
+    /// Number of pictures dropped since the first one passed.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }

@@ -1,5 +1,5 @@
-//! GStreamer's own log, without stream keys: through `tracing`, redacted, in place of its own writing to stderr.
-//! What is logged is chosen as ever, by `GST_DEBUG`; without it nothing here is ever called.
+//! Sends GStreamer's log to `tracing` instead of stderr, without stream keys. `GST_DEBUG` selects what is logged, as
+//! usual; without it nothing here is ever called.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,10 +9,10 @@ use crate::protocol::{StreamUrl, redact_urls};
 
 static URLS: Mutex<Vec<StreamUrl>> = Mutex::new(Vec::new());
 
-/// As many keys as may still occur in a message: of the streams there are, and the ones they replaced.
+/// Keys to hide: those of current streams, and of earlier ones that a message may still contain.
 const KEPT: usize = 256;
 
-/// From now on the parts of `url` that are secret are blotted out of GStreamer's log.
+/// From now on the secret parts of `url` are hidden in GStreamer's log.
 pub fn keep_secret(url: &StreamUrl) {
     let mut urls = URLS.lock().unwrap_or_else(PoisonError::into_inner);
     if urls.contains(url) {
@@ -24,7 +24,7 @@ pub fn keep_secret(url: &StreamUrl) {
     urls.push(url.clone());
 }
 
-/// Takes GStreamer's log over.
+/// Takes over GStreamer's log.
 pub fn take_over() {
     gst::log::remove_default_log_function();
     gst::log::add_log_function(|category, level, file, _function, line, object, message| {

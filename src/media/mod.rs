@@ -1,4 +1,4 @@
-//! GStreamer: the capture pipelines, the encoders, the gate and the publishers. The only module that names it.
+//! GStreamer: the capture pipelines, the encoders, the gate and the publishers. The only module that uses it.
 //!
 //! ```text
 //! capture, alive as long as anybody needs the camera                     publisher, one per attempt
@@ -7,8 +7,8 @@
 //! alsasrc|test ─ convert ─ AAC encoder ─ aacparse ─ appsink ════════════════╝
 //! ```
 //!
-//! Both capture pipelines run on the monotonic system clock with base time 0, so that a buffer's timestamp *is* the
-//! clock's time: pictures and sound keep step even when one of the two is rebuilt.
+//! Both capture pipelines run on the monotonic system clock with base time 0, so a buffer's timestamp *is* the clock's
+//! time: pictures and sound stay in step even when one pipeline is rebuilt.
 
 pub mod audio;
 pub mod capture;
@@ -41,15 +41,15 @@ use std::sync::OnceLock;
 use gio::prelude::*;
 use profile::Profile;
 
-/// Initialises GStreamer once, with all of its plugins; later calls return the first one's outcome.
+/// Initialises GStreamer once, with all its plugins; later calls return the first outcome.
 ///
 /// # Errors
-/// The reason in words, when GStreamer is not usable at all.
+/// The reason in words, when GStreamer is unusable.
 pub fn init() -> Result<(), String> {
     init_for(None)
 }
 
-/// The same with no more plugins than the pipelines here and the encoders of these profiles need.
+/// Like [`init`], with only the plugins that the pipelines here and the encoders of these profiles need.
 ///
 /// # Errors
 /// As for [`init`].
@@ -62,9 +62,9 @@ fn init_for(profiles: Option<&[Profile]>) -> Result<(), String> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     DONE.get_or_init(|| {
         memory::share();
-        // GStreamer 1.22 leaks a V4L2 element, its buffer pool and 13 to 15 descriptors with every stop if it leaves the
-        // kernel's buffers to their users ("orphans" them); this has it wait for them instead.
-        // SAFETY: no thread of GStreamer's runs yet, and the program itself has started none that reads the environment.
+        // GStreamer 1.22 leaks a V4L2 element, its buffer pool and 13 to 15 descriptors with every stop if it leaves
+        // the kernel's buffers to their users ("orphans" them); this makes it wait for them instead.
+        // SAFETY: no GStreamer thread runs yet, and the program has started none that reads the environment.
         unsafe {
             std::env::set_var("GST_V4L2_FORCE_DRAIN", "1");
             if let Some(profiles) = profiles {
@@ -78,10 +78,10 @@ fn init_for(profiles: Option<&[Profile]>) -> Result<(), String> {
     .clone()
 }
 
-/// Trusts the authorities in this PEM file, and no others, for `rtmps://`.
+/// Makes `rtmps://` trust the authorities in this PEM file, and no others.
 ///
 /// # Errors
-/// Why the file is of no use, in words.
+/// Why the file is unusable, in words.
 pub fn trust(file: &Path) -> Result<(), String> {
     let database = gio::TlsFileDatabase::new(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let backend = gio::TlsBackend::default();
@@ -92,7 +92,7 @@ pub fn trust(file: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// GStreamer's version, as it says it.
+/// GStreamer's version string.
 pub fn version() -> String {
     gstreamer::version_string().to_string()
 }

@@ -1,7 +1,7 @@
 //! AAC to Opus for WebRTC: `appsrc ─ decoder ─ convert ─ resample ─ opusenc ─ appsink`, 20 ms packets of 48 kHz.
 //!
-//! Times are the caller's: they go through the pipeline as timestamps. A jump of more than [`JUMP`] (the publisher came
-//! back) needs a new [`OpusTranscoder`], or decoder and encoder would take it for sound to be made up.
+//! Times are the caller's: they pass through the pipeline as timestamps. After a jump of more than [`JUMP`] (the
+//! publisher came back) use a new [`OpusTranscoder`]; otherwise decoder and encoder would fill the gap with sound.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use tokio::sync::mpsc;
 use super::pipeline;
 use crate::protocol::{Cause, Failure};
 
-/// A gap that is still the same sound.
+/// The longest gap that still counts as continuous sound.
 pub const JUMP: Duration = Duration::from_millis(500);
 
-/// Decoders of AAC in order of preference: `avdec_aac` knows the most profiles; the others are in more installations.
+/// AAC decoders in order of preference: `avdec_aac` knows the most profiles; the others are more often installed.
 const DECODERS: [&str; 3] = ["avdec_aac", "fdkaacdec", "faad"];
 
 /// AAC frames that may wait for the decoder: half a second.
 const INPUT_FRAMES: u64 = 24;
 
-/// Opus packets that may wait for whoever takes them: a second. More are dropped, newest first.
+/// Opus packets that may wait for the receiver: one second. When full, new ones are dropped.
 const OUTPUT_PACKETS: usize = 50;
 
-/// What the AAC is.
+/// The AAC input's format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AacFormat {
     /// The `AudioSpecificConfig`.
@@ -39,9 +39,9 @@ pub struct AacFormat {
 /// 20 ms of sound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpusPacket {
-    /// On the scale of the times that were put in.
+    /// On the same time scale as the input.
     pub time: Duration,
-    /// The packet (RFC 6716), stereo or mono as the AAC was.
+    /// The packet (RFC 6716), stereo or mono like the AAC.
     pub data: Arc<[u8]>,
 }
 
@@ -53,7 +53,7 @@ pub struct OpusTranscoder {
 }
 
 impl OpusTranscoder {
-    /// Starts one; packets come out of the receiver, which ends when the transcoder was dropped or failed.
+    /// Starts a transcoder. Packets come out of the receiver, which ends when the transcoder is dropped or fails.
     pub fn start(format: &AacFormat) -> Result<(Self, mpsc::Receiver<OpusPacket>), Failure> {
         super::init().map_err(|reason| Failure::new(Cause::Internal, reason))?;
         let caps = gst::Caps::builder("audio/mpeg")
@@ -72,7 +72,7 @@ impl OpusTranscoder {
             .build();
         let encoder = pipeline::element("opusenc", None)?;
         encoder.set_property("bitrate", 96_000_i32);
-        // Phones' speech codec adds delay; this mode's is 2.5 ms.
+        // The mode for speech adds delay; this mode's is 2.5 ms.
         encoder.set_property_from_str("audio-type", "restricted-lowdelay");
         let (sender, packets) = mpsc::channel(OUTPUT_PACKETS);
         let sink = AppSink::builder().sync(false).async_(false).callbacks(callbacks(sender)).build();
@@ -92,7 +92,7 @@ impl OpusTranscoder {
             sink.upcast(),
         ];
         pipeline::chain(&pipeline, &chain.iter().collect::<Vec<_>>())?;
-        // Nobody reads its messages; a transcoder that failed refuses the next frame.
+        // Nobody reads the bus; a transcoder that failed refuses the next frame.
         drop(pipeline::errors(&pipeline));
         pipeline
             .set_state(gst::State::Playing)
@@ -115,7 +115,7 @@ impl OpusTranscoder {
 }
 
 impl Drop for OpusTranscoder {
-    /// Elements that only compute end at once.
+    /// Elements that only compute stop at once.
     fn drop(&mut self) {
         let _ = self.pipeline.set_state(gst::State::Null);
         if let Some(bus) = self.pipeline.bus() {
@@ -175,7 +175,7 @@ mod tests {
             let mut out = Vec::new();
             for (n, frame) in frames.iter().enumerate() {
                 transcoder.push(at(n), frame).unwrap();
-                // As fast as the pipeline is, or frames would be dropped as they should in real time.
+                // Only as fast as the pipeline, or frames would be dropped, as they should be in real time.
                 while let Ok(Some(packet)) = tokio::time::timeout(Duration::from_millis(10), packets.recv()).await {
                     out.push(packet);
                 }
@@ -184,12 +184,12 @@ mod tests {
             assert!(out.len() + 4 >= expected && out.len() <= expected + 1, "{} of {expected}", out.len());
             let off = out[0].time.as_millis().abs_diff(begin.as_millis());
             assert!(off <= 25, "the first is {off} ms off");
-            // Only the first is shorter, by what the encoder looks ahead.
+            // Only the first packet is shorter, by the encoder's look-ahead.
             for pair in out[1..].windows(2) {
                 let step = pair[1].time.saturating_sub(pair[0].time).as_millis();
                 assert!((19..=21).contains(&step), "{step} ms between packets");
             }
-            // A tone is no silence.
+            // A tone is not silence.
             assert!(out[10..].iter().all(|packet| packet.data.len() > 20));
         }
     }

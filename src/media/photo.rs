@@ -1,5 +1,5 @@
-//! Photos from the running picture: a branch that is closed until one is asked for, then lets one picture through,
-//! beside the encoder, which notices nothing.
+//! Photos from the running picture: a branch beside the encoder that stays closed until a photo is requested, then
+//! lets one picture through. The encoder is not affected.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ type Requests = Arc<Mutex<Vec<oneshot::Sender<Result<Vec<u8>, Failure>>>>>;
 /// Decoders for cameras that deliver H.264, the lightest first.
 const DECODERS: [&str; 2] = ["openh264dec", "avdec_h264"];
 
-/// The branch.
+/// The photo branch.
 #[derive(Debug)]
 pub struct PhotoBranch {
     valve: gst::Element,
@@ -23,10 +23,10 @@ pub struct PhotoBranch {
 }
 
 impl PhotoBranch {
-    /// Hangs the branch on `tee`, which carries raw pictures, or H.264 if `encoded`.
+    /// Attaches the branch to `tee`, which carries raw pictures, or H.264 if `encoded`.
     ///
     /// # Errors
-    /// When an element is not installed; then nothing hangs on `tee`, and all else works without.
+    /// When an element is not installed; then nothing is attached to `tee`, and all else works without it.
     pub fn attach(pipeline: &gst::Pipeline, tee: &gst::Element, encoded: bool) -> Result<Self, Failure> {
         let requests = Requests::default();
         let valve = pipeline::element("valve", None)?;
@@ -69,7 +69,7 @@ fn decoder(names: &[&str]) -> Result<[gst::Element; 2], Failure> {
     Ok([pipeline::element("h264parse", None)?, pipeline::element(name, None)?])
 }
 
-/// A decoder that is shown the middle of a group of pictures makes grey of it.
+/// Lets only a key frame through: a decoder that begins inside a group of pictures yields grey.
 fn from_key_frame(valve: &gst::Element) {
     let gate = valve.downgrade();
     let waiting = std::sync::atomic::AtomicBool::new(true);

@@ -1,4 +1,5 @@
-//! What every pipeline here needs: elements by name, messages as a channel, and an end that cannot hang the daemon.
+//! What every pipeline here needs: elements by name, messages as a channel, and a shutdown that cannot hang the
+//! daemon.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +10,14 @@ use tokio::task::JoinHandle;
 
 use crate::protocol::{Cause, Failure};
 
-/// Setting a pipeline to NULL takes 1 to 60 ms; drivers have been seen that never come back from it.
+/// Setting a pipeline to NULL takes 1 to 60 ms; some drivers never return from it.
 const TEARDOWN_LIMIT: Duration = Duration::from_secs(2);
 
-/// For a probe to leave a buffer out. `Drop` would do, but GStreamer 1.22 complains at each that the bindings have freed it
-/// already (`gst_mini_object_unref: assertion 'mini_object != NULL' failed`).
+/// A probe's way to leave a buffer out. `Drop` would do, but GStreamer 1.22 complains each time that the bindings have
+/// already freed the buffer (`gst_mini_object_unref: assertion 'mini_object != NULL' failed`).
 pub const LEAVE_OUT: gst::PadProbeReturn = gst::PadProbeReturn::Handled;
 
-/// Makes an element.
+/// Makes an element by its factory's name.
 pub fn element(factory: &str, name: Option<&str>) -> Result<gst::Element, Failure> {
     let mut builder = gst::ElementFactory::make(factory);
     if let Some(name) = name {
@@ -30,7 +31,7 @@ pub fn element(factory: &str, name: Option<&str>) -> Result<gst::Element, Failur
     })
 }
 
-/// Sets a property from text, as GStreamer itself would read it, or says which is wrong.
+/// Sets a property from text, as GStreamer itself would read it, or says what is wrong.
 pub fn set_property(element: &gst::Element, name: &str, value: &str) -> Result<(), Failure> {
     let unusable = || Failure::new(Cause::Internal, format!("{}: cannot set {name}={value}", element.name()));
     let spec = element.find_property(name).ok_or_else(unusable)?;
@@ -39,7 +40,7 @@ pub fn set_property(element: &gst::Element, name: &str, value: &str) -> Result<(
     Ok(())
 }
 
-/// Adds and links elements in a row.
+/// Adds the elements to the pipeline and links them in this order.
 pub fn chain(pipeline: &gst::Pipeline, elements: &[&gst::Element]) -> Result<(), Failure> {
     let failed = |error: gst::glib::BoolError| Failure::new(Cause::Internal, error.to_string());
     for element in elements {
@@ -56,7 +57,7 @@ pub fn errors(pipeline: &gst::Pipeline) -> mpsc::Receiver<gst::Message> {
     let bus = pipeline.bus().expect("a pipeline has a bus");
     bus.set_sync_handler(move |_, message| {
         match message.view() {
-            // The first error tells; what follows are its consequences, and a full channel may lose them.
+            // The first error is the cause; the rest are its consequences and may be lost when the channel is full.
             gst::MessageView::Error(_) | gst::MessageView::Eos(_) => drop(sender.try_send(message.clone())),
             gst::MessageView::Warning(warning) => {
                 tracing::debug!(source = ?message.src().map(GstObjectExt::name), warning = %warning.error(), "GStreamer");
@@ -68,20 +69,20 @@ pub fn errors(pipeline: &gst::Pipeline) -> mpsc::Receiver<gst::Message> {
     receiver
 }
 
-/// Lets timestamps be the monotonic clock's time.
+/// Makes timestamps the monotonic clock's time.
 pub fn on_absolute_time(pipeline: &gst::Pipeline) {
     pipeline.use_clock(Some(&gst::SystemClock::obtain()));
     pipeline.set_start_time(gst::ClockTime::NONE);
     pipeline.set_base_time(gst::ClockTime::ZERO);
 }
 
-/// Starts a pipeline on a thread of its own, since opening a device may block, perhaps for ever: the deadline is the
-/// caller's. Whoever stops waiting shuts the pipeline down.
+/// Starts a pipeline on a separate thread, since opening a device may block, perhaps for ever. The caller sets the
+/// deadline; a caller that stops waiting must shut the pipeline down.
 pub async fn play(pipeline: &gst::Pipeline) -> Result<(), Failure> {
     let pipeline = pipeline.clone();
     let started = tokio::task::spawn_blocking(move || pipeline.set_state(gst::State::Playing)).await;
     match started {
-        // Why it failed is on the bus.
+        // The bus says why it failed.
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::new(Cause::Internal, error.to_string())),
     }
@@ -93,8 +94,8 @@ pub async fn shut_down(pipeline: gst::Pipeline, what: &'static str) {
     let _ = shut_down_from(None, pipeline, what).await;
 }
 
-/// Ends a pipeline, `first` before all others of it. The error is the thread that hangs in that: it ends when the driver
-/// comes back.
+/// Ends a pipeline, `first` before its other elements. The error is the thread that hangs; it ends when the driver
+/// returns.
 pub async fn shut_down_from(
     first: Option<gst::Element>,
     pipeline: gst::Pipeline,
@@ -132,7 +133,7 @@ pub struct EncodedUnit {
 }
 
 impl EncodedUnit {
-    /// Reads a sample; `known` keeps the configuration, so that an unchanged one is not copied again. `None` for
+    /// Reads a sample. `known` caches the configuration, so that an unchanged one is not copied again. `None` for
     /// samples without a time or a configuration.
     pub fn read(sample: &gst::Sample, known: &mut Option<Arc<[u8]>>) -> Option<Self> {
         let codec_data = sample.caps()?.structure(0)?.get::<gst::Buffer>("codec_data").ok()?;

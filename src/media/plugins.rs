@@ -1,9 +1,9 @@
-//! Only those of GStreamer's plugins that are used here.
+//! Loads only those GStreamer plugins that are used here.
 //!
-//! GStreamer keeps what it knows of every installed plugin in memory: 2.2 MB for the 260 of a Debian with all packages, more than
-//! the rest of an idle daemon has of its own. Its `GST_PLUGIN_LOADING_WHITELIST` leaves out whatever is not named in it. What
-//! was left out stays so in the cached registry, which other programs would then miss; so each list has a registry of its
-//! own.
+//! GStreamer keeps data on every installed plugin in memory: 2.2 MB for the 260 of a Debian with all packages, more
+//! than the rest of an idle daemon. Its `GST_PLUGIN_LOADING_WHITELIST` leaves out every plugin it does not name. A
+//! plugin left out is also missing from the cached registry, for other programs too; so each list has its own
+//! registry.
 
 #![allow(unsafe_code, reason = "GStreamer is told by environment variables")]
 
@@ -13,8 +13,7 @@ use gstreamer::glib;
 
 use super::profile::Profile;
 
-/// Those of the elements that the modules beside this one make; some have been one plugin since GStreamer 1.22 and were two
-/// before.
+/// Plugins with the elements that the other modules here make. Some of these plugins were two before GStreamer 1.22.
 const USED: [&str; 23] = [
     "staticelements",
     "coreelements",
@@ -41,8 +40,8 @@ const USED: [&str; 23] = [
     "rtmp2",
 ];
 
-/// Restricts GStreamer, which is not initialised yet, to the plugins of these profiles and the pipelines here. All of them
-/// remain if a profile does not say which its are in, or the user has restricted it otherwise.
+/// Restricts GStreamer, before it is initialised, to the plugins of these profiles and of the pipelines here. Does
+/// nothing if a profile does not name its plugins, or if the user has set a restriction.
 ///
 /// # Safety
 /// No other thread may read the environment meanwhile.
@@ -54,14 +53,14 @@ pub unsafe fn restrict(profiles: &[Profile]) {
     let mut hasher = DefaultHasher::new();
     list.hash(&mut hasher);
     let registry = format!("lenscast-{}-{:016x}.bin", std::env::consts::ARCH, hasher.finish());
-    // SAFETY: as promised by the caller.
+    // SAFETY: the caller promises it.
     unsafe {
         std::env::set_var(LIST, list);
         std::env::set_var(REGISTRY, glib::user_cache_dir().join("gstreamer-1.0").join(registry));
     }
 }
 
-/// As GStreamer reads it; none when it is not known which plugins are needed.
+/// The list in GStreamer's syntax; `None` if the plugins needed are not known.
 fn list(profiles: &[Profile]) -> Option<String> {
     let mut names = USED.to_vec();
     for profile in profiles {

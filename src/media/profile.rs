@@ -1,7 +1,7 @@
-//! Encoder profiles: what is known of each family of encoders, one TOML file per family under `pipelines/`.
+//! Encoder profiles: data on each family of encoders, one TOML file per family under `pipelines/`.
 //!
-//! The files carry data only. The ways in which a setting reaches an encoder are enums here, because they need code. They are
-//! in the program too, so that it needs none of them installed.
+//! The files hold only data. The ways in which a setting reaches an encoder need code, so they are enums here. The
+//! files are compiled into the program, so that none needs to be installed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::toml_file::{self, FileError};
 
-/// The profiles that come with the program.
+/// The profiles compiled into the program.
 const BUILT_IN: [&str; 7] = [
     include_str!("../../pipelines/v4l2.toml"),
     include_str!("../../pipelines/rockchip-mpp.toml"),
@@ -29,28 +29,28 @@ pub struct Profile {
     pub name: String,
     /// Lower is tried first.
     pub order: u32,
-    /// Whether it spares the processor.
+    /// Whether it relieves the processor.
     pub hardware: bool,
     /// Names of GStreamer elements, `*` for any text; the first that exists is used.
     pub elements: Vec<String>,
-    /// The plugins that these are in, as `gst-inspect-1.0 ELEMENT` names them; more than there are does no harm. Without any,
-    /// GStreamer looks at all that are installed.
+    /// The plugins with these elements, as `gst-inspect-1.0 ELEMENT` names them; extra names do no harm. Without any,
+    /// GStreamer looks at all installed plugins.
     #[serde(default)]
     pub plugins: Vec<String>,
-    /// Raw formats it takes, cheapest first.
+    /// Raw formats of its input, cheapest first.
     pub raw_formats: Vec<String>,
-    /// The H.264 profile asked of it in the caps.
+    /// The H.264 profile requested in the caps.
     pub h264_profile: String,
-    /// The level must be asked for in the caps.
+    /// Whether the level must be requested in the caps.
     pub level_in_caps: bool,
-    /// It takes buffers of a V4L2 camera without a copy (`output-io-mode=dmabuf-import`).
+    /// Whether it takes buffers of a V4L2 camera without a copy (`output-io-mode=dmabuf-import`).
     #[serde(default)]
     pub takes_dmabuf: bool,
     /// How its bitrate is set.
     pub bitrate: Bitrate,
-    /// How its distance between key frames is set, in frames.
+    /// How its key frame interval is set, in frames.
     pub key_frame_interval: Setting,
-    /// What is known of it, and from where.
+    /// What is known of it, and the source.
     pub evidence: String,
     /// Properties set once.
     #[serde(default)]
@@ -66,18 +66,18 @@ pub struct Profile {
 pub enum Bitrate {
     /// A property of the element that may change while it plays.
     Property {
-        /// Its name.
+        /// The property's name.
         property: String,
-        /// Its unit.
+        /// The property's unit.
         unit: Unit,
     },
-    /// A V4L2 control in bit/s: at first through `extra-controls`, while it plays by ioctl, because GStreamer before
-    /// 1.28 reads `extra-controls` only at the start (merge request 9168).
+    /// A V4L2 control in bit/s: set through `extra-controls` at the start and by ioctl while playing, because
+    /// GStreamer before 1.28 reads `extra-controls` only at the start (merge request 9168).
     V4l2Control {
         /// Its name in `extra-controls`.
         v4l2_control: String,
     },
-    /// Not at all.
+    /// It cannot be set.
     Fixed {
         /// Always true.
         fixed: bool,
@@ -111,7 +111,7 @@ impl Unit {
 pub enum Setting {
     /// A property of the element.
     Property {
-        /// Its name.
+        /// The property's name.
         property: String,
     },
     /// A V4L2 control.
@@ -121,8 +121,8 @@ pub enum Setting {
     },
 }
 
-/// The built-in profiles, with those of each of `folders` in place of or beside the ones before them, in the order in which
-/// they are tried.
+/// The built-in profiles, replaced or supplemented by those of each of `folders`, in the order in which they are
+/// tried.
 pub fn load(folders: &[PathBuf]) -> Result<Vec<Profile>, FileError> {
     let mut profiles: Vec<Profile> =
         BUILT_IN.iter().map(|text| toml::from_str(text).expect("built-in profiles are tested")).collect();
@@ -173,7 +173,7 @@ mod tests {
         assert!(profiles.is_sorted_by_key(|profile| !profile.hardware));
     }
 
-    /// What a board's file in `hw-fixtures/boards/` says of its encoder.
+    /// A board's file in `hw-fixtures/boards/`, as far as it concerns the encoder.
     #[derive(Deserialize)]
     struct Board {
         encoder: BoardEncoder,
@@ -190,7 +190,7 @@ mod tests {
     }
 
     impl BoardEncoder {
-        /// Its vendor's system has an element of this profile; software is everywhere.
+        /// Whether the vendor's system has an element of this profile; software is everywhere.
         fn suits(&self, profile: &Profile) -> bool {
             let is = |name: &String, pattern: &String| match pattern.split_once('*') {
                 None => name == pattern,

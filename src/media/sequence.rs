@@ -1,15 +1,15 @@
-//! The test source's frames carry their number and time, so that whoever receives them can count and time each one:
-//! an SEI message `user_data_unregistered` (ITU-T H.264 D.1.7) with a UUID of our own and 32 hexadecimal digits, 16 for
-//! the frame's number since the capture began, 16 for `CLOCK_MONOTONIC` in microseconds.
+//! The test source's frames carry their number and time, so that a receiver can count and time each one: an SEI
+//! message `user_data_unregistered` (ITU-T H.264 D.1.7) with our own UUID and 32 hexadecimal digits, 16 for the
+//! frame's number since the capture began, 16 for `CLOCK_MONOTONIC` in microseconds.
 
 const UUID: &[u8; 16] = b"lenscast-seq-no!";
 const SEI: u8 = 6;
 const USER_DATA_UNREGISTERED: u8 = 5;
 const ACCESS_UNIT_DELIMITER: u8 = 9;
 
-/// `access_unit` (AVC form, four-byte lengths) with the message put in before its first slice.
+/// `access_unit` (AVC form, four-byte lengths) with the message inserted before its first slice.
 pub fn stamped(access_unit: &[u8], number: u64, clock_us: u64) -> Vec<u8> {
-    // Hexadecimal digits hold no zero bytes, so nothing can be taken for a start code.
+    // Hexadecimal digits contain no zero bytes, so nothing can be mistaken for a start code.
     let payload = format!("{number:016x}{clock_us:016x}");
     let size = (UUID.len() + payload.len()) as u8;
     let mut nal = vec![SEI, USER_DATA_UNREGISTERED, size];
@@ -26,7 +26,7 @@ pub fn stamped(access_unit: &[u8], number: u64, clock_us: u64) -> Vec<u8> {
     stamped
 }
 
-/// A delimiter must stay first (H.264 7.4.1.2.3).
+/// Length of the access unit delimiter, which must stay first (H.264 7.4.1.2.3).
 fn delimiter_length(access_unit: &[u8]) -> usize {
     match access_unit {
         [a, b, c, d, header, ..] if header & 0x1f == ACCESS_UNIT_DELIMITER => {

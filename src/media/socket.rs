@@ -1,11 +1,11 @@
 //! The TCP socket under rtmp2sink: found when it connects, tuned, and watched for signs of life.
 //!
-//! rtmp2sink shows neither its socket nor where its connecting stands, and its statistics are of little use for liveness
-//! (`out-bytes-acked` stays 0 with servers that do not acknowledge). But every `GSocketClient` of a process announces its
-//! progress by the signal `event`, and an emission hook hears them all: CONNECTED carries the connection before the RTMP
-//! handshake. An attempt is recognised by host and port at first, and then by its `GSocketClient`; of two attempts at the
-//! same server the second begins when the first has been recognised, which takes milliseconds. The file descriptor is
-//! duplicated; we never read, write or close the original.
+//! rtmp2sink exposes neither its socket nor the progress of its connecting, and its statistics are of little use for
+//! liveness (`out-bytes-acked` stays 0 with servers that do not acknowledge). But every `GSocketClient` of a process
+//! announces its progress by the signal `event`, and an emission hook sees them all: CONNECTED carries the connection
+//! before the RTMP handshake. An attempt is recognised first by host and port, then by its `GSocketClient`; a second
+//! attempt at the same server begins only when the first has been recognised, which takes milliseconds. The file
+//! descriptor is duplicated; we never read, write or close the original.
 
 #![expect(unsafe_code, reason = "GObject tells of a connection by a C function; the kernel by socket options")]
 
@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 /// How far a connection attempt got.
 #[derive(Debug)]
 pub enum Progress {
-    /// Asking for the server's address.
+    /// Resolving the server's address.
     Resolving,
     /// Waiting for TCP to connect.
     Connecting,
@@ -35,7 +35,7 @@ pub enum Progress {
 struct Watched {
     host: String,
     port: u16,
-    /// The address of the `GSocketClient` in question, known from its first event until its last.
+    /// The address of the recognised `GSocketClient`, known from its first event until its last.
     client: Option<usize>,
     recognised: Arc<Notify>,
     progress: mpsc::UnboundedSender<Progress>,
@@ -43,8 +43,9 @@ struct Watched {
 
 static WATCHED: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
 
-/// Hears the next connection attempt to `host:port`, until it is over or the receiver dropped. Waits while another to the
-/// same server is about to begin. The channel needs no bound: an attempt has a handful of steps per address.
+/// Reports the next connection attempt to `host:port`, until it is over or the receiver is dropped. Waits while
+/// another attempt at the same server is about to begin. The channel needs no bound: an attempt has a handful of steps
+/// per address.
 pub async fn watch(host: &str, port: u16) -> mpsc::UnboundedReceiver<Progress> {
     static HOOK: OnceLock<()> = OnceLock::new();
     HOOK.get_or_init(install_hook);
@@ -65,7 +66,7 @@ pub async fn watch(host: &str, port: u16) -> mpsc::UnboundedReceiver<Progress> {
             () = recognised.notified() => {}
             () = before.closed() => {}
         }
-        // For whoever else waits.
+        // Wakes whoever else waits.
         recognised.notify_one();
     }
 }
@@ -77,7 +78,8 @@ fn lock() -> std::sync::MutexGuard<'static, Vec<Watched>> {
 fn install_hook() {
     use glib::gobject_ffi;
     use glib::translate::IntoGlib;
-    // SAFETY: registers a hook for a signal of a class that the reference keeps alive for ever; the hook needs no data.
+    // SAFETY: registers a hook for a signal of a class that the reference keeps alive for ever; the hook needs no
+    // data.
     unsafe {
         let class = gio::SocketClient::static_type().into_glib();
         gobject_ffi::g_type_class_ref(class);
@@ -149,30 +151,30 @@ fn announce(client: &glib::Value, event: &glib::Value, connectable: &glib::Value
 #[derive(Debug)]
 pub struct Connection(OwnedFd);
 
-/// What the kernel says of the connection: `struct tcp_info` of `linux/tcp.h`.
+/// The kernel's data on the connection: `struct tcp_info` of `linux/tcp.h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
     /// Bytes that the peer's kernel acknowledged (`tcpi_bytes_acked`).
     pub acked: u64,
-    /// Bytes in the send queue, sent or not, that are not acknowledged (`SIOCOUTQ`).
+    /// Bytes in the send queue that are not acknowledged, sent or not (`SIOCOUTQ`).
     pub outstanding: u64,
-    /// The peer's advertised window, bytes (`tcpi_snd_wnd`; Linux 5.4). A window that rises, or is at its most, proves
-    /// that the peer's *process* reads.
+    /// The peer's advertised window, bytes (`tcpi_snd_wnd`; Linux 5.4). A window that rises, or is at its maximum,
+    /// proves that the peer's *process* reads.
     pub window: u32,
-    /// Bytes in the send queue that were not sent yet (`tcpi_notsent_bytes`; Linux 4.6).
+    /// Unsent bytes in the send queue (`tcpi_notsent_bytes`; Linux 4.6).
     pub unsent: u32,
-    /// Bytes that arrived, in order or not: what is acknowledged, and of what is under way the share of segments that the
-    /// peer has told of (`tcpi_sacked` of `tcpi_unacked`).
+    /// Bytes that arrived, in order or not: those acknowledged, plus the share of in-flight segments that the peer has
+    /// reported (`tcpi_sacked` of `tcpi_unacked`).
     pub arrived: u64,
     /// Smoothed round-trip time, microseconds (`tcpi_rtt`).
     pub rtt_us: u32,
 }
 
-/// How much may wait unsent in the kernel before rtmp2sink is held back, bytes. What waits there cannot be dropped, so
-/// it is delay, and hides from the bitrate's controller; 16 KiB is 0.2 s at 0.6 Mbit/s.
+/// Bytes that may wait unsent in the kernel before rtmp2sink is held back. They cannot be dropped, so they are delay,
+/// and the bitrate's controller does not see them; 16 KiB is 0.2 s at 0.6 Mbit/s.
 const NOTSENT_LOWAT: libc::c_int = 16 * 1024;
 
-/// When the kernel itself gives the connection up, milliseconds: the last resort behind the stall detector, which
+/// Time after which the kernel gives up the connection, milliseconds: the last resort behind the stall detector, which
 /// needs 3 s.
 const USER_TIMEOUT_MS: u32 = 8000;
 
@@ -200,15 +202,15 @@ impl Connection {
         connection
     }
 
-    /// Acknowledges at once for a while. The kernel falls back by itself, hence to be repeated until the server has
-    /// accepted the publication: its Nagle algorithm waits for our acknowledgements three times on the way
+    /// Makes the kernel acknowledge at once for a while. The kernel falls back by itself, so repeat this until the
+    /// server has accepted the publication: its Nagle algorithm waits for our acknowledgements three times on the way
     /// (132 ms from connect to media without, 2 ms with).
     pub fn quick_ack(&self) {
         self.set_tcp_option(libc::TCP_QUICKACK, 1);
     }
 
     fn set_tcp_option(&self, option: libc::c_int, value: libc::c_int) {
-        // SAFETY: a valid descriptor and a pointer to an int of the size that is said.
+        // SAFETY: a valid descriptor and a pointer to an int of the given size.
         let result = unsafe {
             libc::setsockopt(
                 self.0.as_raw_fd(),
@@ -223,15 +225,15 @@ impl Connection {
         }
     }
 
-    /// Has the kernel hold no more than `bytes` of its memory for what is sent and what is to be (`SO_SNDBUF`, of which it
-    /// takes twice what it is told).
+    /// Limits the memory that the kernel holds for sent and unsent data to `bytes` (`SO_SNDBUF`; the kernel doubles
+    /// the value it is given).
     pub fn bound_send_buffer(&self, bytes: u32) {
         if let Err(error) = setsockopt(&self.0, sockopt::SndBuf, &(bytes as usize / 2)) {
             tracing::debug!(%error, "SO_SNDBUF");
         }
     }
 
-    /// Asks the kernel how the connection stands; `None` where the kernel is too old to say (before 5.4).
+    /// Reads the connection's state; `None` where the kernel is too old to report it (before 5.4).
     pub fn tcp_info(&self) -> Option<TcpInfo> {
         let mut info = [0_u8; 256];
         let mut length = info.len() as libc::socklen_t;

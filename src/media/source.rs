@@ -1,5 +1,5 @@
-//! Where pictures come from, and what is done to them before they are encoded: cut or framed to the asked shape, scaled,
-//! turned. Never stretched. Nothing is put in the way of a camera that gives just what the encoder takes.
+//! Where pictures come from, and what happens to them before encoding: cropped or letterboxed to the requested shape,
+//! scaled, rotated. Never stretched. A camera that gives just what the encoder takes gets no extra elements.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,32 +26,32 @@ pub enum VideoSource {
     V4l2 {
         /// The device node.
         node: PathBuf,
-        /// Its name for a person.
+        /// Its human-readable name.
         name: String,
-        /// The mode it is to deliver, and what is to be made of it.
+        /// The mode it must deliver, and the conversion.
         choice: Choice,
-        /// What is done with what does not fit the asked shape.
+        /// How a picture of another shape is fitted.
         fit: Fit,
-        /// Hand its buffers to the encoder without a copy (dmabuf), where both sides can.
+        /// Pass its buffers to the encoder without a copy (dmabuf), where both sides can.
         zero_copy: bool,
     },
 }
 
-/// Drivers say that they can share buffers (dmabuf) and then cannot; trying it anew costs each opening its deadline.
+/// Some drivers claim to share buffers (dmabuf) and then cannot; trying again would cost every opening its deadline.
 static SHARING_FAILED: AtomicBool = AtomicBool::new(false);
 
-/// What becomes of a picture of another shape.
+/// How a picture of another shape is fitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fit {
-    /// What protrudes is cut off.
+    /// The excess is cropped.
     #[default]
     Crop,
-    /// Black bars fill what is missing.
+    /// Black bars fill the rest.
     Letterbox,
 }
 
-/// How far the picture is turned clockwise, because sensors of glasses lie on their sides.
+/// How far the picture is rotated clockwise, because sensors of glasses are mounted sideways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "u32")]
 pub enum Rotation {
@@ -81,7 +81,7 @@ impl TryFrom<u32> for Rotation {
 }
 
 impl Rotation {
-    /// Width and height before or after the turn.
+    /// Width and height after the rotation (or before it, given those after).
     pub fn turn(self, (width, height): (u32, u32)) -> (u32, u32) {
         match self {
             Self::None | Self::Half => (width, height),
@@ -108,7 +108,7 @@ impl VideoSource {
         }
     }
 
-    /// Its node, if it is a camera.
+    /// The device node, if it is a camera.
     pub fn node(&self) -> Option<&Path> {
         match self {
             Self::Test { .. } => None,
@@ -116,7 +116,7 @@ impl VideoSource {
         }
     }
 
-    /// Its name for a person.
+    /// A human-readable name.
     pub fn name(&self) -> String {
         match self {
             Self::Test { pattern } => format!("test picture {pattern}"),
@@ -124,7 +124,7 @@ impl VideoSource {
         }
     }
 
-    /// The picture it gives.
+    /// The mode of its pictures.
     pub fn mode(&self, settings: &VideoSettings) -> String {
         match self {
             Self::Test { .. } => format!("{}x{} at {} fps", settings.width, settings.height, settings.frame_rate),
@@ -132,12 +132,12 @@ impl VideoSource {
         }
     }
 
-    /// Its buffers are to go to the encoder without a copy.
+    /// Whether its buffers are to go to the encoder without a copy.
     pub fn is_zero_copy(&self) -> bool {
         matches!(self, Self::V4l2 { zero_copy: true, .. })
     }
 
-    /// Sharing buffers failed: neither this opening nor a later one of the process tries it again.
+    /// Sharing buffers failed: no opening in this process tries it again.
     pub fn copy_from_now_on(&mut self) {
         SHARING_FAILED.store(true, Ordering::Relaxed);
         if let Self::V4l2 { zero_copy, .. } = self {
@@ -150,14 +150,14 @@ impl VideoSource {
         !SHARING_FAILED.load(Ordering::Relaxed)
     }
 
-    /// Its pictures come encoded.
+    /// Whether its pictures come encoded.
     pub fn is_h264(&self) -> bool {
         matches!(self, Self::V4l2 { choice, .. } if choice.mode.format == PixelFormat::H264)
     }
 }
 
-/// The elements from the camera to raw pictures as `profile` takes them, or, without a profile, to H.264 as it comes.
-/// The first is the camera.
+/// The elements from the camera to raw pictures for `profile` or, without a profile, to H.264. The first is the
+/// camera.
 pub fn elements(
     source: &VideoSource,
     settings: &VideoSettings,
@@ -170,11 +170,11 @@ pub fn elements(
         VideoSource::V4l2 { node, choice, fit, zero_copy, .. } => {
             let mut elements = vec![camera(node, *zero_copy)?, caps_filter(camera_caps(&choice.mode)?)?];
             if *zero_copy {
-                // Even a converter with nothing to do would offer the camera memory of its own.
+                // Even a converter with nothing to do would offer its own memory to the camera.
             } else if profile.is_some() {
                 elements.extend(conversion(choice, *fit, settings)?);
             } else {
-                // Drivers seldom mark key frames; the parser sees them.
+                // Drivers seldom mark key frames; the parser detects them.
                 elements.push(pipeline::element("h264parse", None)?);
             }
             elements
@@ -182,7 +182,7 @@ pub fn elements(
     };
     let Some(profile) = profile else { return Ok(elements) };
     if rotation != Rotation::None {
-        // Turned when it is small already.
+        // Rotated after scaling down, which is cheaper.
         let (width, height) = rotation.turn((settings.width, settings.height));
         let lying = VideoSettings { width, height, ..*settings };
         elements.push(caps_filter(encoder::raw_caps(&profile.raw_formats, &lying, rate)?)?);
@@ -204,13 +204,13 @@ fn test_picture(pattern: &str) -> Result<gst::Element, Failure> {
 fn camera(node: &Path, zero_copy: bool) -> Result<gst::Element, Failure> {
     let camera = pipeline::element("v4l2src", Some(element_name::CAMERA))?;
     camera.set_property("device", node.to_string_lossy().as_ref());
-    // Left to itself it takes dmabuf wherever the driver exports them, and maps and unmaps each picture that the CPU reads:
-    // 338 page faults for one of 1280x720 in NV12. Buffers of mmap stay mapped.
+    // By default v4l2src takes dmabuf wherever the driver exports it, and maps and unmaps each picture that the CPU
+    // reads: 338 page faults for one of 1280x720 in NV12. Buffers of mmap stay mapped.
     camera.set_property_from_str("io-mode", if zero_copy { "dmabuf" } else { "mmap" });
     Ok(camera)
 }
 
-/// From the camera's pictures to raw ones of the chosen size. Elements that find nothing to do pass buffers through.
+/// From the camera's pictures to raw ones of the chosen size. Elements with nothing to do pass buffers through.
 fn conversion(choice: &Choice, fit: Fit, settings: &VideoSettings) -> Result<Vec<gst::Element>, Failure> {
     let mut elements = Vec::new();
     if choice.mode.format == PixelFormat::Mjpeg {
@@ -220,7 +220,8 @@ fn conversion(choice: &Choice, fit: Fit, settings: &VideoSettings) -> Result<Vec
     if choice.mode.frame_rate.is_none() || choice.mode.frame_rate > asked {
         let rate = pipeline::element("videorate", None)?;
         rate.set_property("drop-only", choice.mode.frame_rate.is_some());
-        // Times are the monotonic clock's. It would count frames since boot, and so drop none for as long as that is ago.
+        // Times are the monotonic clock's. Otherwise it would count frames since boot, and drop none for as long as
+        // that is ago.
         rate.set_property("skip-to-first", true);
         elements.push(rate);
     }
@@ -266,7 +267,7 @@ fn fraction(rate: FrameRate) -> gst::Fraction {
     gst::Fraction::new(numerator as i32, denominator as i32)
 }
 
-/// A camera slower than asked is not helped by repeating its pictures.
+/// Repeating pictures would not help a camera that is slower than requested.
 fn delivered_rate(source: &VideoSource, settings: &VideoSettings) -> gst::Fraction {
     let asked = gst::Fraction::new(settings.frame_rate as i32, 1);
     match source {

@@ -1,5 +1,5 @@
-//! One picture of a stream as JPEG: a key frame through `appsrc ─ h264parse ─ decoder ─ convert ─ scale ─ jpegenc ─ appsink`,
-//! a pipeline that lives for that picture only, since it is asked for every few seconds at most.
+//! One picture of a stream as JPEG: a key frame through `appsrc ─ h264parse ─ decoder ─ convert ─ scale ─ jpegenc ─
+//! appsink`. The pipeline lives for that picture only, since one is requested every few seconds at most.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 use super::pipeline;
 use crate::protocol::{Cause, Failure};
 
-/// A 1080p key frame takes some 40 ms on a slow core.
+/// Limit for one picture. A 1080p key frame takes some 40 ms on a slow core.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// Decoders, the most capable first: any publisher's profile may come.
+/// Decoders, the most capable first: a publisher may use any profile.
 const DECODERS: [&str; 2] = ["avdec_h264", "openh264dec"];
 
 /// A picture that can be decoded by itself.
@@ -24,16 +24,16 @@ pub struct KeyFrame<'a> {
     pub record: &'a [u8],
     /// The access unit with four-byte length prefixes.
     pub data: &'a [u8],
-    /// Pixels.
+    /// Width, pixels.
     pub width: u32,
-    /// Pixels.
+    /// Height, pixels.
     pub height: u32,
 }
 
-/// Makes a JPEG of `quality` (1 to 100), no wider than `max_width` pixels and of the same shape.
+/// Makes a JPEG of `quality` (1 to 100), at most `max_width` pixels wide and of the same shape.
 ///
 /// # Errors
-/// When the picture cannot be decoded, or not within 3 s.
+/// When the picture cannot be decoded within 3 s.
 pub async fn still(frame: KeyFrame<'_>, max_width: u32, quality: u8) -> Result<Vec<u8>, Failure> {
     super::init().map_err(|reason| Failure::new(Cause::Internal, reason))?;
     let (taken, picture) = oneshot::channel();
@@ -42,7 +42,7 @@ pub async fn still(frame: KeyFrame<'_>, max_width: u32, quality: u8) -> Result<V
     let buffer = gst::Buffer::from_slice(frame.data.to_vec());
     let work = async {
         pipeline::play(&pipeline).await?;
-        // What is pushed before the pipeline plays would be flushed; a decoder gives its last picture at the end only.
+        // Data pushed before the pipeline plays would be flushed; a decoder gives its last picture only at the end.
         let pushed = source.push_buffer(buffer).and_then(|_| source.end_of_stream());
         pushed.map_err(|error| Failure::new(Cause::Internal, format!("still: {error}")))?;
         tokio::select! {
@@ -129,7 +129,7 @@ mod tests {
         (record, sample.buffer().unwrap().map_readable().unwrap().to_vec())
     }
 
-    /// Width and height out of the frame header (SOF0).
+    /// Width and height from the frame header (SOF0).
     fn size(jpeg: &[u8]) -> (u16, u16) {
         assert!(jpeg.starts_with(&[0xff, 0xd8]) && jpeg.ends_with(&[0xff, 0xd9]), "no whole JPEG");
         let header = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();

@@ -1,20 +1,20 @@
-//! How long the oldest byte in a socket has been there: given to the kernel and not acknowledged by the peer's.
+//! Age of the oldest byte in a socket: given to the kernel and not yet acknowledged by the peer's kernel.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Looks kept; at ten a second far more than a connection lasts on which nothing is acknowledged.
+/// Looks kept; at ten a second, far more than a connection survives without an acknowledgement.
 const LOOKS: usize = 256;
 
-/// Knows by looking at the socket now and then, so to within the time between two looks.
+/// Determines the age from repeated looks at the socket, so only to within the time between two looks.
 #[derive(Debug, Default)]
 pub struct Transit {
-    /// When so many bytes had been given to the kernel in all, where that was news and not all are acknowledged.
+    /// Time and total bytes given to the kernel, for each look that found new bytes that are not all acknowledged.
     given: VecDeque<(Duration, u64)>,
 }
 
 impl Transit {
-    /// The age of the oldest byte, zero where none is on its way; `now` on any clock that does not go back.
+    /// The age of the oldest byte, zero if none is on its way; `now` on any clock that does not go back.
     pub fn look(&mut self, now: Duration, acked: u64, outstanding: u64) -> Duration {
         while self.given.front().is_some_and(|(_, given)| *given <= acked) {
             self.given.pop_front();

@@ -1,7 +1,7 @@
-//! Pictures: from their source, through an encoder unless they come encoded, into the feed; and photos beside it.
+//! Pictures: from their source, through an encoder unless they come encoded, into the feed; and photos alongside.
 //!
 //! Every picture is counted and timed where it leaves the camera and where it leaves the encoder, because neither
-//! tells when it stops: GStreamer 1.22 ends `v4l2h264enc` silently after one bad buffer.
+//! reports that it stopped: GStreamer 1.22 ends `v4l2h264enc` silently after one bad buffer.
 
 mod progress;
 
@@ -30,28 +30,28 @@ use crate::protocol::{Failure, VideoSettings};
 
 pub use progress::{Counters, Progress};
 
-/// How often it is looked whether the camera of a capture that would not end is free.
+/// Interval between checks whether the camera of a capture that would not end is free.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Where pictures are left out, one is encoded at least so often, however slow the camera is: in the dark it gives
+/// Longest gap between encoded pictures where pictures are left out, however slow the camera is: in the dark it gives
 /// fewer than its mode says.
 const LONGEST_GAP: Duration = Duration::from_secs(1);
 
-/// What a video capture is made of.
+/// Configuration of a video capture.
 #[derive(Clone, Debug)]
 pub struct VideoPlan {
     /// Where pictures come from.
     pub source: VideoSource,
-    /// What they are to be like.
+    /// Settings of the pictures.
     pub settings: VideoSettings,
-    /// How far they are turned.
+    /// How far the pictures are rotated.
     pub rotation: Rotation,
-    /// Who encodes them; nobody where the camera does.
+    /// The encoder; `None` where the camera encodes.
     pub profile: Option<Profile>,
 }
 
 impl VideoPlan {
-    /// Who encodes, for the status.
+    /// The encoder's name, for the status.
     pub fn encoder(&self) -> &str {
         self.profile.as_ref().map_or("camera", |profile| &profile.name)
     }
@@ -60,20 +60,20 @@ impl VideoPlan {
 /// Running video capture.
 #[derive(Debug)]
 pub struct VideoPipeline {
-    /// What it says when it fails.
+    /// Error messages of the pipeline.
     pub errors: mpsc::Receiver<gst::Message>,
     /// How far the pictures got.
     pub progress: Arc<Progress>,
     pipeline: gst::Pipeline,
     encoder: Option<Encoder>,
     frame_rate: u32,
-    /// Or why there are none.
+    /// The branch, or why there is none.
     photos: Result<PhotoBranch, Failure>,
     feed: Arc<Feed>,
 }
 
 impl VideoPipeline {
-    /// Builds and starts it. Whether pictures come shows in its progress.
+    /// Builds and starts the capture. Its progress shows whether pictures come.
     pub async fn start(plan: &VideoPlan, feed: Arc<Feed>) -> Result<Self, Failure> {
         let VideoPlan { source, settings, rotation, profile } = plan;
         let pipeline = gst::Pipeline::new();
@@ -95,7 +95,7 @@ impl VideoPipeline {
         Ok(Self { errors, progress, pipeline, encoder, frame_rate: settings.frame_rate, photos, feed })
     }
 
-    /// Sends the next picture as JPEG, or why there can be none; drops `request` if the pipeline ends before.
+    /// Sends the next picture as JPEG, or why there can be none; drops `request` if the pipeline ends first.
     pub fn photo(&self, request: oneshot::Sender<Result<Vec<u8>, Failure>>) {
         match &self.photos {
             Ok(photos) => photos.take(request),
@@ -106,16 +106,16 @@ impl VideoPipeline {
     /// Changes what the encoder makes while it runs.
     ///
     /// # Errors
-    /// In words, when the encoder (or the camera that encodes itself) cannot.
+    /// The reason in words, when the encoder (or the camera that encodes itself) cannot.
     pub fn encode(&self, what: Decision) -> Result<(), String> {
         let encoder = self.encoder.as_ref().ok_or("the camera encodes itself")?;
         let one_in = what.pictures.one_in(self.frame_rate);
         self.progress.one_in.store(one_in, Ordering::Relaxed);
-        // Encoders share a second's bits out among as many pictures as they were promised.
+        // Encoders divide a second's bits by the number of pictures they were promised.
         encoder.set_bitrate(what.bitrate.saturating_mul(one_in))
     }
 
-    /// Ends it, whose pictures come from `source`. The error is what was left behind if it would not end.
+    /// Ends the capture from `source`. If it would not end, the error is what was left behind.
     pub async fn stop(self, source: &VideoSource) -> Result<(), LeftBehind> {
         self.feed.on_key_frame_request(None);
         let camera = self.pipeline.by_name(element_name::CAMERA);
@@ -129,21 +129,21 @@ impl VideoPipeline {
 #[derive(Debug)]
 pub struct LeftBehind {
     camera: Option<gst::Element>,
-    /// The camera's, if it has one.
+    /// The camera's node, if it has one.
     node: Option<PathBuf>,
     hanging: JoinHandle<()>,
 }
 
 impl LeftBehind {
-    /// Returns when its camera is free: soon where the encoder alone hangs, else when the driver comes back, perhaps
+    /// Returns when the camera is free: soon if only the encoder hangs, otherwise when the driver returns, perhaps
     /// never.
     pub async fn camera_free(self) {
         let Self { camera, node, hanging } = self;
         let released = async {
-            // What hangs may keep the pipeline's own end from coming to the camera.
+            // A hanging element may keep the pipeline's own shutdown from reaching the camera.
             let release = move || camera.map(|camera| camera.set_state(gst::State::Null));
             let _ = tokio::task::spawn_blocking(release).await;
-            // Pictures that the encoder still has keep the device open, and streaming.
+            // Pictures still held by the encoder keep the device open, and streaming.
             while let Some(node) = node.clone() {
                 let open = tokio::task::spawn_blocking(move || camera::is_open_here(&node)).await;
                 if !open.unwrap_or(false) {
@@ -159,13 +159,13 @@ impl LeftBehind {
     }
 }
 
-/// Counts what leaves the camera, and by its numbers (V4L2's `sequence`) what does not.
+/// Counts the pictures that leave the camera and, by V4L2's `sequence`, those that are missing.
 fn count_captured(pad: &gst::Pad, progress: &Arc<Progress>) {
     let progress = progress.clone();
     let next = AtomicU64::new(u64::MAX);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         progress.captured.count(progress.start);
-        // All ones: this source does not number them.
+        // All ones: this source does not number its pictures.
         let number = info.buffer().map(|buffer| buffer.offset()).filter(|&number| number != u64::MAX);
         if let Some(number) = number {
             let expected = next.swap(number + 1, Ordering::Relaxed);
@@ -175,8 +175,8 @@ fn count_captured(pad: &gst::Pad, progress: &Arc<Progress>) {
     });
 }
 
-/// Lets one of so many pictures through to the encoder, or one a second where that is more, and counts those. At one a
-/// second each is to be a key frame.
+/// Lets one picture in `one_in` through to the encoder, or one a second if that is more, and counts those. At one a
+/// second each must be a key frame.
 fn thin_out(pad: &gst::Pad, progress: &Arc<Progress>, feed: &Arc<Feed>, all_key_frames: u32) {
     let (progress, feed) = (progress.clone(), Arc::downgrade(feed));
     let left_out = AtomicU32::new(0);
@@ -217,12 +217,12 @@ fn encoder_branch(
         .callbacks(into_feed(feed.clone(), progress.clone(), (settings.width, settings.height), stamp))
         .build();
     let Some(profile) = &plan.profile else {
-        // On the camera's own thread: nothing here takes long, and handing a picture over costs more than passing it on.
+        // On the camera's own thread: nothing here takes long, and a queue would cost more than it saves.
         pipeline::chain(pipeline, &[tee, &parse, sink.upcast_ref()])?;
         feed.on_key_frame_request(None); // such cameras give them by themselves, and by nothing else
         return Ok(None);
     };
-    // A thread of its own for the encoder; when it is too slow the camera's oldest pictures go, the camera never waits.
+    // The encoder has its own thread; when it is too slow, the oldest pictures are dropped and the camera never waits.
     let queue = pipeline::element("queue", None)?;
     let offered = queue.static_pad("sink").expect("a queue has a sink pad");
     thin_out(&offered, progress, feed, Pictures::KeyFrames.one_in(settings.frame_rate));

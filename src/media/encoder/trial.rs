@@ -1,4 +1,4 @@
-//! A trial: noise through the encoder, as fast as it goes.
+//! A trial: encodes noise as fast as the encoder can.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,29 +11,29 @@ use crate::media::profile::Profile;
 use crate::media::{memory, pipeline};
 use crate::protocol::{Cause, Failure, VideoSettings};
 
-/// Pictures encoded in a trial: enough for every encoder's delay, few enough for a start.
+/// Pictures encoded in a trial: more than any encoder's delay, few enough for a quick start.
 const TRIAL_PICTURES: i32 = 15;
-/// How long a trial may take to give each picture.
+/// Limit for each picture.
 const PICTURE_LIMIT: Duration = Duration::from_secs(3);
 
-/// What a trial showed.
+/// The result of a trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trial {
     /// The element that was used.
     pub element: String,
-    /// `profile_idc` and `level_idc` of its stream, as in the `avcC` record.
+    /// `profile_idc` and `level_idc` of the stream, as in the `avcC` record.
     pub profile_and_level: (u8, u8),
-    /// Bit/s it gave for noise, and what was asked.
+    /// Bit/s that the noise took, and bit/s requested.
     pub bitrate: (u32, u32),
-    /// Pictures a second that it made when nothing held it back, its start included.
+    /// Pictures per second at full speed, including the start.
     pub speed: u32,
-    /// The node of its device, if it has one.
+    /// The encoder's device node, if it has one.
     pub device: Option<PathBuf>,
 }
 
-/// Encodes noise with it, and says what came of it.
+/// Encodes noise with this profile.
 pub(super) fn try_out(profile: &Profile, settings: &VideoSettings) -> Result<Trial, Failure> {
-    // The picture's size matters to hardware only, and software would cost much at a large one.
+    // The size matters to hardware only, and a large one would be costly in software.
     let (width, height) = if profile.hardware { (settings.width, settings.height) } else { (320, 240) };
     let settings = VideoSettings { width, height, bitrate: settings.bitrate.min(1_000_000), ..*settings };
     let encoder = Encoder::build(profile, &settings)?;
@@ -98,8 +98,8 @@ fn run_trial(elements: &gst::Pipeline, sink: &AppSink, name: &str, settings: &Vi
     })
 }
 
-/// Leaves an encoder's pool to itself. A source right before it would take it and make it active, and so have the encoder
-/// leak (see [`Encoder::ends_first`]); in a capture there is a tee between, which hands no pools on.
+/// Leaves the encoder its own pool. A source right before it would take the pool and activate it, and so make the
+/// encoder leak (see [`Encoder::ends_first`]); in a capture there is a tee between, which passes no pools on.
 fn keep_pool(encoder: &gst::Element) {
     let pad = encoder.static_pad("sink").expect("an encoder has a sink pad");
     pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query().map(gst::QueryRef::view) {

@@ -1,4 +1,4 @@
-//! An attempt's task: builds the elements, sees each stage through within its limit, watches that media arrives, and says
+//! An attempt's task: builds the elements, keeps each stage within its limit, watches that media arrives, and says
 //! goodbye.
 
 use std::sync::Arc;
@@ -19,30 +19,30 @@ use crate::policy::bitrate;
 use crate::policy::stall::{StallDetector, TcpSample, UnreadDetector};
 use crate::protocol::{Cause, Failure, StreamUrl};
 
-/// For the server's address.
+/// Limit for resolving the server's address.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(3);
-/// For TCP to connect: one SYN and, a second later, another. A third would come so late, at 3 s before Linux 6.5, that a new
-/// attempt is sooner when a network comes back.
+/// Limit for TCP to connect: one SYN and, a second later, another. A third would come so late (at 3 s before Linux
+/// 6.5) that a new attempt is sooner when a network comes back.
 const TCP_LIMIT: Duration = Duration::from_secs(2);
-/// From there until the server has accepted the publication.
+/// Limit from there until the server has accepted the publication.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(3);
-/// How often the socket is asked for signs of life.
+/// Interval between checks of the socket.
 const SAMPLING: Duration = Duration::from_millis(100);
-/// See [`socket::Connection::quick_ack`].
+/// Interval between calls of [`socket::Connection::quick_ack`].
 const QUICK_ACK_EVERY: Duration = Duration::from_millis(2);
-/// How long a polite end may take: the last frames out, `deleteStream`, everything acknowledged.
+/// Limit for a polite end: the last frames out, `deleteStream`, everything acknowledged.
 const UNPUBLISH_LIMIT: Duration = Duration::from_secs(1);
-/// Nothing on its way for so long means that all has arrived.
+/// When nothing has been on its way for this long, everything has arrived.
 const UNPUBLISH_QUIET: Duration = Duration::from_millis(20);
-/// Behind the metadata; its arrival at the sink means that the metadata was taken.
+/// Follows the metadata; when it arrives at the sink, the metadata was taken.
 const ACCEPTED_EVENT: &str = "lenscast-publish-accepted";
 
-/// What is published, and where to.
+/// What to publish, and where.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The RTMP server, application and key.
     pub url: StreamUrl,
-    /// What the metadata says before the camera has spoken.
+    /// The metadata, before the camera has delivered anything.
     pub metadata: Metadata,
 }
 
@@ -53,15 +53,15 @@ pub enum Event {
     Accepted,
     /// Media arrives at the server, for the first time or again after the camera paused.
     Flowing,
-    /// How the connection does, every [`bitrate::INTERVAL`].
+    /// The state of the connection, every [`bitrate::INTERVAL`].
     Sampled(bitrate::Sample),
     /// It failed; `Closed` follows.
     Lost(Failure),
-    /// Nothing is left of it. The last event.
+    /// Everything is released. The last event.
     Closed,
 }
 
-/// The attempt from its beginning to its end; tells both.
+/// The attempt from beginning to end; reports both.
 pub(super) async fn run(
     attempt: u32,
     target: Target,
@@ -112,8 +112,8 @@ async fn publish(
     outcome.map(|_| ())
 }
 
-/// Part by part: from a whole `location` rtmp2sink takes the application to end at the last `/`, even one in the query,
-/// and the user at the first `@`.
+/// Sets the address part by part: given a whole `location`, rtmp2sink ends the application at the last `/`, even one
+/// in the query, and the user at the first `@`.
 fn locate(sink: &gst::Element, url: &StreamUrl) {
     log::keep_secret(url);
     sink.set_property_from_str("scheme", if url.is_tls() { "rtmps" } else { "rtmp" });
@@ -178,7 +178,7 @@ impl Life<'_> {
         }
     }
 
-    /// Until the server has accepted the publication.
+    /// Returns when the server has accepted the publication.
     async fn connect(&mut self, accepted: &Notify) -> Result<(), Failure> {
         let mut quick_ack = tokio::time::interval(QUICK_ACK_EVERY);
         quick_ack.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -191,7 +191,7 @@ impl Life<'_> {
                 Some(progress) = self.progress.recv() => {
                     let before = self.phase;
                     self.progressed(progress);
-                    // Only forward: a server with several addresses has no more time for it.
+                    // Phases only advance: a server with several addresses gets no extra time.
                     limit = match (before, self.phase) {
                         (Phase::Resolving, Phase::Connecting) => TCP_LIMIT,
                         (Phase::Resolving | Phase::Connecting, Phase::Tls | Phase::Commands) => ACCEPT_LIMIT,
@@ -241,7 +241,7 @@ impl Life<'_> {
         }
     }
 
-    /// Until media no longer arrives; returns why.
+    /// Returns when media no longer arrives, with the reason.
     async fn carry(&mut self) -> Failure {
         let start = Instant::now();
         let mut detector = StallDetector::new(start.elapsed(), true);
@@ -278,7 +278,7 @@ impl Life<'_> {
             }
             let now_from = self.intake.camera();
             if now_from.is_none() || now_from != camera {
-                // It paused, or was opened anew: what was acknowledged so far proves nothing of what comes.
+                // The camera paused or was reopened: earlier acknowledgements prove nothing about what comes.
                 (camera, flowing, acked_before) = (now_from, false, info.acked);
             } else if !flowing && info.acked > acked_before && self.intake.state().gate.passed() > 0 {
                 flowing = true;
@@ -291,20 +291,20 @@ impl Life<'_> {
         self.intake.socket.get()?.tcp_info()
     }
 
-    /// Bytes that the server says it has read; 0 for one that never says.
+    /// Bytes that the server says it has read; 0 if it never says.
     fn acknowledged(&self) -> u64 {
         let statistics: Option<gst::Structure> = self.sink.property("stats");
         statistics.and_then(|statistics| statistics.get("out-bytes-acked").ok()).unwrap_or(0)
     }
 
-    /// Lets what passed the gate go out and unpublishes.
+    /// Lets media that passed the gate go out, then unpublishes.
     async fn farewell(&mut self) {
         if self.phase != Phase::Published || self.intake.appsrc.end_of_stream().is_err() {
             return;
         }
         let all_out = async {
             let _ = self.errors.recv().await; // EOS: all is handed to the connection
-            // The connection hands its last messages to the kernel one by one; quiet for a moment means all are gone.
+            // The connection hands its last messages to the kernel one by one; a quiet moment means that all are gone.
             let mut sampling = tokio::time::interval(QUICK_ACK_EVERY);
             let (mut acked, mut quiet_since) = (0, Instant::now());
             while let Some(info) = self.tcp_info() {

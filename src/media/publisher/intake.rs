@@ -1,4 +1,4 @@
-//! What the capture's threads hand over goes through the gate into the sink's queue.
+//! Takes what the capture's threads deliver through the gate into the sink's queue.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -13,12 +13,12 @@ use crate::media::gate::{Gate, Verdict};
 use crate::media::socket::{Connection, TcpInfo};
 use crate::policy::bitrate;
 
-/// No picture for so long means that the camera paused; `Flowing` must then be earned again.
+/// Without a picture for this long the camera counts as paused, and `Flowing` must be earned again.
 const CAMERA_PAUSE: Duration = Duration::from_millis(700);
-/// Key frames come every second; when one is so late it is asked for.
+/// Key frames come every second; one that is this late is requested.
 const KEY_FRAME_OVERDUE: Duration = Duration::from_millis(1050);
 
-/// What went out so far, and how it stands.
+/// Counts and state of the connection so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Counters {
     /// Pictures handed to the sink.
@@ -27,32 +27,32 @@ pub struct Counters {
     pub dropped: u64,
     /// Bytes of media handed to the sink.
     pub bytes: u64,
-    /// Media waiting to be sent.
+    /// Duration of the media waiting to be sent.
     pub queued: Duration,
     /// Smoothed round-trip time.
     pub round_trip: Duration,
-    /// Bytes that the server's machine has acknowledged, RTMP's and TLS's own included.
+    /// Bytes acknowledged by the server's machine, including RTMP's and TLS's own.
     pub acked: u64,
-    /// Bytes given to the kernel that it has not acknowledged, sent or not.
+    /// Bytes given to the kernel and not acknowledged, sent or not.
     pub outstanding: u64,
-    /// The part of these that was not sent yet.
+    /// The unsent part of `outstanding`.
     pub unsent: u64,
-    /// How long the oldest of these has been there.
+    /// Age of the oldest byte of `outstanding`.
     pub oldest: Duration,
 }
 
-/// The part that the capture's threads and the attempt's task share.
+/// State shared by the capture's threads and the attempt's task.
 pub(super) struct Intake {
     pub(super) feed: Arc<Feed>,
     pub(super) appsrc: AppSrc,
-    /// Once there is a connection.
+    /// Set once connected.
     pub(super) socket: OnceLock<Connection>,
     state: Mutex<IntakeState>,
     open: AtomicBool,
-    /// The latest time that entered the sink.
+    /// The latest timestamp that entered the sink, milliseconds.
     pub(super) sent_ms: AtomicU32,
     bytes: AtomicU64,
-    /// Of video, whether or not the gate let it through.
+    /// Bytes of video, whether or not the gate let them through.
     encoded: AtomicU64,
 }
 
@@ -62,13 +62,13 @@ pub(super) struct IntakeState {
     video_config: Option<Arc<[u8]>>,
     audio_config: Option<Arc<[u8]>>,
     last_picture: Option<Instant>,
-    /// Of the camera, from which the last picture came.
+    /// The camera opening of the latest picture.
     opening: u64,
-    /// The capture's time of the last key frame, or of our last asking for one.
+    /// The capture's time of the last key frame, or of our last request for one.
     key_frame_at: Duration,
-    /// How the connection stood when it was looked at last.
+    /// The connection's state at the last check.
     pub(super) connection: TcpInfo,
-    /// How long its oldest byte had been on its way then.
+    /// The age of its oldest byte at that check.
     pub(super) oldest: Duration,
 }
 
@@ -158,7 +158,7 @@ impl Intake {
         self.open.store(false, Ordering::Release);
     }
 
-    /// Which opening of the camera gives pictures, if any does.
+    /// The camera opening that delivers pictures, if any does.
     pub(super) fn camera(&self) -> Option<u64> {
         let state = self.state();
         state.last_picture.filter(|last| last.elapsed() <= CAMERA_PAUSE).map(|_| state.opening)
@@ -178,7 +178,7 @@ impl Consumer for Intake {
         if unit.key {
             state.key_frame_at = unit.dts;
         }
-        // Some encoders know no interval in frames (the Raspberry Pi's keeps to 60 pictures whatever it is told).
+        // Some encoders take no interval in frames (the Raspberry Pi's stays at 60 pictures whatever it is told).
         let overdue = unit.dts.saturating_sub(state.key_frame_at) > KEY_FRAME_OVERDUE;
         if overdue {
             state.key_frame_at = unit.dts;

@@ -1,4 +1,4 @@
-//! How far the pictures of a capture got, counted and timed where they pass.
+//! How far a capture's pictures got, counted and timed where they pass.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::metrics::Counter;
 
-/// How far the pictures got.
+/// Counters and times of a capture's pictures.
 #[derive(Debug)]
 pub struct Progress {
     pub(super) start: Instant,
@@ -15,33 +15,33 @@ pub struct Progress {
     pub(super) offered: Stage,
     pub(super) encoded: Stage,
     pub(super) first_encoded: Notify,
-    /// One of how many pictures is encoded.
+    /// N where one picture in N is encoded.
     pub(super) one_in: AtomicU32,
-    /// Pictures that never came, by the camera's own numbers.
+    /// Pictures that never came, by the camera's numbering.
     pub(super) missed: Counter,
-    /// Pictures left out so that those which are sent are better.
+    /// Pictures left out so that the rest are better.
     pub(super) left_out: Counter,
     pub(super) encoded_bytes: Counter,
-    /// Microseconds from the camera until they had left the encoder, of all pictures.
+    /// Sum over all pictures of the time from capture to encoded, microseconds.
     pub(super) latency_us: Counter,
 }
 
-/// What went through a capture so far.
+/// Counts of a capture so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Pictures that left the camera.
     pub captured: u64,
-    /// Pictures that the camera counted and did not deliver.
+    /// Pictures that the camera numbered but did not deliver.
     pub missed: u64,
     /// Pictures left out on purpose, where the uplink carries no more.
     pub left_out: u64,
-    /// Pictures that were there for the encoder to take.
+    /// Pictures offered to the encoder.
     pub offered: u64,
     /// Pictures that left the encoder.
     pub encoded: u64,
-    /// Their bytes.
+    /// Bytes of encoded pictures.
     pub encoded_bytes: u64,
-    /// The time from the camera until they had left the encoder, of all together.
+    /// Sum over all pictures of the time from capture to encoded.
     pub latency: Duration,
 }
 
@@ -57,13 +57,13 @@ impl std::ops::AddAssign for Counters {
     }
 }
 
-/// Where pictures are counted.
+/// A point where pictures are counted.
 #[derive(Debug, Default)]
 pub(super) struct Stage {
     count: AtomicU64,
-    /// Milliseconds after the start; 0 before there is one.
+    /// Time of the first picture, milliseconds after the start; 0 before there is one.
     first_ms: AtomicU64,
-    /// Milliseconds after the start.
+    /// Time of the last picture, milliseconds after the start.
     last_ms: AtomicU64,
 }
 
@@ -78,13 +78,13 @@ impl Stage {
         number
     }
 
-    /// Of the first, if there was one.
+    /// Age of the first picture, if there was one.
     fn age_of_first(&self, start: Instant) -> Option<Duration> {
         let first = self.first_ms.load(Ordering::Relaxed);
         (first > 0).then(|| start.elapsed().saturating_sub(Duration::from_millis(first)))
     }
 
-    /// Of the last, or of the start.
+    /// Age of the last picture, or time since the start.
     fn age(&self, start: Instant) -> Duration {
         start.elapsed().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
     }
@@ -106,7 +106,7 @@ impl Progress {
         }
     }
 
-    /// What went through so far.
+    /// Counts so far.
     pub fn counters(&self) -> Counters {
         Counters {
             captured: self.captured(),
@@ -119,7 +119,7 @@ impl Progress {
         }
     }
 
-    /// Returns once, when the first picture has left the encoder.
+    /// Resolves when the first picture has left the encoder.
     pub async fn first_encoded(&self) {
         self.first_encoded.notified().await;
     }
@@ -129,7 +129,7 @@ impl Progress {
         self.captured.count.load(Ordering::Relaxed)
     }
 
-    /// Pictures that were there for the encoder to take.
+    /// Pictures offered to the encoder.
     pub fn offered(&self) -> u64 {
         self.offered.count.load(Ordering::Relaxed)
     }
@@ -139,7 +139,7 @@ impl Progress {
         self.encoded.count.load(Ordering::Relaxed)
     }
 
-    /// One of how many of the camera's pictures is encoded.
+    /// N where one of the camera's pictures in N is encoded.
     pub fn one_in(&self) -> u32 {
         self.one_in.load(Ordering::Relaxed)
     }
@@ -149,12 +149,12 @@ impl Progress {
         self.captured.age(self.start)
     }
 
-    /// Time since a picture was there for the encoder to take, or since the start, as ever where the camera encodes.
+    /// Time since a picture was offered to the encoder, or since the start (always so where the camera encodes).
     pub fn offers_silent(&self) -> Duration {
         self.offered.age(self.start)
     }
 
-    /// Time since the encoder gave a picture, or since it could have begun to: the camera's first.
+    /// Time since the encoder gave a picture, or since the camera's first, when it could have begun.
     pub fn encoder_silent(&self) -> Duration {
         self.captured.age_of_first(self.start).map_or(Duration::ZERO, |first| first.min(self.encoded.age(self.start)))
     }
@@ -162,7 +162,7 @@ impl Progress {
 
 #[cfg(test)]
 impl Progress {
-    /// As it is so long after the start, when the stages gave pictures at these times after it, in milliseconds.
+    /// The state `now` milliseconds after the start, when the stages gave pictures at these times, in milliseconds.
     pub(in crate::media) fn at(now: u64, captured: &[u64], offered: &[u64], encoded: &[u64]) -> Self {
         let start = Instant::now().checked_sub(Duration::from_millis(now)).expect("this machine is up for longer");
         let stage = |times: &[u64]| Stage {

@@ -1,5 +1,5 @@
-//! The same pictures and sound by `flvmux` and by the tags of this module, as `flvdemux` and ffprobe read them back: what is to
-//! be the same, and what is not.
+//! The same pictures and sound through `flvmux` and through this module's tags, as `flvdemux` and ffprobe read them
+//! back: what must be equal, and what differs.
 
 use std::io::Write;
 use std::process::Command;
@@ -14,7 +14,7 @@ use super::super::*;
 use crate::media::gate::{Gate, Verdict};
 use crate::media::pipeline::EncodedUnit;
 
-/// What the capture's clock shows at the first picture. Decoding begins before, and is not to begin before 0.
+/// The capture clock's time of the first picture. Decoding begins earlier, but must not begin before 0.
 const BEGIN_NS: u64 = 5_000_000_000;
 const PICTURES: usize = 90;
 const FRAMES_OF_SOUND: usize = 130;
@@ -26,11 +26,11 @@ enum Track {
     Audio,
 }
 
-/// What an encoder gave.
+/// One unit from an encoder.
 #[derive(Clone)]
 struct Encoded {
     track: Track,
-    /// What its parser has said of the stream since the unit before: measured bitrates, mostly.
+    /// Tag events of its parser since the previous unit: mostly measured bitrates.
     tags: Vec<gst::Event>,
     pts: Duration,
     dts: Duration,
@@ -40,7 +40,7 @@ struct Encoded {
     caps: gst::Caps,
 }
 
-/// What a reader found.
+/// What a reader finds.
 #[derive(Clone, Debug, PartialEq)]
 struct Packet {
     pts_ms: i64,
@@ -77,7 +77,7 @@ fn bytes(sample: &gst::Sample) -> Vec<u8> {
     sample.buffer().unwrap().map_readable().unwrap().to_vec()
 }
 
-/// In the order in which they are to be sent. With B-pictures, so that the two times of a picture differ.
+/// Encodes pictures and sound, in sending order. With B-pictures, so that the two times of a picture differ.
 fn encode() -> Vec<Encoded> {
     let pipeline = launch(&format!(
         "videotestsrc num-buffers={PICTURES} timestamp-offset={BEGIN_NS} ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 \
@@ -111,7 +111,7 @@ fn encode() -> Vec<Encoded> {
     encoded
 }
 
-/// As a publisher here sends it, behind the header of a file.
+/// The media as a publisher here sends it, after a file header.
 fn by_lenscast(encoded: &[Encoded]) -> Vec<u8> {
     let mut file = b"FLV\x01\x05\0\0\0\x09\0\0\0\0".to_vec();
     file.extend(metadata(&Metadata {
@@ -176,7 +176,7 @@ fn by_flvmux(encoded: &[Encoded]) -> Vec<u8> {
     file
 }
 
-/// Pictures and sound as `flvdemux` gives them.
+/// Pictures and sound according to `flvdemux`.
 fn demuxed(file: &[u8]) -> [Stream; 2] {
     let pipeline = launch(
         "appsrc name=file caps=video/x-flv ! flvdemux name=demux \
@@ -206,7 +206,7 @@ fn demuxed(file: &[u8]) -> [Stream; 2] {
     streams
 }
 
-/// Pictures and sound as ffprobe lists them: their times in milliseconds, and their flags with their sizes.
+/// Pictures and sound according to ffprobe: times in milliseconds, flags and sizes.
 fn probed(file: &[u8]) -> [Vec<([i64; 2], String)>; 2] {
     let mut on_disk = tempfile::NamedTempFile::with_suffix(".flv").unwrap();
     on_disk.write_all(file).unwrap();
@@ -228,13 +228,13 @@ fn probed(file: &[u8]) -> [Vec<([i64; 2], String)>; 2] {
     })
 }
 
-/// Times are whole milliseconds. The gate rounds them from its own beginning and shows a picture no later than asked, the
-/// element rounds each to the nearest: more than the rounding is not to be between them.
+/// Asserts equal times up to rounding. Times are whole milliseconds: the gate rounds from its own beginning and never
+/// shows a picture later than asked, the element rounds each to the nearest.
 fn assert_same_time(ours: i64, theirs: i64, which: &str) {
     assert!((ours - theirs).abs() <= 1, "{which}: {ours} ms here, {theirs} ms by flvmux");
 }
 
-/// The tags of a kind in a file.
+/// The tags of one kind in a file.
 fn tags(file: &[u8], kind: u8) -> Vec<&[u8]> {
     let (mut rest, mut found) = (&file[13..], Vec::new());
     while let [this, s1, s2, s3, ..] = *rest {
@@ -279,7 +279,7 @@ fn a_reader_finds_what_it_finds_behind_flvmux() {
     }
 }
 
-/// It says nothing new but a bitrate that a parser measured, and a server passes each on to every viewer.
+/// It carries only a bitrate that a parser measured, and a server passes each one on to every viewer.
 #[test]
 fn metadata_comes_once_where_flvmux_repeats_it() {
     crate::media::init().unwrap();
@@ -289,7 +289,7 @@ fn metadata_comes_once_where_flvmux_repeats_it() {
     assert!(repeated > 1, "flvmux no longer repeats it; the module's description does not say so");
 }
 
-/// A publication is to begin with a picture that can be decoded, at 0, also where sound is there before.
+/// A publication must begin with a decodable picture, at 0, even if sound came first.
 #[test]
 fn the_first_picture_is_at_0_where_flvmux_begins_with_sound() {
     crate::media::init().unwrap();
@@ -306,7 +306,7 @@ fn the_first_picture_is_at_0_where_flvmux_begins_with_sound() {
     assert!((900..=1000).contains(&late), "flvmux now begins with the picture at {late} ms");
 }
 
-/// So the gate promises; whoever reads a recording tells pictures apart by their times.
+/// The gate promises this; readers of a recording tell pictures apart by their times.
 #[test]
 fn times_rise_where_flvmux_lets_them_stand() {
     crate::media::init().unwrap();
