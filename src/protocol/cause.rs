@@ -1,15 +1,15 @@
-//! Why a stream ended or retries, why a request was refused: one vocabulary for the wire, the logs and the policy.
+//! Why a stream ended or reconnects, or a request was refused: one vocabulary for the wire, the logs and the policy.
 //!
-//! One table gives each cause its wire name and its sentence, so what serde writes and what the logs say cannot part.
+//! One table gives each cause its wire name and its sentence, so that serde and the logs always agree.
 
 use serde::{Deserialize, Serialize};
 
 /// Defines [`Cause`] from lines of `Variant = "wire_name": "sentence"`.
 macro_rules! causes {
     ($($(#[$doc:meta])* $variant:ident = $name:literal: $sentence:literal,)+) => {
-        /// Why a stream ended, is reconnecting, or why a request was refused. On the wire in `snake_case`.
+        /// Why a stream ended or is reconnecting, or why a request was refused. On the wire in `snake_case`.
         ///
-        /// What each asks of the stream (retry, own budget, end) is decided in [`crate::policy`].
+        /// [`crate::policy`] decides what each asks of the stream (retry, own budget, end).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Cause {
             $($(#[$doc])* #[serde(rename = $name)] $variant,)+
@@ -59,7 +59,7 @@ causes! {
     /// The server's kernel still answers, but its process no longer reads.
     ServerFrozen = "server_frozen": "the server no longer reads what is sent",
 
-    // The RTMP server's word.
+    // What the RTMP server says.
     /// The server refused the application or the stream key.
     PublishRejected = "publish_rejected": "the server refused the stream key or application",
     /// The server still holds an earlier publisher of the same key.
@@ -72,19 +72,19 @@ causes! {
     CameraLost = "camera_lost": "the camera was unplugged or vanished",
     /// The camera is there but delivers no frames.
     CameraStalled = "camera_stalled": "the camera delivers no frames",
-    /// The camera's input receives nothing: what is plugged in is off, or nothing is.
+    /// The camera's input receives no signal: the device plugged in is off, or there is none.
     CameraNoSignal = "camera_no_signal": "no signal at the camera's input",
     /// The camera is in use by somebody else.
     CameraBusy = "camera_busy": "the camera is in use",
     /// The camera may not be opened by this process.
     CameraForbidden = "camera_forbidden": "the camera may not be opened; check the group of /dev/video*",
-    /// The camera cannot give the picture that was asked for, or fails in another way.
+    /// The camera cannot deliver the requested picture, or fails in another way.
     CameraFailed = "camera_failed": "the camera failed or cannot give the picture asked for",
     /// No encoder works, or the one in use failed.
     EncoderFailed = "encoder_failed": "no video encoder works",
     /// The encoder takes frames but gives none back.
     EncoderStalled = "encoder_stalled": "the video encoder hangs",
-    /// The privacy light does not shine, and without it the camera is not to be used.
+    /// The privacy light is not on, and the camera must not be used without it.
     PrivacyLedFailed = "privacy_led_failed": "the privacy light cannot be switched on",
     /// The microphone failed or vanished.
     AudioFailed = "audio_failed": "the microphone failed",
@@ -94,7 +94,7 @@ causes! {
     Overheated = "overheated": "the glasses are too hot",
     /// The battery is too low for a stream.
     BatteryLow = "battery_low": "the battery is too low",
-    /// Somebody entitled to it stopped the stream.
+    /// Somebody entitled to do so stopped the stream.
     Requested = "requested": "stopped on request",
     /// The same application started another stream in its place.
     Replaced = "replaced": "replaced by a new stream of the same application",
@@ -104,7 +104,7 @@ causes! {
     KeepAliveTimeout = "keep_alive_timeout": "no keep-alive arrived in time",
     /// The link to phone or cloud stayed lost.
     LinkLost = "link_lost": "the link to phone or cloud stayed lost",
-    /// The agreed duration is over.
+    /// The stream's duration limit is reached.
     DurationOver = "duration_over": "the agreed duration is over",
     /// The holder of a lease went away.
     HolderGone = "holder_gone": "the holder went away",
@@ -112,19 +112,19 @@ causes! {
     Shutdown = "shutdown": "the daemon is shutting down",
     /// The daemon was restarted; the stream it had is over.
     DaemonRestarted = "daemon_restarted": "the daemon was restarted",
-    /// The daemon ended again and again with this stream, which it no longer takes up.
+    /// The daemon ended repeatedly with this stream and no longer resumes it.
     DaemonCrashed = "daemon_crashed": "the daemon crashed again and again with this stream",
 
-    // What was asked.
+    // What was requested.
     /// The request is malformed or contradicts itself.
     InvalidRequest = "invalid_request": "the request is malformed",
-    /// The stream URL cannot be used.
+    /// The stream URL is unusable.
     InvalidUrl = "invalid_url": "the stream URL cannot be used",
-    /// No such stream.
+    /// No such stream exists.
     UnknownStream = "unknown_stream": "no such stream",
-    /// The request would touch a stream or lease of somebody else.
+    /// The request concerns somebody else's stream or lease.
     NotOwner = "not_owner": "it belongs to somebody else",
-    /// A fault of the daemon's own.
+    /// A fault in the daemon itself.
     Internal = "internal": "internal error",
 }
 

@@ -1,8 +1,8 @@
-//! What phone or cloud tells the glasses, in both dialects of `MentraOS`.
+//! Messages from phone or cloud to the glasses, in both dialects of `MentraOS`.
 //!
-//! The dialects differ in the names of the types only; each takes either's field names, as the phones in use mix them.
-//! A type we do not know is no error: the same link carries messages for others. What is sent to us but cannot be
-//! obeyed is a [`CommandError`], which says all that the answer needs. Nothing in it quotes a URL.
+//! The dialects differ only in the names of the types; each accepts the other's field names, since the phones in use
+//! mix them. An unknown type is no error: the same link carries messages for others. A message to us that cannot be
+//! obeyed becomes a [`CommandError`] with all that the answer needs. Nothing in it quotes a URL.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use serde_json::Value;
 use super::settings::Object;
 use super::{AudioSettings, Cause, SettingsError, StreamKind, StreamUrl, UrlError, VideoSettings};
 
-/// The longest message read, in bytes.
+/// Maximum length of a message, bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
-/// The longest stream, app or acknowledgement id, in characters.
+/// Maximum length of a stream, app or acknowledgement id, characters.
 const MAX_ID: usize = 256;
-/// How much of an unknown type's name is kept for the log, in characters.
+/// How much of an unknown type's name is kept for the log, characters.
 const MAX_KIND: usize = 64;
-/// A longer duration limit is cut to this; it keeps sums of times far from overflow.
+/// Longer duration limits are cut to this, to keep sums of times far from overflow.
 const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 /// The app id that clouds put on managed streams.
 const MANAGED_APP: &str = "MANAGED_STREAM";
 
-/// Which names a peer uses for types. Answers are given in the dialect of the question.
+/// A peer's names for message types. Answers use the dialect of the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
@@ -33,13 +33,13 @@ pub enum Dialect {
     Stream,
 }
 
-/// A message understood.
+/// A message that was understood.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incoming {
-    /// How it was addressed to us. Without meaning for [`Command::Photo`], [`Command::Ping`], [`Command::PhoneReady`]
+    /// The dialect it was written in. Meaningless for [`Command::Photo`], [`Command::Ping`], [`Command::PhoneReady`]
     /// and [`Command::Unknown`], which have no dialect.
     pub dialect: Dialect,
-    /// `mId`: the sender wants a `msg_ack`, and may send the message again until it gets one.
+    /// `mId`: the sender wants a `msg_ack`, and may repeat the message until it gets one.
     pub message_id: Option<i64>,
     /// What to do.
     pub command: Command,
@@ -52,18 +52,18 @@ pub enum Command {
     Start(StartStream),
     /// Stop a stream.
     Stop {
-        /// Which; `None` stops what this link started. (June 2025's phones leave it out.)
+        /// The stream's id; `None` stops what this link started. (Phones of June 2025 omit it.)
         stream_id: Option<String>,
         /// The app that asks; empty if the phone did not say.
         app: String,
     },
-    /// Tell the whole state.
+    /// Report the whole state.
     GetStatus,
     /// The stream is still wanted.
     KeepAlive {
         /// Which stream.
         stream_id: String,
-        /// To be repeated in the acknowledgement; empty if there was none.
+        /// To be repeated in the acknowledgement; empty if absent.
         ack_id: String,
     },
     /// Take a photo.
@@ -73,54 +73,54 @@ pub enum Command {
         /// The app it is for; empty if the phone did not say.
         app: String,
     },
-    /// Is anybody there?
+    /// A ping, which wants a pong.
     Ping,
-    /// The phone's app has begun, and waits for `glasses_ready`.
+    /// The phone's app has started, and waits for `glasses_ready`.
     PhoneReady,
-    /// Not for us, or of a later version.
+    /// Not for us, or from a later version.
     Unknown {
-        /// Its type, cut to 64 characters and without control characters.
+        /// The message's type, cut to 64 characters and without control characters.
         kind: String,
     },
 }
 
-/// A stream that is asked for.
+/// A requested stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StartStream {
-    /// Where to.
+    /// Where to publish to.
     pub url: StreamUrl,
     /// The stream's id; empty if the phone gave none. Such a stream needs no keep-alive.
     pub stream_id: String,
     /// The app it is for; empty if the phone did not say.
     pub app: String,
-    /// Who directs it.
+    /// Who controls the stream.
     pub kind: StreamKind,
-    /// The picture asked for.
+    /// The requested picture.
     pub video: VideoSettings,
-    /// The sound asked for.
+    /// The requested sound.
     pub audio: AudioSettings,
-    /// End it after this long.
+    /// Time after which the stream ends.
     pub duration_limit: Option<Duration>,
-    /// Light the privacy LED. Clouds always ask for it.
+    /// Light the privacy LED. Clouds always request it.
     pub flash: bool,
     /// Play a tone at start and end.
     pub sound: bool,
 }
 
-/// A message that cannot be obeyed, and what its answer needs.
+/// A message that cannot be obeyed, with what its answer needs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {detail}")]
 pub struct CommandError {
-    /// The dialect to answer in; guessed from the text where it could not be parsed.
+    /// The dialect to answer in; guessed from the text if that could not be parsed.
     pub dialect: Dialect,
     /// The stream that the message tried to start or stop. `None` for a keep-alive even if it named one: an error
-    /// status would make the cloud end a stream that lives.
+    /// status would make the cloud end a live stream.
     pub stream_id: Option<String>,
     /// The message's `mId`.
     pub message_id: Option<i64>,
-    /// What a program can act on.
+    /// The cause, for programs.
     pub cause: Cause,
-    /// `MentraOS`'s word for it, sent as `errorDetails`.
+    /// `MentraOS`'s word for the error, sent as `errorDetails`.
     pub code: String,
     /// One sentence for a person.
     pub detail: String,
@@ -133,7 +133,7 @@ pub fn parse(text: &str) -> Result<Incoming, CommandError> {
         let detail = format!("the message is longer than {MAX_MESSAGE} bytes");
         return Err(Rejection::new("message_too_long", detail).addressed(guess(), None, None));
     }
-    // serde_json's message gives a place, never the content.
+    // serde_json's message gives a position, never the content.
     let json: Value = serde_json::from_str(text)
         .map_err(|error| Rejection::json(error.to_string()).addressed(guess(), None, None))?;
     let message_id = json.get("mId").and_then(Value::as_i64);
@@ -241,7 +241,7 @@ fn keep_alive(message: &Object) -> Result<Command, Rejection> {
     Ok(Command::KeepAlive { stream_id, ack_id: id(message, "ackId")? })
 }
 
-/// A size that is asked for is not looked at: a photo is as large as the picture it is taken from.
+/// A requested size is ignored: a photo is as large as the picture it is taken from.
 fn photo(message: &Object) -> Result<Command, Rejection> {
     let request_id = id(message, "requestId")?;
     if request_id.is_empty() {
@@ -250,7 +250,7 @@ fn photo(message: &Object) -> Result<Command, Rejection> {
     Ok(Command::Photo { request_id, app: id(message, "appId")? })
 }
 
-/// An id, empty if there is none.
+/// An id; empty if absent.
 fn id(message: &Object, key: &'static str) -> Result<String, Rejection> {
     let id = message.text(&[key])?.unwrap_or_default();
     if id.chars().nth(MAX_ID).is_some() || id.chars().any(char::is_control) {
@@ -260,7 +260,7 @@ fn id(message: &Object, key: &'static str) -> Result<String, Rejection> {
     Ok(id.to_owned())
 }
 
-/// What is wrong, before it is known whom to tell.
+/// A fault, before it is known whom to tell.
 struct Rejection {
     cause: Cause,
     code: &'static str,

@@ -1,8 +1,9 @@
-//! The control socket's words: newline JSON, one request per line, one reply line per request.
+//! The messages of the control socket: newline-delimited JSON, one reply line per request line.
 //!
-//! Every request is an object with a `cmd`. It is read by hand, not by a derived `Deserialize`, for two promises that
-//! derived messages break: an error names the field (`video.width must be a whole number`), and no error repeats a
-//! value, since a misplaced one may be a stream key. Replies and events are derived; whoever asked knows the reply's type.
+//! Every request is an object with a `cmd`. It is read by hand, not by a derived `Deserialize`, to keep two promises
+//! that derived messages break: an error names the field (`video.width must be a whole number`), and no error repeats
+//! a value, since a misplaced one may be a stream key. Replies and events are derived; the asker knows the reply's
+//! type.
 //!
 //! ```text
 //! > {"cmd":"start","url":"rtmp://host/live/KEY"}
@@ -16,43 +17,43 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cause, DaemonState, Failure, Metrics, Owner, StreamReport, StreamState};
 
-/// Rises with each command or field that requests gain, since older daemons refuse it, and with each change that breaks a
-/// client (docs/protocol.md#what-clients-may-rely-on).
+/// Incremented with each command or field that requests gain, since older daemons refuse those, and with each change
+/// that breaks a client (docs/protocol.md#what-clients-may-rely-on).
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// What a request comes to.
+/// The outcome of a request.
 pub type Reply = Result<Answer, Refusal>;
 
-/// A request granted.
+/// The answer to a request that was granted.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// To `stop`, `bitrate` and `camera_release`.
+    /// The answer to `stop`, `bitrate` and `camera_release`.
     Done,
-    /// To `status` and `watch`.
+    /// The answer to `status` and `watch`.
     Status(Status),
-    /// To `start`.
+    /// The answer to `start`.
     Started(Started),
-    /// To `photo`: the JPEG.
+    /// The answer to `photo`: the JPEG.
     Photo(Vec<u8>),
-    /// To `camera_list`.
+    /// The answer to `camera_list`.
     Cameras(Cameras),
-    /// To `camera_who`.
+    /// The answer to `camera_who`.
     Holder(Holder),
-    /// To `camera_acquire`.
+    /// The answer to `camera_acquire`.
     Lease(Lease),
-    /// To `doctor`.
+    /// The answer to `doctor`.
     Checkup(Checkup),
 }
 
-/// A request refused.
+/// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message} ({cause})")]
 pub struct Refusal {
-    /// For a program.
+    /// The cause, for programs.
     pub cause: Cause,
-    /// For a person.
+    /// One sentence for a person.
     pub message: String,
-    /// Who has the camera, where that is the reason.
+    /// Who has the camera, if that is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
 }
@@ -69,7 +70,7 @@ impl From<Cause> for Refusal {
     }
 }
 
-/// The reply to what has nothing to tell but success.
+/// The reply that carries nothing but success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {}
 
@@ -90,7 +91,7 @@ pub struct Started {
 /// The reply line to `photo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhotoHeader {
-    /// How many bytes of JPEG follow the line.
+    /// Bytes of JPEG that follow the line.
     pub length: u64,
 }
 
@@ -106,13 +107,13 @@ pub struct Cameras {
 pub struct CameraInfo {
     /// Its device node, for example `/dev/video0`.
     pub node: String,
-    /// What stays the same when nodes are renumbered.
+    /// A stable identity, which does not change when nodes are renumbered.
     pub identity: String,
-    /// Its name for a person.
+    /// The human-readable name.
     pub name: String,
-    /// What sort of device.
+    /// The kind of device.
     pub kind: String,
-    /// What it offers, for example `1280x720 NV12 30/1`.
+    /// The modes it offers, for example `1280x720 NV12 30/1`.
     pub modes: Vec<String>,
     /// Who has it open or leased.
     pub holder: Option<Owner>,
@@ -128,7 +129,7 @@ pub struct Holder {
 /// The reply to `camera_acquire`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Its number.
+    /// The lease's number.
     pub lease: u64,
     /// The device to open.
     pub device: String,
@@ -137,22 +138,22 @@ pub struct Lease {
 /// The reply to `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkup {
-    /// What was looked at, in an order to read.
+    /// The findings, in reading order.
     pub lines: Vec<DoctorLine>,
 }
 
-/// One thing that was looked at.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoctorLine {
-    /// How it is.
+    /// Whether it works.
     pub level: Level,
-    /// What was looked at.
+    /// What was checked.
     pub subject: String,
     /// What was found, and what to do about it.
     pub text: String,
 }
 
-/// How something is.
+/// Whether something works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
@@ -177,7 +178,7 @@ struct Refused {
     error: Refusal,
 }
 
-/// The line for a reply, with its newline. The bytes of a photo follow it and are the caller's to write.
+/// The line for a reply, with its newline. The caller must write a photo's bytes after it.
 pub fn reply_line(reply: &Reply) -> Vec<u8> {
     match reply {
         Ok(Answer::Done) => granted(&Done {}),
@@ -202,7 +203,7 @@ fn line<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// Reads a reply line of which the caller knows the type, from what it asked. The outer error: it is no such reply.
+/// Reads a reply line whose type the caller knows from its request. The outer error: the line is no such reply.
 pub fn parse_reply<T: for<'de> Deserialize<'de>>(line: &[u8]) -> Result<Result<T, Refusal>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Head {
@@ -215,13 +216,13 @@ pub fn parse_reply<T: for<'de> Deserialize<'de>>(line: &[u8]) -> Result<Result<T
     }
 }
 
-/// What a watching connection gets after the first state.
+/// What a watching connection gets after the initial state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A change in a stream's life. Each is sent.
+    /// A change in a stream's life. Every change is sent.
     Report(ReportLine),
-    /// The state changed. At most once a second while only counters did.
+    /// The state changed. Sent at most once a second while only counters change.
     State {
         /// The whole new state.
         state: Box<DaemonState>,
@@ -237,17 +238,17 @@ impl Event {
     }
 }
 
-/// A change in a stream's life, as watchers get it.
+/// A change in a stream's life, as sent to watchers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportLine {
-    /// The stream.
+    /// The stream's id.
     pub stream_id: String,
-    /// Where it is now.
+    /// The stream's new state.
     pub state: StreamState,
-    /// Why, for `reconnecting` and every end.
+    /// The reason, for `reconnecting` and every end.
     #[serde(flatten)]
     pub failure: Option<Failure>,
-    /// Which retry of this outage, from 1; when it streams again how many that took; else 0.
+    /// The number of the retry in this outage, from 1; when it streams again, how many it took; else 0.
     pub attempt: u32,
     /// Milliseconds to the next attempt, if one is planned.
     pub retry_in_ms: Option<u64>,
@@ -266,7 +267,7 @@ impl ReportLine {
     }
 }
 
-/// Nothing a person would call news separates the two states: only clocks, counters and measurements run on.
+/// Whether only clocks, counters and measurements differ, which a person would not call news.
 pub fn only_counters_differ(a: &DaemonState, b: &DaemonState) -> bool {
     fn still(state: &DaemonState) -> DaemonState {
         let mut state = state.clone();

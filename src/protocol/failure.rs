@@ -1,39 +1,39 @@
-//! What went wrong, whole: from errno to the phone it keeps its cause, its words and who is behind it.
+//! A failure with all its details: cause, text and owner travel together from errno to the phone.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Cause, Owner};
 
-/// A stage that failed, and why. On the wire its fields stand beside those of what it is told with.
+/// A failed stage, and the reason. On the wire its fields are merged into the message that carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{cause}: {detail}")]
 pub struct Failure {
-    /// What a program can act on.
+    /// The cause, for programs.
     pub cause: Cause,
-    /// What a person can search for; empty if the cause says it all. It may name a device, never a stream key.
+    /// Text that a person can search for; empty if the cause says it all. It may name a device, never a stream key.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// Who has the camera, where that is the reason.
+    /// Who has the camera, if that is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
 }
 
 impl Failure {
-    /// A failure of this cause.
+    /// A failure with this cause and this detail.
     pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
         Self { cause, detail: detail.into(), owner: None }
     }
 
-    /// Somebody else has the camera.
+    /// The failure when somebody else has the camera.
     pub fn held_by(owner: Owner, cause: Cause) -> Self {
         Self { owner: Some(owner), ..cause.into() }
     }
 
-    /// One sentence for a person, without a final period: the cause's, and who or what is behind it.
+    /// One sentence for a person, without a final period: the cause's, and the owner or the detail.
     pub fn explain(&self) -> String {
         let cause = self.cause.explain();
         match (&self.owner, self.detail.as_str()) {
-            // What the system says of a device in use is no more than that.
+            // The system's text for a busy device adds nothing.
             (Some(owner), _) => format!("{cause}: {owner}"),
             (None, "") => cause.to_owned(),
             (None, detail) => format!("{cause}: {detail}"),

@@ -1,37 +1,37 @@
-//! What the cloud and glasses say to each other, seen from the cloud (docs/protocol.md#statuses). The glasses' own
-//! side is [`super::command`] and [`super::report`].
+//! The protocol between cloud and glasses, from the cloud's side (docs/protocol.md#statuses). [`super::command`] and
+//! [`super::report`] are the glasses' side.
 //!
-//! A status is read into what it *means*: phones and glasses of three generations have a dozen words for six states, and a
-//! word that nobody knows must not be taken for a live stream.
+//! A status is read for what it *means*: phones and glasses of three generations have a dozen words for six states,
+//! and an unknown word must not be taken for a live stream.
 
 use serde_json::{Value, json};
 
 use super::Dialect;
 
-/// Longest text that is kept of what glasses say, characters.
+/// Maximum length of a text kept from glasses, characters.
 const MAX_TEXT: usize = 300;
 
-/// What a stream does, by its glasses' word.
+/// The state of a stream according to its glasses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GlassesState {
-    /// Being set up.
+    /// The stream is being set up.
     Initializing,
     /// Media goes through.
     Streaming,
-    /// It was lost and is being tried again.
+    /// Media was lost, and the glasses are retrying.
     Reconnecting,
-    /// Ending.
+    /// The stream is ending.
     Stopping,
-    /// Ended as asked, or without anything to complain of.
+    /// Ended on request, or without a fault.
     Stopped,
-    /// Ended for a reason.
+    /// Ended by a fault.
     Failed,
-    /// Ended because keep-alives did not arrive.
+    /// Ended because no keep-alives arrived.
     TimedOut,
 }
 
 impl GlassesState {
-    /// Nothing more will come of the stream.
+    /// Whether the state is final.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Stopped | Self::Failed | Self::TimedOut)
     }
@@ -44,58 +44,58 @@ impl GlassesState {
             "stopping" => Self::Stopping,
             "stopped" | "not_streaming" => Self::Stopped,
             "timeout" => Self::TimedOut,
-            // error, reconnect_failed, disconnected, and what is not known.
+            // error, reconnect_failed, disconnected, and any unknown word.
             _ => Self::Failed,
         }
     }
 }
 
-/// A change in a stream's life, or how it is at this moment.
+/// A change in a stream's life, or its current state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GlassesStatus {
-    /// Which stream; none in messages about no stream.
+    /// The stream's id; `None` in messages about no stream.
     pub stream_id: Option<String>,
-    /// What it does.
+    /// The stream's state.
     pub state: GlassesState,
-    /// Why, for a person.
+    /// The reason, for a person.
     pub details: Option<String>,
-    /// Why, for programs: a [`super::Cause`]'s name from `lenscastd`, another word from others.
+    /// The reason, for programs: a [`super::Cause`]'s name from `lenscastd`, another word from others.
     pub cause: Option<String>,
-    /// Measurements, in the words that apps know.
+    /// Measurements, named as apps know them.
     pub stats: Option<Value>,
 }
 
-/// What glasses, or the phone they are paired with, tell.
+/// A message from glasses, or from the phone they are paired with.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GlassesMessage {
     /// About a stream.
     Status(GlassesStatus),
-    /// The whole state: the stream there is, or that there is none and how the last one ended.
+    /// The whole state: the current stream, or that there is none and how the last one ended.
     Snapshot {
-        /// The stream there is.
+        /// The current stream.
         stream: Option<GlassesStatus>,
-        /// The one that ended last.
+        /// The stream that ended last.
         last_end: Option<GlassesStatus>,
     },
     /// A keep-alive arrived.
     KeepAliveAck {
-        /// Of this stream.
+        /// The stream's id.
         stream_id: String,
         /// The keep-alive's id.
         ack_id: String,
     },
-    /// The glasses behind a phone, or their Wi-Fi, changed.
+    /// The glasses' connection to their phone, or to Wi-Fi, changed.
     Connection {
-        /// Whether the phone has them.
+        /// Whether the glasses are connected to the phone.
         connected: bool,
-        /// Whether they are in a Wi-Fi network, if that is known.
+        /// Whether they are on a Wi-Fi network, if known.
         wifi: Option<bool>,
     },
     /// Nothing that concerns streams.
     Other,
 }
 
-/// Reads one message, and the dialect it was in if that shows. Never panics, whatever the text.
+/// Reads one message and, if recognisable, its dialect. Never panics, whatever the text.
 pub fn parse(text: &str) -> (GlassesMessage, Option<Dialect>) {
     let Ok(json) = serde_json::from_str::<Value>(text) else { return (GlassesMessage::Other, None) };
     let field = |key: &str| words(&json, key);
@@ -138,14 +138,14 @@ fn status(json: &Value) -> Option<GlassesStatus> {
     })
 }
 
-/// A text of bearable length without control characters; none if it is empty.
+/// A text cut to `MAX_TEXT`, without control characters; `None` if it is empty.
 fn words(json: &Value, key: &str) -> Option<String> {
     let text = json.get(key)?.as_str()?;
     let text: String = text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect();
     (!text.is_empty()).then_some(text)
 }
 
-/// Apps get all of the numbers or none, as from clouds of `MentraOS` (docs/protocol.md#measurements).
+/// Apps get all the numbers or none, as from `MentraOS`'s clouds (docs/protocol.md#measurements).
 fn stats(json: &Value) -> Option<Value> {
     const FIELDS: [(&str, &str, bool); 7] = [
         ("bitrate", "b", true),
@@ -168,46 +168,46 @@ fn stats(json: &Value) -> Option<Value> {
     Some(stats)
 }
 
-/// What the cloud tells glasses.
+/// A message from the cloud to glasses.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GlassesCommand {
-    /// To stream.
+    /// Start a stream.
     Start {
-        /// The cloud's id for it.
+        /// The cloud's id for the stream.
         stream_id: String,
-        /// For whom; `MANAGED_STREAM` if for several (docs/protocol.md#link-messages).
+        /// The app it is for; `MANAGED_STREAM` for several (docs/protocol.md#link-messages).
         app: String,
-        /// Where to, with its key.
+        /// The URL to publish to, with its key.
         url: super::StreamUrl,
-        /// `video` as the app gave it, or the cloud made it.
+        /// `video` as given by the app or made by the cloud.
         video: Value,
-        /// `audio`, likewise.
+        /// `audio`, from the same source.
         audio: Value,
-        /// `stream`, likewise.
+        /// `stream`, from the same source.
         stream: Value,
-        /// Whether they say aloud that they stream.
+        /// Whether the glasses announce the stream by sound.
         sound: bool,
     },
-    /// To end it.
+    /// Stop a stream.
     Stop {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
-        /// Whose.
+        /// The app it is for.
         app: String,
     },
-    /// That somebody still wants it.
+    /// The stream is still wanted.
     KeepAlive {
-        /// Which.
+        /// The stream's id.
         stream_id: String,
-        /// What the answer is to carry.
+        /// To be repeated in the answer.
         ack_id: String,
     },
-    /// To tell the whole state.
+    /// Report the whole state.
     GetStatus,
 }
 
 impl GlassesCommand {
-    /// As it goes over the wire to glasses of that generation.
+    /// The message as sent to glasses of this generation.
     pub fn json(&self, dialect: Dialect) -> Value {
         let word = |rtmp: &'static str, stream: &'static str| match dialect {
             Dialect::Rtmp => rtmp,
@@ -217,7 +217,7 @@ impl GlassesCommand {
             Self::Start { stream_id, app, url, video, audio, stream, sound } => json!({
                 "type": word("start_rtmp_stream", "start_stream"), word("rtmpUrl", "streamUrl"): url.expose(),
                 "streamId": stream_id, "appId": app, "video": video, "audio": audio, "stream": stream,
-                // The wearer's and bystanders' light is not the app's to switch off.
+                // The light protects wearer and bystanders; an app may not switch it off.
                 "flash": true, "sound": sound,
             }),
             Self::Stop { stream_id, app } => {

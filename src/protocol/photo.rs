@@ -1,5 +1,5 @@
-//! How a photo travels over the link (docs/photo.md): the request is a message like all others, a photo is one binary
-//! message, of a line of JSON and the JPEG behind it, a failure is a message again.
+//! How a photo travels over the link (docs/photo.md): the request is an ordinary message; the photo is one binary
+//! message, a line of JSON followed by the JPEG; a failure is an ordinary message.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::Cause;
 use super::control::Refusal;
 
-/// The longest binary message, bytes: what the cloud takes.
+/// Maximum length of a binary message, bytes, as the cloud accepts.
 pub const MAX_FRAME: usize = 16 * 1024 * 1024;
-/// The longest head of one, bytes; an id has at most 256 characters.
+/// Maximum length of its head, bytes; an id has at most 256 characters.
 const MAX_HEAD: usize = 4 * 1024;
 
 /// The line before the JPEG.
@@ -18,15 +18,15 @@ const MAX_HEAD: usize = 4 * 1024;
 pub struct Head {
     /// `photo_response`.
     pub r#type: String,
-    /// The request that it answers.
+    /// The id of the request that it answers.
     pub request_id: String,
     /// Always true.
     pub success: bool,
-    /// How long the JPEG is.
+    /// Length of the JPEG, bytes.
     pub bytes: usize,
 }
 
-/// The binary message for a photo. None if it would be longer than [`MAX_FRAME`].
+/// The binary message for a photo. `None` if it would be longer than [`MAX_FRAME`].
 pub fn frame(request_id: &str, jpeg: &[u8]) -> Option<Vec<u8>> {
     let bytes = jpeg.len();
     let head = Head { r#type: "photo_response".into(), request_id: request_id.into(), success: true, bytes };
@@ -36,7 +36,7 @@ pub fn frame(request_id: &str, jpeg: &[u8]) -> Option<Vec<u8>> {
     (frame.len() <= MAX_FRAME).then_some(frame)
 }
 
-/// Reads a binary message: its head, and where the JPEG begins. None if it is no photo.
+/// Reads a binary message: its head, and the offset of the JPEG. `None` if it is not a photo.
 pub fn parse_frame(frame: &[u8]) -> Option<(Head, usize)> {
     let end = frame.iter().take(MAX_HEAD).position(|&byte| byte == b'\n')?;
     let head: Head = serde_json::from_slice(&frame[..end]).ok()?;
@@ -45,7 +45,7 @@ pub fn parse_frame(frame: &[u8]) -> Option<(Head, usize)> {
     whole.then_some((head, jpeg))
 }
 
-/// The message that there is no photo, and why.
+/// The message that says why there is no photo.
 pub fn failure(request_id: &str, refusal: &Refusal) -> Value {
     json!({
         "type": "photo_response",

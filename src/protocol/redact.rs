@@ -1,4 +1,4 @@
-//! Secrets taken out of free text, such as `GStreamer`'s error messages, which print whole locations.
+//! Removes secrets from free text, such as `GStreamer`'s error messages, which print whole locations.
 
 use std::ops::Range;
 
@@ -7,8 +7,8 @@ use super::url_parts::{HIDDEN, percent_decode, scheme, split_port};
 
 /// A text with the secrets of every `rtmp://` and `rtmps://` URL in it hidden.
 ///
-/// Where a URL ends cannot be known for sure in free text, so one goes on to the next white space, and of one that is
-/// not plainly written no more than the host is shown.
+/// In free text a URL's end is uncertain, so a URL extends to the next white space; if it is not plainly written, only
+/// its host is shown.
 pub fn redact_urls(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -24,8 +24,8 @@ pub fn redact_urls(text: &str) -> String {
 }
 
 impl StreamUrl {
-    /// A text from elsewhere (`GStreamer` prints locations) without this URL's secrets, also where they are
-    /// percent-encoded or decoded, and without any other RTMP URL's.
+    /// A text from elsewhere (`GStreamer` prints locations) without this URL's secrets, even percent-encoded or
+    /// decoded, and without those of any other RTMP URL.
     pub fn redact(&self, text: &str) -> String {
         blot(&redact_urls(&text.replace(self.expose(), &self.to_string())), &self.secrets())
     }
@@ -38,7 +38,7 @@ fn find_url(text: &str) -> Option<usize> {
     })
 }
 
-/// A word that begins with an RTMP scheme as it may be shown.
+/// A word that begins with an RTMP scheme, without its secrets.
 fn show(word: &str) -> String {
     let url = word.trim_end_matches(['\'', '"', ')', ',', ';', '.', ':', '>', ']', '}']);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&*+=%".contains(c);
@@ -66,10 +66,10 @@ fn show(word: &str) -> String {
     }
 }
 
-/// The text with every secret replaced, until none is left: what remains around a replacement may spell another.
+/// The text with every secret replaced, until none is left: what remains around a replacement may form another.
 fn blot(text: &str, secrets: &[&str]) -> String {
-    // A secret of asterisks alone cannot be told from its replacement. Every other one takes something that is not an
-    // asterisk away with it, and so the loop ends.
+    // A secret of asterisks alone cannot be told from its replacement. Replacing any other removes something that is
+    // not an asterisk, so the loop ends.
     let blank = |secret: &[u8]| secret.iter().all(|&b| b == b'*');
     let plain: Vec<&str> = secrets.iter().copied().filter(|secret| !blank(secret.as_bytes())).collect();
     let decoded: Vec<Vec<u8>> = secrets.iter().map(|s| percent_decode(s).0).filter(|s| !blank(s)).collect();
@@ -82,7 +82,7 @@ fn blot(text: &str, secrets: &[&str]) -> String {
         let (bytes, offsets) = percent_decode(&text);
         for secret in &decoded {
             let hits = bytes.windows(secret.len()).enumerate().filter(|(_, window)| window == secret);
-            // A decoded byte may be part of a character only: take all of it.
+            // A decoded byte may be only part of a character: take all of it.
             found.extend(hits.map(|(at, _)| {
                 text.floor_char_boundary(offsets[at])..text.ceil_char_boundary(offsets[at + secret.len()])
             }));
@@ -125,7 +125,7 @@ mod tests {
             ("location=\"rtmp://h/app/key\", sync", "location=\"rtmp://h/app/***\", sync"),
             ("RTMPS://h/app/key", "rtmps://h/app/***"),
             ("a rtmp://h/a/k b rtmps://i:2/b/c/l c", "a rtmp://h/a/*** b rtmps://i:2/b/c/*** c"),
-            // Whether a lone segment is an application or a key is anybody's guess.
+            // A lone segment may be an application or a key.
             ("rtmp://h/key", "rtmp://h/***"),
             ("rtmp://h/key?sig=ab/cd", "rtmp://h/***"),
             ("{\"rtmpUrl\":\"rtmp://h/a/k\",\"streamId\":\"s/1\"}", "{\"rtmpUrl\":\"rtmp://h/***"),
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    /// A URL's part: what can stand in it unencoded, and some that must not end it.
+    /// Part of a URL: characters that need no encoding, and some that must not end it.
     fn part() -> impl Strategy<Value = String> {
         "[a-zA-Z0-9%@&=+*.~é|'\"<>,;!$()-]{5,40}"
     }

@@ -1,8 +1,8 @@
-//! What the glasses tell phone and cloud, in the words of the dialect they were addressed in.
+//! Messages from the glasses to phone and cloud, in the dialect they were addressed in.
 //!
-//! Every status carries `type`, and `streamId` when there is one (clouds drop a status without either). What
-//! `MentraOS` has no field for is added beside its fields: `cause`, `details`, `delayMs`, `owner`, `lastEnd`. One report
-//! makes one message, so a stream's end is told once.
+//! Every status carries `type`, and `streamId` when there is a stream (clouds drop a status without either). Extra
+//! fields carry what `MentraOS` has no field for: `cause`, `details`, `delayMs`, `owner`, `lastEnd`. One report makes
+//! one message, so a stream's end is reported once.
 
 use serde_json::{Value, json};
 
@@ -28,15 +28,15 @@ impl Dialect {
     }
 }
 
-/// The longest text of a failure, characters: a longer message would not fit on a serial line, and an end must.
+/// Maximum length of a failure's text, characters: a longer message would not fit on a serial line, and an end must.
 const LONGEST_TEXT: usize = 1000;
 
-/// What was asked of a stream that is not there.
+/// What was requested of a stream that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// To stop it.
+    /// To stop the stream.
     Stop,
-    /// To go on with it.
+    /// To keep the stream alive.
     KeepAlive,
 }
 
@@ -70,7 +70,7 @@ pub fn status(report: &StreamReport, stream_id: &str, dialect: Dialect) -> Value
                 tell_details(&mut message, failure);
             }
         }
-        // Apps show errorDetails as an error, and a stop on request is none.
+        // Apps show errorDetails as an error, and a stop on request is not one.
         StreamState::Stopped | StreamState::Error if report.cause() != Some(Cause::Requested) => {
             let unexplained = Cause::Internal.into();
             message["errorDetails"] = end_details(report.failure.as_ref().unwrap_or(&unexplained)).into();
@@ -80,8 +80,8 @@ pub fn status(report: &StreamReport, stream_id: &str, dialect: Dialect) -> Value
     message
 }
 
-/// The measurements of a stream, told every 2 s while it streams; the temperature in degrees Celsius if it is known, and
-/// what heat takes away.
+/// The measurements of a stream, sent every 2 s while it streams; with the temperature in degrees Celsius, if known,
+/// and what heat takes away.
 pub fn metrics(metrics: &Metrics, board: &BoardSnapshot, stream_id: &str, dialect: Dialect) -> Value {
     // Clouds drop the whole set if one number is missing or not finite.
     let tenths = |n: f64| if n.is_finite() { (n * 10.0).round() / 10.0 } else { 0.0 };
@@ -110,12 +110,12 @@ pub fn metrics(metrics: &Metrics, board: &BoardSnapshot, stream_id: &str, dialec
     message
 }
 
-/// The answer to a keep-alive; the timestamp in milliseconds since 1970.
+/// The answer to a keep-alive; the timestamp is in milliseconds since 1970.
 pub fn keep_alive_ack(stream_id: &str, ack_id: &str, timestamp_ms: u64) -> Value {
     json!({"type": "keep_alive_ack", "streamId": stream_id, "ackId": ack_id, "timestamp": timestamp_ms})
 }
 
-/// Says that a message with an `mId` arrived; the timestamp in milliseconds since 1970.
+/// Acknowledges a message with an `mId`; the timestamp is in milliseconds since 1970.
 pub fn msg_ack(message_id: i64, timestamp_ms: u64) -> Value {
     json!({"type": "msg_ack", "mId": message_id, "timestamp": timestamp_ms})
 }
@@ -125,7 +125,7 @@ pub fn pong() -> Value {
     json!({"type": "pong"})
 }
 
-/// The answer to a phone that is ready; the timestamp in milliseconds since 1970.
+/// The answer to a phone that is ready; the timestamp is in milliseconds since 1970.
 pub fn glasses_ready(timestamp_ms: u64) -> Value {
     json!({"type": "glasses_ready", "timestamp": timestamp_ms})
 }
@@ -138,7 +138,7 @@ pub fn rejected(error: &CommandError) -> Value {
     message
 }
 
-/// The answer to a request that was understood and is refused; `owner` is who stands in its way.
+/// The answer to a request that was understood but is refused; `owner` has the camera.
 pub fn refused(stream_id: &str, dialect: Dialect, cause: Cause, owner: Option<&Owner>) -> Value {
     let mut message = failure(dialect, stream_id, cause);
     let why = match owner {
@@ -156,12 +156,12 @@ pub fn refused(stream_id: &str, dialect: Dialect, cause: Cause, owner: Option<&O
 /// The answer to a start that is refused.
 pub fn start_refused(stream_id: &str, dialect: Dialect, refusal: &Refusal) -> Value {
     if refusal.cause == Cause::Requested {
-        // Stopped before it began, which is no error.
+        // Stopped before it began, which is not an error.
         let report = StreamReport::new(StreamState::Stopped, Some(refusal.cause.into()));
         return status(&report, stream_id, dialect);
     }
     let mut message = refused(stream_id, dialect, refusal.cause, refusal.owner.as_ref());
-    // MentraOS's words, where it has some: programs compare with them.
+    // `MentraOS`'s words, where it has some: programs compare with them.
     match refusal.cause {
         Cause::BatteryLow => message["errorDetails"] = refusal.message.as_str().into(),
         Cause::NetworkUnreachable => message["errorDetails"] = "no_wifi_connection".into(),
@@ -170,7 +170,7 @@ pub fn start_refused(stream_id: &str, dialect: Dialect, refusal: &Refusal) -> Va
     message
 }
 
-/// The answer to a stop or keep-alive for a stream that does not live here; `stream_id` may be empty for a stop.
+/// The answer to a stop or keep-alive for a stream that does not exist here; `stream_id` may be empty for a stop.
 pub fn unknown_stream(stream_id: &str, dialect: Dialect, what: Asked) -> Value {
     let mut message = failure(dialect, stream_id, Cause::UnknownStream);
     message["errorDetails"] = match what {
@@ -183,10 +183,10 @@ pub fn unknown_stream(stream_id: &str, dialect: Dialect, what: Asked) -> Value {
     message
 }
 
-/// The whole state: the answer to a question for it, and the first message on a link that was lost.
+/// The whole state: the answer to a status request, and the first message on a link that was lost.
 ///
-/// Without a stream its status is `stopped`. How the last one ended is in `lastEnd` and not in `streamId`, so that
-/// nobody takes it for a second end.
+/// Without a stream its status is `stopped`. The last one's end is in `lastEnd` and not in `streamId`, so that nobody
+/// takes it for a second end.
 pub fn snapshot(state: &DaemonState, dialect: Dialect) -> Value {
     let stream = state.stream.as_ref();
     let is = |state| stream.is_some_and(|stream| stream.state == state);
@@ -229,7 +229,7 @@ fn failure(dialect: Dialect, stream_id: &str, cause: Cause) -> Value {
     message
 }
 
-/// The cause, for programs, and who has the camera, where that is the reason.
+/// Adds the cause, for programs, and who has the camera, if that is the reason.
 fn tell_cause(message: &mut Value, failure: &Failure) {
     message["cause"] = failure.cause.name().into();
     if let Some(owner) = &failure.owner {
@@ -237,7 +237,7 @@ fn tell_cause(message: &mut Value, failure: &Failure) {
     }
 }
 
-/// What is known beyond the cause, where `errorDetails` does not say it.
+/// Adds details beyond the cause, if `errorDetails` does not give them.
 fn tell_details(message: &mut Value, failure: &Failure) {
     if !failure.detail.is_empty() {
         message["details"] = cut(&failure.detail).into();
@@ -246,7 +246,7 @@ fn tell_details(message: &mut Value, failure: &Failure) {
 
 fn end_details(failure: &Failure) -> String {
     match failure.cause {
-        // MentraOS's own sentence: programs compare with it.
+        // `MentraOS`'s own sentence: programs compare with it.
         Cause::KeepAliveTimeout => "Stream timed out - no keep-alive from cloud".into(),
         _ => cut(&failure.explain()),
     }

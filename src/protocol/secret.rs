@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
-/// A token or password. Neither `{}` nor `{:?}` prints it, and it does not serialize; [`Secret::expose`] is the only
-/// way to its text, so that every use can be found by that name.
+/// A token or password. Neither `{}` nor `{:?}` prints it, and it does not serialize. [`Secret::expose`] is the only
+/// access to its text, so that every use can be found by that name.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -16,12 +16,12 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that sends it to its peer.
+    /// The text itself, for sending it to its peer only.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// There is nothing in it.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

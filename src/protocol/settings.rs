@@ -1,19 +1,19 @@
-//! The picture and sound that a request asks for.
+//! The picture and sound of a request.
 //!
-//! Keys, defaults and limits are `MentraOS`'s (its `RtmpStreamConfig`): phones shorten keys to save radio time, and two
-//! more spellings come from its documentation. Values out of range are moved to the nearest limit, not refused; a key
-//! that we do not know is passed over; a known key of the wrong type is an error, because guessing hides a mistake.
+//! Keys, defaults and limits are `MentraOS`'s (its `RtmpStreamConfig`): phones shorten keys to save radio time, and
+//! two more spellings come from its documentation. Values out of range are moved to the nearest limit, not refused. An
+//! unknown key is ignored. A known key of the wrong type is an error, because guessing would hide a mistake.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Bits per second of video.
+/// Minimum video bitrate, bit/s.
 const MIN_BITRATE: u32 = 100_000;
 const MAX_BITRATE: u32 = 10_000_000;
-/// Samples per second of sound: AAC knows these, and slower ones, and none between.
+/// Sound samples per second: AAC supports these, and slower ones, and none between.
 const SAMPLE_RATES: [u32; 5] = [22_050, 24_000, 32_000, 44_100, 48_000];
 
-/// The picture asked for. Reads from JSON with the tolerance described above, and writes full keys.
+/// The requested picture. Reads JSON with the tolerance described above, and writes full keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", try_from = "Value")]
 pub struct VideoSettings {
@@ -33,7 +33,7 @@ impl Default for VideoSettings {
     }
 }
 
-/// The sound asked for. Reads from JSON with the tolerance described above, and writes full keys.
+/// The requested sound. Reads JSON with the tolerance described above, and writes full keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", try_from = "Value")]
 pub struct AudioSettings {
@@ -41,7 +41,7 @@ pub struct AudioSettings {
     pub bitrate: u32,
     /// Samples per second: 22 050, 24 000, 32 000, 44 100 or 48 000.
     pub sample_rate: u32,
-    /// Take what the speaker plays out of what the microphone hears.
+    /// Remove what the speaker plays from what the microphone hears.
     pub echo_cancellation: bool,
     /// Reduce background noise.
     pub noise_suppression: bool,
@@ -57,19 +57,19 @@ impl Default for AudioSettings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} must be {expected}")]
 pub struct SettingsError {
-    /// The field's path as it was spelled, for example `video.w`.
+    /// The field's path as spelled in the message, for example `video.w`.
     pub field: String,
-    /// What it should be, for example `a number`.
+    /// The expected type, for example `a number`.
     pub expected: &'static str,
 }
 
 impl VideoSettings {
-    /// The nearest bitrate that is allowed.
+    /// The nearest allowed bitrate.
     pub fn clamp_bitrate(bitrate: u32) -> u32 {
         bitrate.clamp(MIN_BITRATE, MAX_BITRATE)
     }
 
-    /// Reads the object `video`. `null` is as good as its absence.
+    /// Reads the object `video`. `null` counts as absent.
     pub fn parse(value: &Value) -> Result<Self, SettingsError> {
         let default = Self::default();
         let Some(object) = Object::new("video", value)? else { return Ok(default) };
@@ -83,7 +83,7 @@ impl VideoSettings {
 }
 
 impl AudioSettings {
-    /// Reads the object `audio`. `null` is as good as its absence.
+    /// Reads the object `audio`. `null` counts as absent.
     pub fn parse(value: &Value) -> Result<Self, SettingsError> {
         let default = Self::default();
         let Some(object) = Object::new("audio", value)? else { return Ok(default) };
@@ -133,7 +133,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// The first of the spellings of a field that is there and not `null`: the full key comes first and wins.
+    /// The first spelling of a field that is present and not `null`; the full key comes first and wins.
     pub(super) fn get<'k>(&self, keys: &[&'k str]) -> Option<(&'k str, &'a Value)> {
         keys.iter().find_map(|&key| Some((key, self.fields.get(key).filter(|value| !value.is_null())?)))
     }

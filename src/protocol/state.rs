@@ -1,4 +1,4 @@
-//! The daemon's whole state, as `status` and `watch` give it and as a link receives it first after it was lost.
+//! The daemon's whole state, as sent by `status` and `watch`, and first on a link that was lost.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cause, Failure};
 
-/// Where a stream is in its life:
+/// The state of a stream:
 /// `initializing → connecting → streaming ⇄ reconnecting → stopping → stopped | error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -19,16 +19,16 @@ pub enum StreamState {
     Streaming,
     /// Media does not progress; the daemon is working on it. The cause says why.
     Reconnecting,
-    /// On its way to the end.
+    /// The stream is ending.
     Stopping,
-    /// Ended as somebody decided.
+    /// Ended by decision.
     Stopped,
     /// Ended by a fault.
     Error,
 }
 
 impl StreamState {
-    /// All there are, in the order of a stream's life.
+    /// All states, in the order of a stream's life.
     pub const ALL: [Self; 7] = [
         Self::Initializing,
         Self::Connecting,
@@ -39,7 +39,7 @@ impl StreamState {
         Self::Error,
     ];
 
-    /// No event leads out of it.
+    /// Whether no event leads out of it.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Stopped | Self::Error)
     }
@@ -58,20 +58,20 @@ impl StreamState {
     }
 }
 
-/// One change in a stream's life, before it is put in words for a link.
+/// One change in a stream's life, before it is worded for a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamReport {
-    /// Where the stream is now.
+    /// The stream's new state.
     pub state: StreamState,
-    /// Why, for `reconnecting` and every end.
+    /// The reason, for `reconnecting` and every end.
     pub failure: Option<Failure>,
-    /// Which retry of this outage it is, from 1; with `reconnected`, how many the outage took; else 0.
+    /// The number of the retry in this outage, from 1; with `reconnected`, how many the outage took; else 0.
     pub attempt: u32,
-    /// How many retries are estimated to fit before giving up; `None` when it never gives up.
+    /// Estimated number of retries before giving up; `None` if it never gives up.
     pub max_attempts: Option<u32>,
-    /// When the next attempt is made.
+    /// Delay until the next attempt.
     pub retry_in: Option<Duration>,
-    /// `streaming` after an outage, not for the first time.
+    /// Whether `streaming` follows an outage.
     pub reconnected: bool,
 }
 
@@ -87,32 +87,32 @@ impl StreamReport {
     }
 }
 
-/// Who directs a stream, and so what else may use the camera meanwhile.
+/// Who controls a stream, and therefore what else may use the camera meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StreamKind {
-    /// Straight to the endpoint an app named; the camera is its alone.
+    /// Straight to the endpoint an app named; the camera is for this app alone.
     Unmanaged,
-    /// Arranged by the cloud; shareable.
+    /// Arranged by the cloud; the camera is shareable.
     Managed,
 }
 
 /// Who has the camera.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
-    /// What for.
+    /// What the camera is used for.
     pub kind: OwnerKind,
     /// The app's id, or the program's name.
     pub name: String,
-    /// The process, where it is one and known.
+    /// The process, if it is one and known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// For how many seconds already. Nobody knows that of a process that opened the device behind the daemon's back.
+    /// Seconds since then; unknown for a process that opened the device behind the daemon's back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_s: Option<u64>,
 }
 
-/// What somebody has the camera for.
+/// What the camera is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OwnerKind {
@@ -134,7 +134,7 @@ impl std::fmt::Display for Owner {
             OwnerKind::Unmanaged => write!(f, "stream of {}", self.name)?,
             OwnerKind::Managed => write!(f, "managed stream")?,
             OwnerKind::Photo => write!(f, "photo for {}", self.name)?,
-            // A service that sees no other users' processes does not know what they are called.
+            // A service that cannot see other users' processes does not know their names.
             OwnerKind::Process | OwnerKind::Foreign if self.name.is_empty() => write!(f, "a program")?,
             OwnerKind::Process | OwnerKind::Foreign => write!(f, "program {}", self.name)?,
         }
@@ -153,12 +153,12 @@ impl std::fmt::Display for Owner {
 pub struct DaemonState {
     /// The daemon's version.
     pub version: String,
-    /// [`super::control::PROTOCOL_VERSION`] of the daemon; 0 from one that does not say.
+    /// The daemon's [`super::control::PROTOCOL_VERSION`]; 0 from a daemon that does not say.
     #[serde(default)]
     pub protocol: u32,
     /// Seconds since the daemon started.
     pub uptime_s: u64,
-    /// The stream, if one lives.
+    /// The current stream, if any.
     pub stream: Option<StreamSnapshot>,
     /// How the last stream ended.
     pub last_end: Option<StreamEnd>,
@@ -166,41 +166,41 @@ pub struct DaemonState {
     pub camera: CameraSnapshot,
     /// Who has the camera.
     pub owner: Option<Owner>,
-    /// How the board does.
+    /// The board's state.
     #[serde(default)]
     pub board: BoardSnapshot,
 }
 
-/// A living stream.
+/// The current stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StreamSnapshot {
-    /// Its id; empty if it was started without one.
+    /// The stream's id; empty if it was started without one.
     pub stream_id: String,
     /// The app it runs for.
     pub app: String,
-    /// Who directs it.
+    /// Who controls it.
     pub kind: StreamKind,
-    /// Where it is in its life.
+    /// The stream's state.
     pub state: StreamState,
     /// Why it reconnects.
     #[serde(flatten)]
     pub failure: Option<Failure>,
-    /// Where it goes, without the key.
+    /// The server's URL, without the key.
     pub url: String,
-    /// Which retry of this outage, from 1.
+    /// The number of the retry in this outage, from 1.
     pub attempt: u32,
-    /// RTMP publications that the server accepted so far.
+    /// RTMP publications that the server has accepted so far.
     pub publications: u32,
     /// The latest measurements.
     pub metrics: Metrics,
 }
 
-/// Measurements of a stream, renewed every 2 s on links and every second for `watch`.
+/// Measurements of a stream, updated every 2 s on links and every second for `watch`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// Bits per second that went out over the last interval, video and audio.
+    /// Bits per second sent over the last interval, video and audio.
     pub bitrate: u64,
-    /// Video frames per second that went out over the last interval.
+    /// Video frames per second sent over the last interval.
     pub fps: f64,
     /// Picture width, pixels.
     pub width: u32,
@@ -212,76 +212,76 @@ pub struct Metrics {
     pub dropped_frames: u64,
     /// Seconds since media first reached the server.
     pub duration_s: u64,
-    /// Media waiting to be sent, milliseconds.
+    /// Duration of the media waiting to be sent, milliseconds.
     pub queue_ms: u64,
     /// Round-trip time to the server, milliseconds.
     pub rtt_ms: f64,
 }
 
-/// How the board does. What it does not tell is absent.
+/// The board's state. Unknown values are absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BoardSnapshot {
-    /// Degrees Celsius, of the thermal zone nearest to its limits.
+    /// Temperature of the thermal zone nearest to its limits, degrees Celsius.
     pub temperature_c: Option<f64>,
     /// The type of that zone.
     pub zone: Option<String>,
-    /// What streams give up because of heat; absent while they need not.
+    /// What streams give up because of heat; absent while they give up nothing.
     pub heat: Option<HeatSnapshot>,
     /// The battery.
     pub battery: Option<BatterySnapshot>,
-    /// Whether the privacy light shines.
+    /// Whether the privacy light is on.
     pub privacy_led: Option<bool>,
 }
 
 /// What a stream gives up because of heat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeatSnapshot {
-    /// How many steps are taken, from 1.
+    /// Number of steps taken, from 1.
     pub step: u32,
-    /// How many there are.
+    /// Total number of steps.
     pub of: u32,
-    /// Of the bitrate that was asked for, per cent.
+    /// Per cent of the requested bitrate.
     pub bitrate_percent: u32,
-    /// How many of the camera's pictures are encoded.
+    /// Share of the camera's pictures that is encoded.
     pub pictures: PictureShare,
 }
 
-/// How many of the camera's pictures are encoded.
+/// Share of the camera's pictures that is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PictureShare {
-    /// Every one.
+    /// All pictures.
     All,
-    /// Every second.
+    /// Every second picture.
     Half,
-    /// Every fourth.
+    /// Every fourth picture.
     Quarter,
-    /// One a second.
+    /// One per second, as a key frame.
     KeyFrames,
 }
 
-/// How full the battery is.
+/// The battery's charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatterySnapshot {
-    /// 0 to 100.
+    /// Per cent, 0 to 100.
     pub percent: u8,
-    /// On a charger, or full.
+    /// On a charger, or fully charged.
     pub charging: bool,
 }
 
 /// How a stream ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StreamEnd {
-    /// The stream.
+    /// The stream's id.
     pub stream_id: String,
     /// `stopped` or `error`.
     pub state: StreamState,
-    /// Why.
+    /// The reason.
     #[serde(flatten)]
     pub failure: Failure,
 }
 
-/// What the camera is doing.
+/// The camera's state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CameraSnapshot {
     /// `closed`, `opening`, `running` or `lost`.
@@ -289,42 +289,42 @@ pub struct CameraSnapshot {
     /// Why it is lost.
     #[serde(flatten)]
     pub failure: Option<Failure>,
-    /// Which device, when one is open: its node, or `test`.
+    /// The open device, if any: its node, or `test`.
     pub device: Option<String>,
-    /// Its name for a person.
+    /// The camera's human-readable name.
     pub name: Option<String>,
-    /// The picture it gives, for example `1280x720 NV12 30/1`.
+    /// The mode of its pictures, for example `1280x720 NV12 30/1`.
     pub mode: Option<String>,
     /// The encoder profile in use.
     pub encoder: Option<String>,
-    /// The encoder reads pictures where the camera left them (dmabuf); nothing in between touches them.
+    /// Whether the encoder reads pictures where the camera left them (dmabuf), without a copy.
     #[serde(default)]
     pub zero_copy: bool,
     /// The microphone in use.
     pub audio: Option<String>,
-    /// Counts the openings of the capture pipeline: unchanged means that it was not restarted.
+    /// Number of openings of the capture pipeline: unchanged means that it was not restarted.
     pub generation: u64,
     /// Encoded frames since that opening.
     pub frames: u64,
 }
 
-/// What the camera is doing.
+/// The camera's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CameraState {
-    /// Nobody needs it.
+    /// The camera is not needed.
     #[default]
     Closed,
-    /// Being opened; no frame yet.
+    /// The camera is being opened; no frame yet.
     Opening,
     /// Encoded frames arrive.
     Running,
-    /// Needed, but not to be had; being tried again.
+    /// Needed but not available; being retried.
     Lost,
 }
 
 impl CameraState {
-    /// All there are.
+    /// All states.
     pub const ALL: [Self; 4] = [Self::Closed, Self::Opening, Self::Running, Self::Lost];
 
     /// The wire name, as serde writes it.

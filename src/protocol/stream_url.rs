@@ -1,9 +1,9 @@
-//! The address of an RTMP server and what on it is secret.
+//! The address of an RTMP server, and which parts of it are secret.
 //!
-//! The text is kept as it was given: servers compare keys byte by byte, so nothing is decoded or encoded again. Three
-//! parts are secret: the user info (up to the *last* `@` before the path), the last path segment, and everything from
-//! `?` or `#` on. They leave only through the functions called `expose…`. `rtmp2sink` splits its `location` at the
-//! last slash of all, even of the query, and its host at the first `@` (measured, 1.22): give it the parts.
+//! The text is kept as given: servers compare keys byte by byte, so nothing is decoded or encoded again. Three parts
+//! are secret: the user info (up to the *last* `@` before the path), the last path segment, and everything from `?` or
+//! `#` on. Only the functions called `expose…` give them out. `rtmp2sink` splits its `location` at the very last
+//! slash, even in the query, and its host at the first `@` (measured, 1.22): give it the parts.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,13 +13,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::url_parts::{HIDDEN, MAX_BYTES, UrlError, percent_decode, scheme, split_port};
 
-/// What a URL publishes to that names an application only (`MentraOS` appends the same). Known to all, so no secret where it
-/// is spelled out either: a URL that was completed is passed on.
+/// The stream name for a URL that names only an application (`MentraOS` appends the same). It is publicly known, so it
+/// is no secret even if spelled out: a completed URL is passed on.
 const DEFAULT_STREAM: &str = "/stream";
-/// A part of a query or a user name shorter than this is not blotted out on its own: it would hit ordinary words.
+/// Parts of a query or a user name shorter than this are not redacted on their own: they would hit ordinary words.
 const MIN_PART: usize = 4;
 
-/// Where to publish: `rtmp[s]://[user:password@]host[:port]/app[/…]/key[?query]`.
+/// A URL to publish to: `rtmp[s]://[user:password@]host[:port]/app[/…]/key[?query]`.
 ///
 /// `{}`, `{:?}` and serde show `rtmp://host[:port]/app/***`.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,11 +29,11 @@ pub struct StreamUrl {
     user: Range<usize>,
     host: Range<usize>,
     port: u16,
-    /// With its parameters in the form `app?vhost=…/key`.
+    /// The application, with its parameters in the form `app?vhost=…/key`.
     app: Range<usize>,
-    /// Where in `text` the key begins; it goes on to the end.
+    /// Offset in `text` where the key begins; the key extends to the end.
     stream: usize,
-    /// There is a key; otherwise the stream is [`DEFAULT_STREAM`] and no secret.
+    /// Whether there is a key; otherwise the stream is [`DEFAULT_STREAM`] and not secret.
     keyed: bool,
 }
 
@@ -69,7 +69,7 @@ impl StreamUrl {
                 keyed = &text[app_start + i..path_end] != DEFAULT_STREAM;
                 app_start + i
             }
-            // `app?vhost=…/key`, as SRS and Adobe's tools write it.
+            // `app?vhost=…/key`, as written by SRS and Adobe's tools.
             None if text[tail..].contains('/') && !text[tail..].ends_with('/') => {
                 tail + text[tail..].rfind('/').unwrap_or_default()
             }
@@ -86,12 +86,12 @@ impl StreamUrl {
         Ok(Self { text, tls, user, host, port, app: app_start..slash, stream: slash + 1, keyed })
     }
 
-    /// The host, an IPv6 address without its brackets.
+    /// The host; an IPv6 address is without its brackets.
     pub fn host(&self) -> &str {
         &self.text[self.host.clone()]
     }
 
-    /// The server is on this very machine, as far as the name alone tells.
+    /// Whether the server is on this machine, judged by the name alone.
     pub fn is_loopback(&self) -> bool {
         let host = self.host().trim_start_matches('[').trim_end_matches(']');
         host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -102,12 +102,12 @@ impl StreamUrl {
         self.port
     }
 
-    /// RTMPS.
+    /// Whether the scheme is RTMPS.
     pub fn is_tls(&self) -> bool {
         self.tls
     }
 
-    /// The whole URL with its secrets. Only for the RTMP element and for handing the request on to the glasses.
+    /// The whole URL with its secrets. Only for the RTMP element and for passing the request on to the glasses.
     pub fn expose(&self) -> &str {
         &self.text
     }
@@ -131,18 +131,18 @@ impl StreamUrl {
         (!user.is_empty()).then(|| (decode(name), decode(password)))
     }
 
-    /// The URL names a key; otherwise it was completed with a public one.
+    /// Whether the URL names a key; otherwise it was completed with a public one.
     pub(super) fn has_key(&self) -> bool {
         self.keyed
     }
 
-    /// The application as it may be shown.
+    /// The application without its secrets.
     fn app(&self) -> &str {
         let app = self.expose_app();
         &app[..app.find(['?', '#']).unwrap_or(app.len())]
     }
 
-    /// What must not be shown; no item is empty.
+    /// The secret parts; none is empty.
     pub(super) fn secrets(&self) -> Vec<&str> {
         let user = &self.text[self.user.clone()];
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
@@ -242,7 +242,7 @@ mod tests {
     fn application_and_stream_are_split_where_servers_split_them() {
         for (text, app, stream, shown) in [
             ("rtmp://h/a/b/c/key", "a/b/c", "key", "rtmp://h/a/b/c/***"),
-            // A slash in the key's query is no path.
+            // A slash in the key's query does not separate path segments.
             ("rtmp://h/app/key?sig=ab/cd=", "app", "key?sig=ab/cd=", "rtmp://h/app/***"),
             ("rtmp://h/app/key#1/2", "app", "key#1/2", "rtmp://h/app/***"),
             ("rtmp://h/app/key/", "app", "key", "rtmp://h/app/***"),

@@ -1,32 +1,32 @@
-//! What an RTMP URL's text is made of: its scheme, its host and port, what is percent-encoded. For the URLs that are
-//! streamed to as for those in free text.
+//! The parts of an RTMP URL's text: scheme, host, port, percent-encoding. For URLs that are streamed to and for those
+//! in free text.
 
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use super::Cause;
 
-/// The longest URL taken, in bytes.
+/// Maximum length of a URL, bytes.
 pub(super) const MAX_BYTES: usize = 2048;
-/// What stands in place of a secret.
+/// Placeholder for a secret.
 pub(super) const HIDDEN: &str = "***";
 
 /// Why a text is not a URL that can be streamed to. No message contains any of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// Not `rtmp://` or `rtmps://`.
+    /// The scheme is not `rtmp://` or `rtmps://`.
     #[error("the URL must begin with rtmp:// or rtmps://")]
     Scheme,
-    /// No host.
+    /// There is no host.
     #[error("the URL names no host")]
     EmptyHost,
-    /// A host that can be neither a name nor an address.
+    /// The host can be neither a name nor an address.
     #[error("the URL's host is neither a name nor an address")]
     BadHost,
-    /// Not a port from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     #[error("the URL's port is not a number from 1 to 65535")]
     BadPort,
-    /// Nothing after the host.
+    /// Nothing follows the host.
     #[error("the URL names no application or stream")]
     EmptyPath,
     /// An `@` before the last path segment: most likely a password with a `/` in it, which would be shown.
@@ -41,13 +41,13 @@ pub enum UrlError {
 }
 
 impl UrlError {
-    /// What a phone can act on.
+    /// The cause, for phones.
     pub fn cause(self) -> Cause {
         Cause::InvalidUrl
     }
 }
 
-/// Whether a text begins like an RTMPS (or else an RTMP) URL, and how long that beginning is.
+/// Whether a text begins like an RTMPS (or else RTMP) URL, and the length of that beginning.
 pub(super) fn scheme(text: &str) -> Option<(bool, usize)> {
     [("rtmp://", false), ("rtmps://", true)].into_iter().find_map(|(prefix, tls)| {
         let begins = text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
@@ -55,7 +55,7 @@ pub(super) fn scheme(text: &str) -> Option<(bool, usize)> {
     })
 }
 
-/// Where in `host[:port]` the host is, and the port if there is one.
+/// The range of the host in `host[:port]`, and the port if there is one.
 pub(super) fn split_port(text: &str) -> Result<(Range<usize>, Option<u16>), UrlError> {
     let (host, after) = if text.starts_with('[') {
         let end = text.find(']').ok_or(UrlError::BadHost)?;
@@ -82,12 +82,12 @@ pub(super) fn split_port(text: &str) -> Result<(Range<usize>, Option<u16>), UrlE
 }
 
 fn parse_port(text: &str) -> Option<u16> {
-    // `u16::from_str` would also take a sign.
+    // `u16::from_str` would also accept a sign.
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|&port| digits && port != 0)
 }
 
-/// The bytes of a text with `%XX` resolved, and for each the offset in the text where it began, and the text's length.
+/// The bytes of a text with `%XX` decoded; for each, the offset in the text where it began; and the text's length.
 pub(super) fn percent_decode(text: &str) -> (Vec<u8>, Vec<usize>) {
     let hex = |byte: u8| char::from(byte).to_digit(16);
     let source = text.as_bytes();

@@ -3,21 +3,21 @@ use serde_json::{Value, json};
 
 use crate::protocol::{Dialect, StreamUrl};
 
-/// The word of a managed status. `error` and `stopped` are final.
+/// The status word of a managed stream. `error` and `stopped` are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ManagedWord {
     /// The glasses were asked.
     Initializing,
-    /// Media is on its way, or was and will be again, but cannot be played at this moment.
+    /// Media is on its way, or was and will be again, but cannot be played at the moment.
     Preparing,
     /// The URLs play.
     Active,
-    /// Ending.
+    /// The stream is ending.
     Stopping,
     /// Over for this app.
     Stopped,
-    /// Failed.
+    /// The stream failed.
     Error,
 }
 
@@ -29,17 +29,17 @@ pub struct ViewerUrls {
     pub hls_url: String,
     /// DASH manifest.
     pub dash_url: String,
-    /// WHEP endpoint, where WebRTC was asked for.
+    /// WHEP endpoint, if WebRTC was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webrtc_url: Option<String>,
     /// A page that plays it.
     pub preview_url: String,
-    /// A picture of it, refreshed.
+    /// A picture of the stream, refreshed regularly.
     pub thumbnail_url: String,
 }
 
 impl ViewerUrls {
-    /// Those of a stream, under the base that viewers reach, such as `https://stream.example`.
+    /// The URLs of a stream, under the base that viewers use, such as `https://stream.example`.
     pub fn new(base: &str, playback_id: &str, webrtc: bool) -> Self {
         let base = base.trim_end_matches('/');
         Self {
@@ -55,7 +55,7 @@ impl ViewerUrls {
 /// A URL that an app is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownUrl {
-    /// The URL.
+    /// The URL, key included.
     pub url: StreamUrl,
     /// Whether the reader may see its key: only the app that gave it.
     pub own: bool,
@@ -67,34 +67,34 @@ impl Serialize for ShownUrl {
     }
 }
 
-/// How one restream destination fares.
+/// The state of one restream destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// The destination.
     pub url: ShownUrl,
     /// What the app calls it.
     pub name: Option<String>,
-    /// What is so of it.
+    /// The destination's state.
     pub status: OutputState,
     /// Why it is not active.
     pub error: Option<String>,
 }
 
-/// Where a restream destination stands.
+/// The state of a restream destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputState {
-    /// It waits for media, or for the server's first answer. The package has no word of its own for it.
+    /// Waiting for media, or for the server's first answer. `@mentra/sdk` has no word of its own for this.
     Connecting,
     /// Media arrives there.
     Active,
-    /// It does not. It is tried again, unless trying cannot help.
+    /// Media does not arrive. The destination is retried, unless retrying cannot help.
     Error,
     /// The stream is over.
     Stopped,
 }
 
 impl OutputState {
-    /// The package's word.
+    /// `@mentra/sdk`'s word.
     pub fn word(self) -> &'static str {
         match self {
             Self::Connecting | Self::Stopped => "stopped",
@@ -116,20 +116,20 @@ impl Output {
 /// One `managed_stream_status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManagedStatus {
-    /// What is so.
+    /// The status word.
     pub word: ManagedWord,
-    /// Which stream; none in the answer to a request that came to none.
+    /// The stream's id; `None` in the answer to a request that led to no stream.
     pub stream_id: Option<String>,
     /// The URLs; with [`ManagedWord::Active`] only.
     pub urls: Option<ViewerUrls>,
-    /// For a person.
+    /// A message for a person.
     pub message: Option<String>,
     /// The restream destinations, if there are any.
     pub outputs: Vec<Output>,
 }
 
 impl ManagedStatus {
-    /// As it goes over the wire.
+    /// The message as sent over the wire.
     pub fn json(&self) -> Value {
         let mut message = json!({"type": "managed_stream_status", "status": self.word});
         if let (Some(fields), Ok(Value::Object(urls))) = (message.as_object_mut(), serde_json::to_value(&self.urls)) {
@@ -147,15 +147,15 @@ impl ManagedStatus {
 /// One `rtmp_stream_status` or `stream_status`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnmanagedStatus {
-    /// The names the app speaks.
+    /// The dialect that the app speaks.
     pub dialect: Dialect,
     /// `initializing`, `active`, `reconnecting`, `stopping`, `stopped`, `error` or `timeout`.
     pub word: &'static str,
-    /// Which stream; none in the answer to a request that came to none.
+    /// The stream's id; `None` in the answer to a request that led to no stream.
     pub stream_id: Option<String>,
-    /// Whose it is.
+    /// The app that the stream belongs to.
     pub app: String,
-    /// Why.
+    /// The reason, for a person.
     pub details: Option<String>,
     /// The cause's name, for programs.
     pub cause: Option<String>,
@@ -164,7 +164,7 @@ pub struct UnmanagedStatus {
 }
 
 impl UnmanagedStatus {
-    /// As it goes over the wire.
+    /// The message as sent over the wire.
     pub fn json(&self) -> Value {
         let mut message = json!({"type": self.dialect.status_type(), "status": self.word, "appId": self.app});
         set(&mut message, "streamId", self.stream_id.as_deref());
@@ -177,29 +177,29 @@ impl UnmanagedStatus {
     }
 }
 
-/// What is running, for `checkExistingStream()`.
+/// The running stream, for `checkExistingStream()`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckedStream {
     /// `managed` or `unmanaged`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// Which stream.
+    /// The stream's id.
     pub stream_id: String,
     /// As in its last status.
     pub status: String,
-    /// ISO 8601.
+    /// Creation time, ISO 8601.
     pub created_at: String,
-    /// Of a managed stream.
+    /// The viewers' URLs, for a managed stream.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub urls: Option<ViewerUrls>,
-    /// People watching now, of a managed stream.
+    /// Number of people watching now, for a managed stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active_viewers: Option<u64>,
-    /// Where an unmanaged stream goes; the key hidden from other apps.
+    /// The URL that an unmanaged stream is sent to, with the key hidden from other apps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtmp_url: Option<ShownUrl>,
-    /// Whose unmanaged stream it is.
+    /// The app that the unmanaged stream belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requesting_app_id: Option<String>,
 }
@@ -213,7 +213,7 @@ pub fn checked(stream: Option<&CheckedStream>) -> Value {
     message
 }
 
-/// The package takes a field that is there for one that is meant; what there is not is left out.
+/// Sets the key only if there is a text: the package treats any field present as meant.
 fn set(message: &mut Value, key: &str, text: Option<&str>) {
     if let Some(text) = text {
         message[key] = text.into();

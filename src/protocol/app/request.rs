@@ -3,39 +3,39 @@ use serde_json::{Value, json};
 use crate::protocol::settings::Object;
 use crate::protocol::{AudioSettings, Dialect, Secret, SettingsError, StreamUrl, VideoSettings};
 
-/// Most destinations of one stream.
+/// Maximum number of destinations of one stream.
 const MAX_DESTINATIONS: usize = 10;
-/// Longest name, id or message type that is kept, characters.
+/// Maximum length of a name, id or message type, characters.
 const MAX_TEXT: usize = 200;
 
 /// What an app asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AppRequest {
-    /// A managed stream, or to join the one there is.
+    /// Start a managed stream, or join the one there is.
     StartManaged(ManagedRequest),
-    /// To leave it.
+    /// Leave the managed stream.
     StopManaged,
-    /// A stream straight from the glasses to the app's own server.
+    /// Start a stream straight from the glasses to the app's own server.
     StartUnmanaged(UnmanagedRequest),
-    /// To end that.
+    /// Stop such a stream.
     StopUnmanaged {
-        /// The names the app speaks.
+        /// The dialect that the app speaks.
         dialect: Dialect,
-        /// Which; all of the app's without.
+        /// The stream's id; `None` for all of the app's streams.
         stream_id: Option<String>,
     },
-    /// What is running.
+    /// Ask which stream is running.
     Check,
-    /// A photo.
+    /// Take a photo.
     Photo(PhotoRequest),
-    /// What it listens to from now on; the whole list each time.
+    /// Replace the app's subscriptions; each message carries the whole list.
     Subscribe {
-        /// To `managed_stream_status`.
+        /// Whether the app listens to `managed_stream_status`.
         managed: bool,
-        /// To `rtmp_stream_status` or `stream_status`.
+        /// Whether the app listens to `rtmp_stream_status` or `stream_status`.
         unmanaged: bool,
     },
-    /// Nothing that concerns the camera.
+    /// A message that does not concern the camera.
     Other {
         /// The message's type.
         kind: String,
@@ -45,17 +45,17 @@ pub enum AppRequest {
 /// Options of `startManagedStream()`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ManagedRequest {
-    /// What the glasses are asked for: the preset with the app's own numbers over it. `video` of a start command.
+    /// `video` of the start command for the glasses: the preset, overridden by the app's own numbers.
     pub video: Value,
-    /// `audio` of a start command.
+    /// `audio` of the start command.
     pub audio: Value,
-    /// `stream` of a start command.
+    /// `stream` of the start command.
     pub stream: Value,
     /// Picture height that `quality` names, pixels.
     pub quality: Option<u32>,
     /// Whether viewers may use WebRTC.
     pub webrtc: bool,
-    /// Where else the stream is to go.
+    /// Where else to send the stream.
     pub destinations: Vec<Destination>,
 }
 
@@ -71,34 +71,34 @@ pub struct Destination {
 /// Options of `startStream()`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnmanagedRequest {
-    /// The names the app speaks.
+    /// The dialect that the app speaks.
     pub dialect: Dialect,
     /// The app's server.
     pub url: StreamUrl,
-    /// As the app gave it.
+    /// `video` as the app gave it.
     pub video: Value,
-    /// As the app gave it.
+    /// `audio` as the app gave it.
     pub audio: Value,
-    /// As the app gave it.
+    /// `stream` as the app gave it.
     pub stream: Value,
-    /// Whether the glasses say aloud that they stream.
+    /// Whether the glasses announce the stream by sound.
     pub sound: bool,
 }
 
 /// Options of `requestPhoto()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PhotoRequest {
-    /// The app's own id of it.
+    /// The app's own id for the photo.
     pub request_id: String,
-    /// Where the app wants it instead of at its own `/photo-upload`.
+    /// Where to send the photo instead of the app's own `/photo-upload`.
     pub webhook_url: Option<Secret>,
-    /// What to present there.
+    /// The token to present there.
     pub auth_token: Option<Secret>,
     /// `small`, `medium`, `large` or `full`.
     pub size: String,
 }
 
-/// A request that cannot be obeyed, and whom it was for.
+/// A request that cannot be obeyed, and how to answer it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// `startManagedStream()`: answered by a managed status.
@@ -112,9 +112,9 @@ pub enum Refused {
     Message(String),
 }
 
-/// Reads one message of an app. Never panics, whatever the text.
+/// Reads one message from an app. Never panics, whatever the text.
 pub fn parse(text: &str) -> Result<AppRequest, Refused> {
-    // serde_json's message gives a place, never the content.
+    // serde_json's message gives a position, never the content.
     let json: Value = serde_json::from_str(text).map_err(|error| Refused::Message(error.to_string()))?;
     let kind = json.get("type").and_then(Value::as_str);
     let (Ok(Some(message)), Some(kind)) = (Object::new("", &json), kind) else {
@@ -160,7 +160,7 @@ fn managed(message: &Object) -> Result<ManagedRequest, String> {
     preset(&mut video, quality);
     let mut audio = settings(message, "audio")?;
     AudioSettings::parse(&audio).map_err(said)?;
-    // What WebRTC needs in the end: Opus knows no 44.1 kHz.
+    // WebRTC needs this in the end: Opus has no 44.1 kHz.
     default(&mut audio, "sampleRate", 48_000);
     default(&mut audio, "bitrate", 96_000);
     let webrtc = message.boolean(&["enableWebRTC"]).map_err(said)?.unwrap_or(false);
@@ -168,7 +168,7 @@ fn managed(message: &Object) -> Result<ManagedRequest, String> {
     Ok(ManagedRequest { video, audio, stream, quality, webrtc, destinations: destinations(message)? })
 }
 
-/// `quality` decides the size; what the app says of rate and bits stays. Without either it is 720p.
+/// `quality` sets the size; rate and bits stay as the app set them. Without either it is 720p.
 fn preset(video: &mut Value, quality: Option<u32>) {
     let sized = video.get("width").is_some() && video.get("height").is_some();
     if let Some(height) = quality.or((!sized).then_some(720)) {
@@ -234,11 +234,12 @@ fn photo(message: &Object) -> Result<PhotoRequest, String> {
     })
 }
 
-/// A settings object as it came, empty if there is none: glasses of 2025 want the object.
+/// A settings object as it came, empty if absent: glasses of 2025 require the object.
 fn settings(message: &Object, key: &'static str) -> Result<Value, String> {
     match message.get(&[key]) {
         None => Ok(json!({})),
-        // serde_json takes some keys for marks of its own, by the order in which they come; the glasses are to read it too.
+        // serde_json treats some keys as its own markers, depending on their order; the glasses must be able to read
+        // it too.
         Some((_, value @ Value::Object(_)))
             if value.to_string().parse::<Value>().is_ok_and(|again| again == *value) =>
         {
@@ -248,7 +249,7 @@ fn settings(message: &Object, key: &'static str) -> Result<Value, String> {
     }
 }
 
-/// An id; none if it is empty.
+/// An id; `None` if it is empty.
 fn short(message: &Object, key: &'static str) -> Result<Option<String>, String> {
     let text = message.text(&[key]).map_err(|error| error.to_string())?.unwrap_or_default();
     if text.chars().nth(MAX_TEXT).is_some() || text.chars().any(char::is_control) {

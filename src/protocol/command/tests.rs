@@ -18,13 +18,13 @@ fn refused(message: &Value) -> CommandError {
     parse(&message.to_string()).unwrap_err()
 }
 
-/// As `MentraOS`'s cloud of June 2025 sends it.
+/// A start as `MentraOS`'s cloud of June 2025 sends it.
 fn rtmp_start() -> Value {
     json!({"type": "start_rtmp_stream", "sessionId": "u@e.com", "rtmpUrl": "rtmp://h/live/s3cret", "appId": "org.test.app",
            "streamId": "0b6f", "video": {}, "audio": {}, "stream": {}, "timestamp": "2025-06-01T00:00:00Z"})
 }
 
-/// As `MentraOS`'s cloud of 2026 sends it.
+/// A start as `MentraOS`'s cloud of 2026 sends it.
 fn stream_start() -> Value {
     json!({"type": "start_stream", "sessionId": "u@e.com", "streamUrl": "rtmps://h:444/live/s3cret", "appId": "MANAGED_STREAM",
            "streamId": "mabc", "video": {"width": 1280, "height": 720}, "audio": {"ec": true},
@@ -172,7 +172,7 @@ fn an_error_names_the_message_and_the_stream_it_answers() {
     }
     assert_eq!(started(&with(rtmp_start(), "streamId", json!("é".repeat(MAX_ID)))).stream_id.len(), 2 * MAX_ID);
 
-    // An error with its id would make the cloud end the living stream.
+    // An error with the stream's id would make the cloud end the live stream.
     let error = refused(&json!({"type": "keep_stream_alive", "streamId": "s1", "ackId": 5}));
     assert_eq!(error.stream_id, None);
 }

@@ -1,4 +1,4 @@
-//! What clients of the control socket ask, read by hand.
+//! Requests from clients of the control socket, read by hand.
 
 use std::fmt;
 
@@ -7,65 +7,65 @@ use serde_json::{Map, Value};
 
 use crate::protocol::StreamKind;
 
-/// The longest request line, bytes, without its newline.
+/// Maximum length of a request line, bytes, without its newline.
 pub const MAX_REQUEST_LINE: usize = 64 * 1024;
 
-/// What a client may ask.
+/// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "cmd", rename_all = "snake_case")]
 pub enum Request {
     /// The daemon's whole state; answered by [`Status`](super::Status).
     Status,
-    /// The state and then every change; answered by [`Status`](super::Status), then [`Event`](super::Event)s. Nothing more is read from a
-    /// connection that watches.
+    /// The state and then every change; answered by [`Status`](super::Status), then [`Event`](super::Event)s. Nothing
+    /// more is read from this connection.
     Watch,
     /// Start a stream; answered by [`Started`](super::Started) once it is accepted, not once it runs.
     Start(Start),
     /// Stop a stream; answered by [`Done`](super::Done).
     Stop {
-        /// Which; without it, the one that runs.
+        /// The stream's id; without it, the running stream.
         #[serde(skip_serializing_if = "Option::is_none")]
         stream_id: Option<String>,
     },
-    /// Change the running stream's video bitrate; answered by [`Done`](super::Done) once the encoder is told.
+    /// Change the running stream's video bitrate; answered by [`Done`](super::Done) once the encoder has been told.
     Bitrate {
-        /// Bit/s; clamped as at a start.
+        /// Bit/s; clamped as at the start.
         bitrate: u32,
     },
     /// Take a photo; answered by [`PhotoHeader`](super::PhotoHeader) and that many bytes of JPEG.
     Photo {
-        /// For which app; an app may take a photo from its own stream.
+        /// The app that the photo is for; an app may take photos from its own stream.
         #[serde(skip_serializing_if = "Option::is_none")]
         app: Option<String>,
     },
-    /// The cameras there are; answered by [`Cameras`](super::Cameras).
+    /// List the cameras; answered by [`Cameras`](super::Cameras).
     CameraList,
     /// Who has the camera; answered by [`Holder`](super::Holder).
     CameraWho,
     /// Reserve the camera for this process; answered by [`Lease`](super::Lease). Ends with the connection.
     CameraAcquire {
-        /// The program's name for others to see; without it, the name of the process that asks.
+        /// The program's name, shown to others; by default the name of the requesting process.
         #[serde(skip_serializing_if = "Option::is_none")]
         program: Option<String>,
     },
     /// Give up the leases of this connection; answered by [`Done`](super::Done).
     CameraRelease,
-    /// What works here and what does not; answered by [`Checkup`](super::Checkup).
+    /// Check what works; answered by [`Checkup`](super::Checkup).
     Doctor,
 }
 
-/// A stream to start. What is left out takes the daemon's configured value.
+/// A stream to start. Omitted fields take the daemon's configured values.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Start {
-    /// Where to, with the stream key; therefore never printed.
+    /// The server's URL with the stream key; therefore never printed.
     pub url: String,
     /// The app it runs for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
-    /// Its id; without it, the daemon makes one.
+    /// The stream's id; by default the daemon makes one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_id: Option<String>,
-    /// Who directs it; without it, `unmanaged`.
+    /// Who controls the stream; by default `unmanaged`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<StreamKind>,
     /// The picture.
@@ -74,7 +74,7 @@ pub struct Start {
     /// The sound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio: Option<AudioWish>,
-    /// End after so many seconds of streaming.
+    /// Time of streaming after which the stream ends, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<u64>,
 }
@@ -92,13 +92,13 @@ impl fmt::Debug for Start {
     }
 }
 
-/// The picture asked for. Ranges are the daemon's to judge.
+/// The requested picture. The daemon checks the ranges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VideoWish {
-    /// Pixels.
+    /// Width, pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<u32>,
-    /// Pixels.
+    /// Height, pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
     /// Bits per second.
@@ -109,7 +109,7 @@ pub struct VideoWish {
     pub frame_rate: Option<u32>,
 }
 
-/// The sound asked for. Ranges are the daemon's to judge.
+/// The requested sound. The daemon checks the ranges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AudioWish {
     /// Bits per second.
@@ -120,7 +120,7 @@ pub struct AudioWish {
     pub sample_rate: Option<u32>,
 }
 
-/// Why a line is no request. Its text repeats names of fields, never their values.
+/// Why a line is not a request. The text repeats names of fields, never their values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RequestError(String);
@@ -181,7 +181,7 @@ impl Request {
     }
 }
 
-/// An object being read: what is taken out is known, what remains is not.
+/// An object being read: known fields are taken out, unknown ones remain.
 struct Fields {
     map: Map<String, Value>,
     path: &'static str,

@@ -1,4 +1,4 @@
-//! Long messages in pieces (docs/protocol.md#chunks). Pieces may come in any order, twice, or not at all.
+//! Long messages in chunks (docs/protocol.md#chunks). Chunks may come in any order, twice, or not at all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,24 +8,24 @@ use serde_json::Value;
 
 use super::MAX_SERIAL_MESSAGE;
 
-/// A message up to this goes in one frame, bytes.
+/// A message up to this length goes in one frame, bytes.
 pub(super) const UNCHUNKED: usize = 200;
-/// The longest frame that the Bluetooth chip passes on, bytes.
+/// Maximum length of a frame that the Bluetooth chip passes on, bytes.
 pub(super) const MAX_PACKED: usize = 240;
-/// The longest piece that is sent, bytes.
+/// Maximum length of a chunk that is sent, bytes.
 const MAX_PIECE: usize = 80;
-/// The messages that are put together at a time.
+/// Maximum number of messages reassembled at a time.
 const MAX_SESSIONS: usize = 10;
-/// The shortest piece that a sender makes of a message, but for its last, bytes.
+/// Minimum length of any chunk but a message's last, bytes.
 const MIN_PIECE: usize = 4;
-/// The pieces of one message at most.
+/// Maximum number of chunks of one message.
 const MAX_PIECES: u16 = (MAX_SERIAL_MESSAGE / MIN_PIECE) as u16;
-/// The longest id, bytes; real ones have some 30.
+/// Maximum length of an id, bytes; real ones have some 30.
 const MAX_ID: usize = 64;
-/// How long all pieces of a message have to come.
+/// Time within which all chunks of a message must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A piece of a message.
+/// One chunk of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
     #[serde(rename = "t")]
@@ -37,7 +37,7 @@ pub struct Chunk {
     count: u16,
     #[serde(rename = "d")]
     piece: String,
-    /// On the last piece, if the sender wants the message acknowledged.
+    /// Set on the last chunk, if the sender wants the message acknowledged.
     #[serde(rename = "mId", skip_serializing_if = "Option::is_none")]
     message_id: Option<i64>,
 }
@@ -54,12 +54,12 @@ impl Chunk {
     }
 }
 
-/// Cuts a message into pieces that each fit a frame; `packed` is the length of the frame around one.
+/// Splits a message into chunks that each fit a frame; `packed` is the length of the frame around a chunk.
 pub(super) fn split(message: &str, id: &str, packed: impl Fn(&str) -> usize) -> Vec<String> {
     let mut chunks = Vec::new();
     let mut rest = message;
     while !rest.is_empty() {
-        // How many there will be is not known yet; as many digits as there can be keep their place.
+        // The total is not known yet; the largest possible one reserves its digits.
         let chunk = |length: usize| Chunk {
             kind: Kind::Chunk,
             id: id.to_owned(),
@@ -74,7 +74,7 @@ pub(super) fn split(message: &str, id: &str, packed: impl Fn(&str) -> usize) -> 
             if excess == 0 {
                 break;
             }
-            // A byte takes 4 at most, as it is escaped twice.
+            // A byte takes at most 4, as it is escaped twice.
             length = rest.floor_char_boundary(length - excess.div_ceil(4));
         }
         let length = length.max(rest.ceil_char_boundary(1));
@@ -85,26 +85,27 @@ pub(super) fn split(message: &str, id: &str, packed: impl Fn(&str) -> usize) -> 
     chunks.into_iter().map(|chunk| Chunk { count, ..chunk }.json()).collect()
 }
 
-/// A message of which pieces came.
+/// A message of which some chunks have arrived.
 #[derive(Debug)]
 struct Session {
     id: String,
     since: Duration,
     count: u16,
-    /// Those that came.
+    /// The chunks that have arrived.
     pieces: BTreeMap<u16, String>,
     message_id: Option<i64>,
 }
 
-/// Puts messages together. Holds 10 at most, of at most [`MAX_SERIAL_MESSAGE`] bytes each; the oldest gives way.
+/// Reassembles messages. Holds at most 10, of at most [`MAX_SERIAL_MESSAGE`] bytes each; a new one displaces the
+/// oldest.
 #[derive(Debug, Default)]
 pub struct Reassembly {
-    /// The oldest first.
+    /// Oldest first.
     sessions: Vec<Session>,
 }
 
 impl Reassembly {
-    /// Takes a piece; gives the message that is whole by it. An `mId` that came beside the message is put into it.
+    /// Takes a chunk; returns the message that it completes. An `mId` beside the message is put into it.
     pub fn take(&mut self, chunk: Chunk, now: Duration) -> Option<String> {
         self.sessions.retain(|session| now.saturating_sub(session.since) < PATIENCE);
         let Chunk { id, number, count, piece, message_id, .. } = chunk;
@@ -142,7 +143,7 @@ impl Reassembly {
     }
 }
 
-/// The message with this `mId`, unless it has one of its own.
+/// The message with this `mId`, unless it already has one.
 fn with_id(message: String, message_id: i64) -> Option<String> {
     let mut json: Value = serde_json::from_str(&message).ok()?;
     let object = json.as_object_mut()?;

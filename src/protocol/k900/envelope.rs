@@ -1,37 +1,37 @@
-//! What is in a frame: `{"C":"<inner JSON>", …}` (docs/protocol.md#envelopes).
+//! The contents of a frame: `{"C":"<inner JSON>", …}` (docs/protocol.md#envelopes).
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::chunk::Chunk;
 
-/// Who is to read it.
+/// The recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Toward {
     /// The phone.
     Phone,
-    /// The glasses, which are to wake for it.
+    /// The glasses, which must wake for it.
     Glasses,
 }
 
-/// What was in a frame.
+/// The contents of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opened {
     /// A message.
     Message {
         /// A JSON object with a type.
         text: String,
-        /// Whether the chip was to wake the glasses for it.
+        /// Whether the chip was asked to wake the glasses.
         wake: bool,
     },
-    /// A piece of one.
+    /// A chunk of a message.
     Chunk {
-        /// The piece.
+        /// The chunk.
         chunk: Chunk,
-        /// As above.
+        /// Whether the chip was asked to wake the glasses.
         wake: bool,
     },
-    /// A word between the phone and the chip, none of ours; as it may be anything, it is not kept.
+    /// A word between the phone and the chip, not for us; it may be anything, so it is not kept.
     Word,
 }
 
@@ -64,7 +64,7 @@ pub(super) fn seal(inner: &str, toward: Toward) -> String {
     sealed.expect("text and numbers are always JSON")
 }
 
-/// Opens the text of a frame; `None` if it is nothing of the protocol. An object with a type may come without an envelope.
+/// Opens the text of a frame; `None` if it is not of the protocol. An object with a type may come without an envelope.
 pub fn open(text: &str) -> Option<Opened> {
     let outer: Value = serde_json::from_str(text).ok()?;
     let wake = outer.get("W").is_some_and(|wake| *wake == 1 || *wake == true);

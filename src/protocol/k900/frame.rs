@@ -1,47 +1,46 @@
 //! `##`, a type, a length of 16 bits, the payload, `$$`.
 //!
-//! Which byte of the length comes first differs by direction and age. A payload has at most 512 bytes, so the high byte
-//! is 0, 1 or 2, and nothing of fewer than 3 bytes is a message: then the two orders never fit both, and there is nothing
-//! to guess.
+//! Which byte of the length comes first differs by direction and age. A payload has at most 512 bytes, so the high
+//! byte is 0, 1 or 2, and a message has at least 3 bytes: so never do both orders fit, and no guess is needed.
 //!
-//! JSON has no control characters but white space, and each frame has one in its length. So a frame that swallowed the
-//! beginning of the next, as it came short, is known for noise before the next is over: every whole frame is found.
+//! JSON has no control characters except white space, and each frame has one in its length. So a truncated frame that
+//! swallowed the beginning of the next is known for noise before the next is over: every whole frame is found.
 
-/// The longest payload, bytes.
+/// Maximum length of a payload, bytes.
 pub const MAX_PAYLOAD: usize = 512;
-/// What a frame has beside its payload, bytes.
+/// Length of a frame apart from its payload, bytes.
 pub const OVERHEAD: usize = HEADER + END.len();
-/// The shortest payload that can be a message.
+/// Minimum length of a payload that can be a message, bytes.
 const MIN_PAYLOAD: usize = 3;
 const HEADER: usize = 5;
 const START: [u8; 2] = *b"##";
 const END: [u8; 2] = *b"$$";
-/// The type of a frame of text.
+/// The type of a text frame.
 const TEXT: u8 = 0x30;
-/// The types of files, and of binary messages, which are only spoken after a handshake that we do not answer.
+/// The types of files, and of binary messages, which are used only after a handshake that we do not answer.
 const OTHERS: [u8; 6] = [0x31, 0x32, 0x33, 0x34, 0x35, 0x40];
 
-/// Which byte of the length is written first.
+/// Which byte of the length comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LengthOrder {
-    /// The high one: what glasses send to phones.
+    /// High byte first: what glasses send to phones.
     #[default]
     Big,
-    /// The low one: what phones send to glasses.
+    /// Low byte first: what phones send to glasses.
     Little,
 }
 
-/// What a line carries.
+/// A frame found on the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// The payload of a frame of text.
+    /// The payload of a text frame.
     Text(String),
-    /// Another type begins, this one; what follows of it is skipped.
+    /// The beginning of a frame of another type; the rest of it is skipped.
     Other(u8),
 }
 
-/// The bytes of a frame of text; `None` if there is no such frame, as `payload` is too short or too long.
+/// The bytes of a text frame; `None` if `payload` is too short or too long.
 pub fn encode(payload: &str, order: LengthOrder) -> Option<Vec<u8>> {
     let length = u16::try_from(payload.len()).ok().filter(|&length| plausible(length))?;
     let length = match order {
@@ -59,12 +58,12 @@ fn length(bytes: [u8; 2]) -> Option<usize> {
     [u16::from_be_bytes(bytes), u16::from_le_bytes(bytes)].into_iter().find(|&l| plausible(l)).map(usize::from)
 }
 
-/// Finds the frames in a line's bytes. Holds one frame at most.
+/// Finds the frames in a line's bytes. Holds at most one frame.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// The beginning of what may be a frame.
+    /// What may be the beginning of a frame.
     buffer: Vec<u8>,
-    /// How much of its payload was found to be text.
+    /// How much of the payload was found to be text, bytes.
     checked: usize,
 }
 
@@ -77,7 +76,7 @@ enum Look {
 }
 
 impl Decoder {
-    /// Takes a byte; gives the frame that ends with it.
+    /// Takes a byte; returns the frame that ends with it.
     pub fn push(&mut self, byte: u8) -> Option<Frame> {
         self.buffer.push(byte);
         while !self.buffer.is_empty() {
@@ -88,7 +87,7 @@ impl Decoder {
                     self.skip(self.buffer.len());
                     return Some(Frame::Other(kind));
                 }
-                // Within what turned out to be noise; a good frame may have begun behind it.
+                // This frame turned out to be noise; a good frame may have begun inside it.
                 Look::Other(_) => self.skip(START.len() + 1),
                 Look::Whole => match std::str::from_utf8(&self.buffer[HEADER..self.buffer.len() - END.len()]) {
                     Ok(text) => {

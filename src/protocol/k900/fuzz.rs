@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::{LengthOrder, MAX_SERIAL_MESSAGE, Received, Receiver, Toward, frame, pack};
 use crate::fuzz_input::Input;
 
-/// The bytes are a line's, with a second between them where the first byte says so. A message is one of the protocol and can
-/// be sent on; after all of it, a good frame and a message in pieces are heard.
+/// The input is the bytes on a line, with a second between them where the first byte says so. Every message found is
+/// one of the protocol and can be sent on; after all the input, a good frame and a chunked message are still received.
 pub fn line(data: &[u8]) {
     let mut input = Input::new(data);
     let slow = input.byte() & 1 == 1;

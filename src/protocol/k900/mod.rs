@@ -1,4 +1,4 @@
-//! K900: how glasses and phone speak over the serial line to the Bluetooth chip
+//! K900: the protocol between glasses and phone on the serial line to the Bluetooth chip
 //! (docs/protocol.md#the-serial-line-k900).
 //!
 //! ```text
@@ -7,10 +7,11 @@
 //! message ─► chunks, if it is long ─► envelope ─► frame ─► bytes          pack()
 //! ```
 //!
-//! A frame has no checksum. What can be promised of a line with noise: every whole frame is found, whatever came before it,
-//! with its last byte; what was cut short, has a byte too many, or holds what JSON cannot is thrown away; and a chunked message
-//! is whole or is not given at all. A letter that became another letter within a JSON string is not noticed, nor is a gap from
-//! within one frame to the same place of another, here or by any other receiver of the protocol.
+//! A frame has no checksum. On a line with noise this module promises: every whole frame is found with its last byte,
+//! whatever came before it; a frame that was cut short, has a byte too many, or contains what JSON cannot is thrown
+//! away; and a chunked message is delivered whole or not at all. A letter that became another letter within a JSON
+//! string goes unnoticed, as does a gap from within one frame to the same place in another, here and in any other
+//! receiver of the protocol.
 
 mod chunk;
 mod envelope;
@@ -27,12 +28,12 @@ use chunk::Reassembly;
 use envelope::Opened;
 use frame::{Decoder, Frame};
 
-/// The longest message that is sent or put together, bytes. The longest of the protocol, a start with everything set, is
-/// under 2 KiB.
+/// Maximum length of a message that is sent or reassembled, bytes. The protocol's longest message, a start with
+/// everything set, is under 2 KiB.
 pub const MAX_SERIAL_MESSAGE: usize = 8 * 1024;
 
-/// The frames of one message, in the order to send them; `None` for one longer than [`MAX_SERIAL_MESSAGE`]. `id` names it
-/// among the chunked messages of half a minute.
+/// The frames of one message, in sending order; `None` if it is longer than [`MAX_SERIAL_MESSAGE`]. `id` must be
+/// unique among the chunked messages of half a minute.
 pub fn pack(message: &str, id: &str, toward: Toward, order: LengthOrder) -> Option<Vec<Vec<u8>>> {
     if message.len() > MAX_SERIAL_MESSAGE {
         return None;
@@ -54,22 +55,22 @@ pub fn pack(message: &str, id: &str, toward: Toward, order: LengthOrder) -> Opti
 pub enum Received {
     /// A message: a JSON object with a `type`.
     Message {
-        /// The object. An `mId` that came beside it is in it.
+        /// The object. An `mId` that came beside it has been put into it.
         text: String,
-        /// Whether the chip was to wake the glasses for it.
+        /// Whether the chip was asked to wake the glasses.
         wake: bool,
     },
-    /// A piece of a message that is not whole yet.
+    /// A chunk of a message that is not complete yet.
     Piece,
-    /// A frame between phone and chip, none of ours.
+    /// A frame between phone and chip, not for us.
     Word,
-    /// A frame that holds nothing of the protocol.
+    /// A frame with contents that are not of the protocol.
     Malformed,
-    /// The beginning of a frame of a type that is not spoken here.
+    /// The beginning of a frame of a type that is not supported here.
     Other(u8),
 }
 
-/// Makes messages of a line's bytes. What it holds is bounded: a frame, and 10 messages in pieces.
+/// Decodes a line's bytes into messages. What it holds is bounded: one frame, and 10 chunked messages.
 #[derive(Debug, Default)]
 pub struct Receiver {
     decoder: Decoder,
@@ -77,7 +78,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Takes a byte; what ends with it. `now` on any clock that never goes back.
+    /// Takes a byte; returns what ends with it. `now` on any clock that never goes back.
     pub fn push(&mut self, byte: u8, now: Duration) -> Option<Received> {
         let text = match self.decoder.push(byte)? {
             Frame::Text(text) => text,
@@ -89,7 +90,7 @@ impl Receiver {
             Some(Opened::Message { text, wake }) => Received::Message { text, wake },
             Some(Opened::Chunk { chunk, wake }) => match self.reassembly.take(chunk, now) {
                 None => Received::Piece,
-                // A chunk of chunks is none of the protocol.
+                // The protocol has no chunks within chunks.
                 Some(text) => match envelope::open(&text) {
                     Some(Opened::Message { text, .. }) => Received::Message { text, wake },
                     _ => Received::Malformed,

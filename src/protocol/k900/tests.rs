@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// D3: a phone's ping, a pair of glasses' pong.
+/// D3: a phone's ping and the glasses' pong.
 const PING: &str = "23 23 30 21 00 7b 22 43 22 3a 22 7b 5c 22 74 79 70 65 5c 22 3a 5c 22 70 69 6e 67 5c 22 7d 22 2c 22 57 22 3a 31 \
                     7d 24 24";
 const PONG: &str = "23 23 30 00 28 7b 22 43 22 3a 22 7b 5c 22 74 79 70 65 5c 22 3a 5c 22 70 6f 6e 67 5c 22 7d 22 2c 22 56 22 3a 31 \
@@ -108,7 +108,7 @@ fn text_that_needs_escapes_still_fits_the_chip() {
     }
 }
 
-/// A message of a few pieces.
+/// A message of several chunks.
 fn long() -> (String, Vec<Vec<u8>>) {
     let text =
         json!({"type": "start_stream", "streamUrl": "rtmp://h/live/key", "streamId": "s".repeat(250)}).to_string();
@@ -186,7 +186,7 @@ fn the_id_that_wants_an_acknowledgement_may_be_on_the_last_piece() {
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({"type": "x", "mId": 7}));
 }
 
-/// As it must be: there is no checksum. Were this to fail, the module's promise could be a better one.
+/// There is no checksum. If this test fails, the module can promise more.
 #[test]
 fn a_letter_for_a_letter_is_not_noticed() {
     let mut line = bytes(PING);
@@ -195,7 +195,7 @@ fn a_letter_for_a_letter_is_not_noticed() {
     assert_eq!(receive(&line), [message(r#"{"type":"pong"}"#, true)]);
 }
 
-/// A message that says itself what it should be.
+/// A message that states its own expected contents.
 fn checked(random: &mut fastrand::Rng, number: usize, length: usize) -> String {
     let words = ["$$", "##", "##0", "$$##0!", "a", "é", "😀", "\"", "\\", " ", "}", "{\"type\":\"ping\"}", "\n"];
     let text: String = (0..length).map(|_| words[random.usize(..words.len())]).collect();
@@ -207,7 +207,7 @@ fn sum(number: usize, text: &str) -> u64 {
         .fold(number as u64 ^ 0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The number of a message; panics for one that nobody sent.
+/// The number of a message; panics if nobody sent it.
 fn number(text: &str) -> usize {
     let json: Value = serde_json::from_str(text).unwrap();
     let number = json["number"].as_u64().unwrap() as usize;
@@ -215,16 +215,16 @@ fn number(text: &str) -> usize {
     number
 }
 
-/// Spoils a frame so that a receiver without a checksum can tell: no letter for a letter.
+/// Spoils a frame in a way that a receiver without a checksum can notice: never one letter for another.
 fn spoil(random: &mut fastrand::Rng, frame: &mut Vec<u8>) {
     let at = random.usize(..frame.len());
     match random.u8(..7) {
         0 => frame.truncate(at),
         1 => drop(frame.drain(..=at)),
-        // One byte less. Within the payload JSON may bear that, but then the end is not where it should be.
+        // One byte less. JSON may tolerate that within the payload, but then the end is not where it should be.
         2 => drop(frame.remove(at)),
         3 => frame.insert(at, random.u8(..)),
-        // What is never in UTF-8, and what is never in JSON.
+        // A byte that is never in UTF-8, and one that is never in JSON.
         4 => frame[at] = random.u8(0xf8..),
         5 => frame[at] = random.u8(3..9),
         _ => {
@@ -234,7 +234,7 @@ fn spoil(random: &mut fastrand::Rng, frame: &mut Vec<u8>) {
     }
 }
 
-/// What a line may bring between frames.
+/// Bytes that may come between frames.
 fn noise(random: &mut fastrand::Rng) -> Vec<u8> {
     match random.u8(..4) {
         0 => (0..random.usize(..40)).map(|_| random.u8(..)).collect(),
@@ -245,15 +245,15 @@ fn noise(random: &mut fastrand::Rng) -> Vec<u8> {
             .take(random.usize(..30))
             .copied()
             .collect(),
-        // The beginning of a frame that never was.
+        // The beginning of a frame that never follows.
         2 => [b"##0".to_vec(), vec![random.u8(..), random.u8(..3)], vec![b'x'; random.usize(..300)]].concat(),
         _ => b"###"[..random.usize(..4)].to_vec(),
     }
 }
 
-/// 100,000 frames of which a third is spoiled, never two in a row (the halves of two may make a third that nobody can
-/// tell): none becomes a message that nobody sent, and each good one is heard with its last byte, right after a spoiled
-/// one and amid noise.
+/// 100,000 frames of which a third are spoiled, never two in a row (the halves of two may form a third that nobody can
+/// tell apart): none yields a message that nobody sent, and each good one is received with its last byte, right after
+/// a spoiled one and amid noise.
 #[test]
 fn of_spoiled_frames_and_noise_no_message_comes_and_good_frames_are_all_heard() {
     let mut random = fastrand::Rng::with_seed(900);
@@ -271,7 +271,7 @@ fn of_spoiled_frames_and_noise_no_message_comes_and_good_frames_are_all_heard() 
         }
         let before = if random.bool() { noise(&mut random) } else { vec![] };
         for &byte in &before {
-            // Noise may give a frame back the mark that it lost.
+            // Noise may restore a marker that a frame lost.
             if let Some(Received::Message { text, .. }) = receiver.push(byte, Duration::ZERO) {
                 assert!(number(&text) < index);
             }
@@ -283,15 +283,15 @@ fn of_spoiled_frames_and_noise_no_message_comes_and_good_frames_are_all_heard() 
                 heard = Some(at);
             }
         }
-        // Some ways to spoil a frame leave it whole: a byte put before it, a white space for another.
+        // Some ways to spoil a frame leave it whole: a byte before it, another white space character.
         assert!(spoiled || heard == Some(frame.len() - 1), "{index}: {text} after {before:?}, heard at {heard:?}");
         good += usize::from(!spoiled);
     }
     assert!(good > 50_000, "{good}");
 }
 
-/// Some 100,000 frames of chunked messages, of which pieces are lost, doubled and shuffled with those of other messages: each
-/// message comes if and only if all its pieces did.
+/// Some 100,000 frames of chunked messages, with chunks lost, doubled and shuffled with those of other messages: a
+/// message arrives if and only if all its chunks did.
 #[test]
 fn chunked_messages_are_whole_or_nothing() {
     let mut random = fastrand::Rng::with_seed(901);
@@ -312,7 +312,8 @@ fn chunked_messages_are_whole_or_nothing() {
                 whole.insert(sent);
             }
             if random.bool() {
-                // Doubled only until the message is whole; what comes after that begins it anew, and never ends.
+                // Doubled only until the message is complete; a later chunk would begin it anew, and never complete
+                // it.
                 frames.push(frames[random.usize(..frames.len())].clone());
             }
             line.extend(frames);

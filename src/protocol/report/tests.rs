@@ -1,4 +1,4 @@
-//! Each message as it goes over the wire.
+//! Each message as sent over the wire.
 
 use std::time::Duration;
 
