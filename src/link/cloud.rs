@@ -1,9 +1,9 @@
-//! The WebSocket to the cloud: keeps one up, gives what arrives, sends what it is given.
+//! The WebSocket to the cloud: keeps it up, delivers what arrives, sends what it is given.
 //!
-//! What is to be sent while there is no link is thrown away, not kept: by the time the link is back it is stale, and the
-//! device sends its whole state first then. A link counts as lost when it closes, when a write takes too long, when sent
-//! data stays unacknowledged, or when nothing at all (pongs included) arrived for 45 s after something did: some relays
-//! never answer a ping, and one that never said anything must not be dropped for saying nothing.
+//! Messages to send while there is no link are dropped, not kept: by the time the link is back they are stale, and the
+//! device first sends its whole state then. A link counts as lost when it closes, when a write takes too long, when
+//! sent data stays unacknowledged, or when nothing at all (pongs included) arrives for 45 s after something did. Some
+//! relays never answer a ping, so a link on which nothing ever arrived is not dropped for silence.
 
 mod session;
 pub(crate) mod tls;
@@ -28,43 +28,44 @@ use crate::protocol::Secret;
 
 use session::Ended;
 
-/// Longest message from the cloud, bytes. The longest of the protocol, a start with everything set, is under 2 KiB.
+/// Maximum length of a message from the cloud, bytes. The protocol's longest, a start with everything set, is under 2
+/// KiB.
 const MAX_MESSAGE: usize = 64 * 1024;
 
-/// Where the cloud is and how to be let in.
+/// The cloud's address and credentials.
 #[derive(Clone, Debug)]
 pub struct CloudConfig {
-    /// `wss://` or, for a network one trusts, `ws://`; ends in `/glasses-ws`.
+    /// `wss://` or, on a trusted network, `ws://`; ends in `/glasses-ws`.
     pub url: String,
-    /// Sent as `Authorization: Bearer …`, without the white space around it: tokens come from files with a last newline.
+    /// Sent as `Authorization: Bearer …`, trimmed: tokens come from files that end with a newline.
     pub token: Option<Secret>,
-    /// Certificate authorities (PEM) to trust beside the system's.
+    /// Certificate authorities (PEM) to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
 }
 
-/// How long. Tests shorten it.
+/// Limits and intervals. Tests shorten them.
 #[derive(Clone, Copy, Debug)]
 struct Timing {
-    /// For DNS, TCP, TLS and the WebSocket handshake together.
+    /// Limit for DNS, TCP, TLS and the WebSocket handshake together.
     connect: Duration,
-    /// For one message to leave this machine's buffers.
+    /// Limit for one message to leave this machine's buffers.
     write: Duration,
-    /// The same for a photo, which shares a slow uplink with the stream. Less than the silence that clouds bear: until
-    /// it is sent, no ping is answered.
+    /// The same for a photo, which shares a slow uplink with the stream. Shorter than the silence that clouds
+    /// tolerate: until it is sent, no ping is answered.
     write_binary: Duration,
-    /// Between pings.
+    /// Interval between pings.
     ping: Duration,
-    /// Without anything received, on a link that had received something.
+    /// Longest silence on a link that has received something.
     silence: Duration,
-    /// For sent data to be acknowledged by the other machine.
+    /// Limit for sent data to be acknowledged by the other machine.
     unacknowledged: Duration,
-    /// First delay before connecting anew.
+    /// First delay before reconnecting.
     retry_first: Duration,
-    /// Longest delay before connecting anew; at once when the cloud does not let us in.
+    /// Longest delay before reconnecting; used at once when the cloud refuses us.
     retry_most: Duration,
     /// How long a link must be up for the delay to start over.
     settled: Duration,
-    /// For the last words at shutdown.
+    /// Limit for the last messages at shutdown.
     farewell: Duration,
 }
 
@@ -81,10 +82,10 @@ const TIMING: Timing = Timing {
     farewell: Duration::from_secs(1),
 };
 
-/// Keeps the link up until `shutdown` turns true (or its sender or the receiver of `events` is gone). What is in
-/// `outgoing` at shutdown is still sent, within a second.
+/// Keeps the link up until `shutdown` turns true (or its sender or the receiver of `events` is dropped). Messages in
+/// `outgoing` at shutdown are still sent, within a second.
 ///
-/// Both queues may be bounded tightly: while the device's task does not take events, sending goes on.
+/// Both queues may be tightly bounded: sending continues while the device's task does not take events.
 pub async fn run(
     config: CloudConfig,
     events: mpsc::Sender<LinkEvent>,
@@ -102,7 +103,7 @@ struct CloudLink {
     events: mpsc::Sender<LinkEvent>,
     outgoing: mpsc::Receiver<Outgoing>,
     shutdown: watch::Receiver<bool>,
-    /// Made at the first use: it reads the system's certificates.
+    /// Made at first use, since it reads the system's certificates.
     connector: Option<Connector>,
 }
 
@@ -110,7 +111,7 @@ struct CloudLink {
 #[derive(Debug)]
 struct LinkFailure {
     reason: String,
-    /// To try again soon is no use.
+    /// An early retry is useless.
     refused: bool,
 }
 
@@ -171,7 +172,7 @@ impl CloudLink {
 
     /// `None` at shutdown.
     async fn connect(&mut self) -> Option<Result<Socket, LinkFailure>> {
-        // Boxed: the handshakes' state is large, and would stay a part of the whole link's for its lifetime.
+        // Boxed: the handshakes' state is large and would otherwise remain part of the link's state for its lifetime.
         let attempt = timeout(self.timing.connect, Box::pin(attempt(&self.config, &mut self.connector)));
         let attempted = down(&mut self.outgoing, &mut self.shutdown, attempt).await?;
         let limit = self.timing.connect;
@@ -185,7 +186,7 @@ impl CloudLink {
         })
     }
 
-    /// Tells the device's task of a change, and throws away what it gave before it could know. `false` at shutdown.
+    /// Tells the device's task of a change, and drops the messages it sent before it could know. `false` at shutdown.
     async fn tell(&mut self, event: LinkEvent) -> bool {
         while self.outgoing.try_recv().is_ok() {}
         let sending = self.events.send(event);
@@ -228,7 +229,7 @@ async fn attempt(config: &CloudConfig, connector: &mut Option<Connector>) -> Res
     }
 }
 
-/// Where `url` leads, without what may be secret in it: user, password, query.
+/// The address in `url`, without what may be secret in it: user, password, query.
 pub(crate) fn place(url: &str) -> String {
     let Ok(uri) = url.parse::<Uri>() else { return "(unusable URL)".into() };
     let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return "(unusable URL)".into() };

@@ -1,9 +1,9 @@
 //! The control socket: accepts, reads requests, asks the device's task, writes replies.
 //!
 //! A connection is one task: read a line, answer it, read the next. While the device works on a request, or once the
-//! client watches, nothing is read; that the client is gone is then seen by the socket hanging up, which the kernel
-//! reports for `kill -9` too. A client that only shuts down its writing half (`echo … | socat`) still gets its answers.
-//! `status` and `watch` never reach the device: they are served from its published state.
+//! client watches, nothing is read; a client that is gone then shows by the socket hanging up, which the kernel
+//! reports even after `kill -9`. A client that only shuts down its writing half (`echo … | socat`) still gets its
+//! answers. `status` and `watch` never reach the device: they are served from its published state.
 
 pub(crate) mod accept;
 #[cfg(all(feature = "cloud", any(test, fuzzing)))]
@@ -28,25 +28,25 @@ use accept::ordered;
 use socket::Hangup;
 pub use socket::{Listener, bind};
 
-/// What the control socket tells the device's task.
+/// Events from the control socket for the device's task.
 #[derive(Debug)]
 pub enum ControlEvent {
-    /// A client asks. An answer that can no longer be delivered comes back from `reply.send` as an error: the client is
-    /// gone or was told [`Cause::Internal`] after 15 s, so what was granted must be taken back.
+    /// A client's request. If the answer can no longer be delivered, `reply.send` returns it as an error: the client
+    /// is gone or was told [`Cause::Internal`] after 15 s, so what was granted must be taken back.
     Request {
-        /// Which connection; never used twice.
+        /// The connection's number; never reused.
         connection: u64,
-        /// Who asks.
+        /// The process that asks.
         peer: Peer,
-        /// What. Never [`Request::Status`] or [`Request::Watch`].
+        /// The request. Never [`Request::Status`] or [`Request::Watch`].
         request: Request,
-        /// For the answer.
+        /// Where to send the answer.
         reply: oneshot::Sender<Reply>,
     },
-    /// A connection ended, however it did, and its leases with it. Comes once for each and after its last request; not
-    /// for those that [`serve`]'s end closes.
+    /// A connection ended, in whatever way, and its leases with it. Sent once for each connection, after its last
+    /// request; not sent for those that the end of [`serve`] closes.
     Closed {
-        /// Which.
+        /// The connection's number.
         connection: u64,
     },
 }
@@ -54,25 +54,25 @@ pub enum ControlEvent {
 /// The process at the other end, as the kernel names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its id; `None` if it lives where this process cannot see it (another pid namespace).
+    /// The process id; `None` if this process cannot see it (another pid namespace).
     pub pid: Option<u32>,
-    /// Its user.
+    /// The user id.
     pub uid: u32,
     /// The name of its program, at most 15 bytes (`/proc/PID/comm`); empty if unknown.
     pub program: String,
 }
 
-/// How long and how many. Tests shorten it.
+/// Limits. Tests shorten them.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     connections: usize,
-    /// The device's time for an answer.
+    /// Limit for the device to answer.
     reply: Duration,
-    /// A client's time to read on.
+    /// Limit for a client to take more data.
     write: Duration,
-    /// Between states in which only counters changed.
+    /// Interval between states in which only counters changed.
     counters: Duration,
-    /// For the last words to all connections, when it ends.
+    /// Limit for the last messages to all connections at the end.
     farewell: Duration,
 }
 
@@ -84,7 +84,7 @@ const LIMITS: Limits = Limits {
     farewell: Duration::from_secs(1),
 };
 
-/// What all connections share.
+/// State shared by all connections.
 #[derive(Clone)]
 struct Shared {
     limits: Limits,
@@ -94,11 +94,11 @@ struct Shared {
     shutdown: state_watch::Receiver<bool>,
 }
 
-/// Serves the control socket until `shutdown` turns true or its sender is gone; all its tasks have ended then.
+/// Serves the control socket until `shutdown` turns true or its sender is dropped; then all its tasks have ended.
 ///
-/// Watchers still get the reports sent before `shutdown`, and requests that wait are refused with [`Cause::Shutdown`],
-/// within a second altogether. `events` may be full or unread for a while, `reports` must hold enough for the bursts of a
-/// stream's life (a watcher that falls behind is told so).
+/// Watchers still get the reports sent before `shutdown`, and waiting requests are refused with [`Cause::Shutdown`],
+/// within a second altogether. `events` may be full or unread for a while. `reports` must hold enough for the bursts
+/// of a stream's life (a watcher that falls behind is told so).
 pub async fn serve(
     listener: Listener,
     events: mpsc::Sender<ControlEvent>,
@@ -131,7 +131,7 @@ fn refuse(cause: Cause, message: impl Into<String>) -> Reply {
     Err(Refusal { cause, message: message.into(), owner: None })
 }
 
-/// Why a connection ends before its client wants it to.
+/// Why a connection ends before the client wants it to.
 enum End {
     /// The client is gone or reads too slowly.
     Client,
@@ -157,7 +157,7 @@ async fn connection(id: u64, stream: UnixStream, shared: Arc<Shared>) {
         }
         Err(error) => warn!(%error, "control socket: cannot watch over a connection"),
     }
-    // The device must learn of it, however busy it is; but when all ends, it no longer listens.
+    // The device must be told, however busy it is; but at shutdown it no longer listens.
     tokio::select! {
         _ = shared.events.send(ControlEvent::Closed { connection: id }) => {}
         () = ordered(&mut shutdown) => {}
@@ -190,7 +190,7 @@ impl Connection {
             }
             if line.last() != Some(&b'\n') && line.len() > MAX_REQUEST_LINE {
                 let message = format!("a request is at most {MAX_REQUEST_LINE} bytes long");
-                // Where the next request starts in the rest is anybody's guess.
+                // Where the next request starts in the rest is unknown.
                 return self.writer.reply(&refuse(Cause::InvalidRequest, message)).await;
             }
             if line.trim_ascii().is_empty() {
@@ -233,7 +233,7 @@ impl Connection {
     }
 }
 
-/// The half towards the client: every write has a deadline.
+/// The writing half: every write has a deadline.
 struct Writer {
     half: OwnedWriteHalf,
     limit: Duration,
@@ -248,8 +248,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Fails when the client takes nothing at all for the time limit; a large photo to a slow but reading client may
-    /// take longer.
+    /// Fails when the client takes nothing at all within the time limit; a large photo to a slow but reading client
+    /// may take longer.
     async fn write(&mut self, mut bytes: &[u8]) -> Result<(), End> {
         while !bytes.is_empty() {
             match timeout(self.limit, self.half.write(bytes)).await {

@@ -14,25 +14,25 @@ use tokio::time::timeout;
 use crate::protocol::DaemonState;
 use crate::protocol::control::{Event, PhotoHeader, Refusal, Request, Status, parse_reply};
 
-/// Until the daemon has accepted the connection.
+/// Limit for the daemon to accept the connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Until a reply is there: a little more than the daemon's own 15 s, so that its own word arrives.
+/// Limit for a reply: a little more than the daemon's own 15 s, so that its own message arrives.
 const REPLY: Duration = Duration::from_secs(20);
 /// More than any camera's JPEG, bytes.
 const MAX_PHOTO: u64 = 256 * 1024 * 1024;
 
-/// Why a call did not come to an answer.
+/// Why a call got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody serves the socket, or it may not be used.
+    /// Nobody serves the socket, or this process may not use it.
     #[error("cannot reach the daemon at {}: {source}", path.display())]
     Unreachable {
-        /// The socket.
+        /// The socket's path.
         path: PathBuf,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The daemon says no.
+    /// The daemon refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The daemon closed the connection before it answered.
@@ -51,7 +51,7 @@ pub enum ClientError {
 pub struct Client {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
-    /// A line that has arrived in part.
+    /// A partly received line.
     line: Vec<u8>,
 }
 
@@ -66,11 +66,11 @@ impl Client {
         Ok(Self { reader: BufReader::new(reader), writer, line: Vec::new() })
     }
 
-    /// Asks, and waits at most 20 s for the answer of the type that belongs to `request`, which is the daemon's
+    /// Sends a request, and waits at most 20 s for the answer, whose type belongs to `request`: the daemon's
     /// [`Request`] or the cloud's.
     pub async fn call<T: DeserializeOwned>(&mut self, request: &impl Serialize) -> Result<T, ClientError> {
         let answer = async {
-            // A daemon that turns us away may have closed already; its reason can still be read.
+            // A daemon that turns us away may already have closed; its reason can still be read.
             if let Err(error @ ClientError::Garbled(_)) = self.send(request).await {
                 return Err(error);
             }
@@ -89,7 +89,7 @@ impl Client {
         self.writer.write_all(&line).await.map_err(|_| ClientError::Closed)
     }
 
-    /// Takes a photo for `app`; gives the JPEG.
+    /// Takes a photo for `app`; returns the JPEG.
     pub async fn photo(&mut self, app: Option<String>) -> Result<Vec<u8>, ClientError> {
         let PhotoHeader { length } = self.call(&Request::Photo { app }).await?;
         if length > MAX_PHOTO {
@@ -103,20 +103,20 @@ impl Client {
         }
     }
 
-    /// Turns the connection into one that watches. Gives the state at first.
+    /// Turns the connection into one that watches. Returns the current state.
     pub async fn watch(mut self) -> Result<(DaemonState, Watching), ClientError> {
         let Status { state } = self.call(&Request::Watch).await?;
         Ok((*state, Watching(self)))
     }
 
-    /// The next line of a connection that watches, read as `T`, however long it takes. May be cancelled: what has arrived
-    /// in part is kept.
+    /// Waits for the next line of a connection that watches and reads it as `T`. Cancel safe: a partly received line
+    /// is kept.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<T, ClientError> {
         let line = self.line().await?;
         serde_json::from_slice(&line).map_err(|e| ClientError::Garbled(e.to_string()))
     }
 
-    /// Until the daemon has closed the connection; what else it sends is passed over.
+    /// Waits until the daemon has closed the connection; ignores anything else it sends.
     pub async fn closed(&mut self) {
         while self.line().await.is_ok() {}
     }
@@ -134,8 +134,8 @@ impl Client {
 pub struct Watching(Client);
 
 impl Watching {
-    /// The next event, however long it takes; [`ClientError::Closed`] when the daemon ends. May be cancelled: what
-    /// has arrived in part is kept.
+    /// Waits for the next event; [`ClientError::Closed`] when the daemon ends. Cancel safe: a partly received event is
+    /// kept.
     pub async fn next(&mut self) -> Result<Event, ClientError> {
         self.0.next().await
     }

@@ -1,8 +1,8 @@
-//! The daemon's numbers over HTTP, for Prometheus: `GET /metrics`, one request a connection, and nothing else. So little of
-//! HTTP needs no server framework, which the glasses have no room for.
+//! The daemon's metrics over HTTP, for Prometheus: only `GET /metrics`, one request per connection. So little HTTP
+//! needs no server framework, for which the glasses have no room.
 //!
-//! The numbers are those of the device's task at the moment it is asked. A connection has one deadline for everything; few
-//! may be open at a time, and one more is closed unread.
+//! The values are the device task's at the moment of the request. A connection has one deadline for everything; only a
+//! few may be open at a time, and any further one is closed unread.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,29 +17,29 @@ use tokio::time::timeout;
 use super::control::accept::ordered;
 use crate::metrics::CONTENT_TYPE;
 
-/// The device's task is to answer with the text.
+/// The device's task answers with the text.
 pub type Scrape = oneshot::Sender<String>;
 
-/// For a connection, from its beginning to its end.
+/// Limit for a connection, from beginning to end.
 const LIMIT: Duration = Duration::from_secs(3);
-/// At a time. Prometheus has one, and two of them may be asking.
+/// Maximum number of connections. Prometheus uses one, and two of them may be asking.
 const CONNECTIONS: usize = 4;
-/// Bytes of a request's head; Prometheus sends 300.
+/// Maximum length of a request's head, bytes; Prometheus sends 300.
 const HEAD: usize = 4096;
-/// Until accepting is tried again when the process has no descriptor left.
+/// Delay before accepting again when the process has no descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// Listens there.
+/// Listens at `address`.
 ///
 /// # Errors
-/// The system's reason why not.
+/// The system's reason.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }
 
-/// Answers until `shutdown` turns true or its sender is gone; all its tasks have ended then.
+/// Answers until `shutdown` turns true or its sender is dropped; then all its tasks have ended.
 pub async fn serve(listener: TcpListener, scrapes: mpsc::Sender<Scrape>, mut shutdown: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
@@ -90,7 +90,7 @@ async fn connection(mut stream: TcpStream, scrapes: &mpsc::Sender<Scrape>) -> io
     stream.shutdown().await
 }
 
-/// Up to the empty line, or as much as may be; what is cut is no request that is answered.
+/// Reads up to the empty line, or to the limit; a head that was cut is not a valid request.
 async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(512);
     while head.len() < HEAD && !head.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -102,7 +102,7 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Whether it is asked for the numbers, or the status that says why not.
+/// Whether the metrics are requested, otherwise the status that says why not.
 fn asked(head: &[u8]) -> Result<(), &'static str> {
     if !head.ends_with(b"\r\n\r\n") {
         return Err("400 Bad Request");
@@ -126,7 +126,7 @@ fn asked(head: &[u8]) -> Result<(), &'static str> {
 mod tests {
     use super::*;
 
-    /// What comes back for the request, whole.
+    /// The complete answer to the request.
     async fn exchange(address: SocketAddr, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request).await.unwrap();
@@ -183,7 +183,7 @@ mod tests {
         }
         let mut turned_away = TcpStream::connect(address).await.unwrap();
         let mut rest = Vec::new();
-        // Closed unread; a reset is as good.
+        // Closed unread; a reset counts too.
         let _ = timeout(LIMIT, turned_away.read_to_end(&mut rest)).await.expect("at once");
         for stream in &mut silent {
             let _ = timeout(2 * LIMIT, stream.read_to_end(&mut rest)).await.expect("within the limit");

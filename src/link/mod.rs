@@ -1,5 +1,5 @@
-//! Links to phone and cloud, and the sockets for `lenscastctl` and Prometheus. Nothing here decides anything: what arrives
-//! becomes an event for the device's task, what that task has to say is sent.
+//! Links to phone and cloud, and the sockets for `lenscastctl` and Prometheus. Nothing here decides anything: what
+//! arrives becomes an event for the device's task, and what that task wants to say is sent.
 
 pub mod cloud;
 pub mod control;
@@ -8,11 +8,11 @@ pub mod metrics;
 mod standby;
 pub mod uart;
 
-/// A channel to who directs the glasses.
+/// A channel to whoever controls the glasses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkId {
-    /// The WebSocket, to a cloud or a phone in its place.
+    /// The WebSocket, to a cloud or to a phone that takes its place.
     #[default]
     Cloud,
     /// The serial line, to the phone.
@@ -20,22 +20,22 @@ pub enum LinkId {
 }
 
 impl LinkId {
-    /// All of them.
+    /// All links.
     pub const ALL: [Self; 2] = [Self::Cloud, Self::Uart];
 }
 
-/// What a link tells the device's task.
+/// Events from a link for the device's task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// Connected. What is sent from now on arrives; the full state belongs first.
+    /// Connected. Messages sent from now on arrive; send the full state first.
     Up,
-    /// Not connected any more. What is sent until the next `Up` is thrown away.
+    /// Disconnected. Messages sent before the next `Up` are dropped.
     Down,
-    /// A message.
+    /// A message arrived.
     Message(String),
 }
 
-/// What is sent over a link.
+/// What the device sends over a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outgoing {
     /// A message.

@@ -1,4 +1,4 @@
-//! What a link does while it is down: throws away what it is given, and waits longer from time to time.
+//! A link while it is down: drops what it is given, and waits longer after each failure.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Outgoing;
 
-/// Awaits `wait` while there is no link: what is to be sent is thrown away. `None` at shutdown.
+/// Awaits `wait` while there is no link, and drops what should be sent. `None` at shutdown.
 pub(super) async fn down<T>(
     outgoing: &mut mpsc::Receiver<Outgoing>,
     shutdown: &mut watch::Receiver<bool>,
@@ -23,13 +23,13 @@ pub(super) async fn down<T>(
     }
 }
 
-/// Until `shutdown` is true or can no longer become so.
+/// Resolves when `shutdown` is true or can no longer become true.
 pub(super) async fn ordered(shutdown: &mut watch::Receiver<bool>) {
-    // An error is the sender's end, and means the same.
+    // An error means that the sender was dropped, which counts as shutdown.
     let _ = shutdown.wait_for(|&ordered| ordered).await;
 }
 
-/// When to try again: doubling, jittered downwards so that a fleet does not return at once.
+/// Delay before the next attempt: doubles each time, with jitter downwards so that a fleet does not return at once.
 pub(super) struct Backoff {
     next: Duration,
     most: Duration,
@@ -40,7 +40,7 @@ impl Backoff {
         Self { next: first, most }
     }
 
-    /// `jitter` is from 0 to 1: how much of the half that may go, goes.
+    /// `jitter`, from 0 to 1: how much of half the delay is removed.
     pub fn next(&mut self, refused: bool, jitter: f64) -> Duration {
         if refused {
             self.next = self.most;

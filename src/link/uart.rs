@@ -1,10 +1,10 @@
-//! The serial line to the phone, by way of the Bluetooth chip: K900 frames (see [`crate::protocol::k900`]).
+//! The serial line to the phone, through the Bluetooth chip: K900 frames (see [`crate::protocol::k900`]).
 //!
-//! A line has no connection. It is up from the first message, or piece of one, that is heard, and down when the device
-//! vanishes or nothing of the phone's is heard for 45 s; the chip's own words are no sign of a phone. While it is down, what is
-//! to be sent is thrown away, as the device sends its whole state first then.
+//! A line has no connection. It is up from the first message, or chunk of one, that arrives, and down when the device
+//! vanishes or nothing from the phone arrives for 45 s; the chip's own words do not prove that a phone is there. While
+//! it is down, messages to send are dropped, as the device first sends its whole state when the line is up.
 //!
-//! By termios and tokio: a serial-port crate would bring an older nix beside ours, for what takes ten lines here.
+//! Uses termios and tokio: a serial-port crate would bring a second, older nix for what takes ten lines here.
 
 mod port;
 
@@ -22,34 +22,35 @@ use crate::protocol::k900::{self, LengthOrder, Received, Receiver, Toward};
 use port::Port;
 pub use port::is_baud;
 
-/// Read at a time, bytes; with [`k900::Receiver`]'s bounds, what bounds the messages that wait for the device's task.
+/// Bytes read at a time; together with [`k900::Receiver`]'s bounds this limits the messages that wait for the device's
+/// task.
 const READ: usize = 1024;
 
-/// Which line, and how it is spoken to.
+/// The line and its settings.
 #[derive(Clone, Debug)]
 pub struct UartConfig {
-    /// For example `/dev/ttyS1`.
+    /// The device node, for example `/dev/ttyS1`.
     pub device: PathBuf,
-    /// Bit/s; one of those that [`is_baud`].
+    /// Bit/s; a value for which [`is_baud`] is true.
     pub baud: u32,
-    /// How lengths are written; either is read.
+    /// How lengths are written; both orders are read.
     pub length_order: LengthOrder,
 }
 
-/// How long. Tests shorten it.
+/// Limits. Tests shorten them.
 #[derive(Clone, Copy, Debug)]
 struct Timing {
-    /// For one message to leave this machine's buffers.
+    /// Limit for one message to leave this machine's buffers.
     write: Duration,
-    /// Without anything of the phone's, on a link that is up.
+    /// Longest silence of the phone on a link that is up.
     silence: Duration,
-    /// First delay before opening the device anew.
+    /// First delay before reopening the device.
     retry_first: Duration,
-    /// Longest delay before opening the device anew.
+    /// Longest delay before reopening the device.
     retry_most: Duration,
-    /// How long a device must be there for the delay to start over.
+    /// How long a device must exist for the delay to start over.
     settled: Duration,
-    /// For the last words at shutdown.
+    /// Limit for the last messages at shutdown.
     farewell: Duration,
 }
 
@@ -62,10 +63,10 @@ const TIMING: Timing = Timing {
     farewell: Duration::from_secs(1),
 };
 
-/// Keeps the line open until `shutdown` turns true (or its sender or the receiver of `events` is gone). What is in
-/// `outgoing` at shutdown is still sent, within a second.
+/// Keeps the line open until `shutdown` turns true (or its sender or the receiver of `events` is dropped). Messages in
+/// `outgoing` at shutdown are still sent, within a second.
 ///
-/// Both queues may be bounded tightly: while the device's task does not take events, sending goes on.
+/// Both queues may be tightly bounded: sending continues while the device's task does not take events.
 pub async fn run(
     config: UartConfig,
     events: mpsc::Sender<LinkEvent>,
@@ -81,7 +82,7 @@ struct SerialLink {
     events: mpsc::Sender<LinkEvent>,
     outgoing: mpsc::Receiver<Outgoing>,
     shutdown: watch::Receiver<bool>,
-    /// Of messages sent, for the ids of those in pieces.
+    /// Number of messages sent, for the ids of chunked ones.
     sequence: u64,
 }
 
@@ -123,10 +124,11 @@ impl SerialLink {
         }
     }
 
-    /// The device while it is there. Tells of the link's end, if it was up.
+    /// Uses the device while it exists. Reports the link's end, if it was up.
     async fn session(&mut self, port: Port) -> Ended {
         let (mut up, mut receiver, start) = (false, Receiver::default(), Instant::now());
-        // What the device's task has no room for yet. Until it is gone nothing more is read, but sending goes on.
+        // Events for which the device's task has no room yet. Until they are gone nothing more is read, but sending
+        // continues.
         let mut untold: VecDeque<LinkEvent> = VecDeque::new();
         let (mut unsent, mut send_by) = (Vec::new(), start);
         let mut silent_at = start;
@@ -186,7 +188,7 @@ impl SerialLink {
             return Ended::Shutdown;
         };
         port.forget_unsent();
-        // Where the task was not told that it is up, it need not be told of the end.
+        // If the task was not told that the link is up, it need not be told of its end.
         if untold.front() != Some(&LinkEvent::Up) {
             untold.extend(up.then_some(LinkEvent::Down));
             for event in untold {
@@ -199,7 +201,7 @@ impl SerialLink {
         Ended::Lost(reason)
     }
 
-    /// Sends what is still to be sent.
+    /// Sends what is left to send.
     async fn farewell(&mut self, port: &Port, mut unsent: Vec<u8>, up: bool) {
         loop {
             while !unsent.is_empty() {
@@ -217,10 +219,10 @@ impl SerialLink {
     }
 }
 
-/// The bytes of a message; none for what the line does not carry. `sequence` counts the messages.
+/// The bytes of a message; empty if the line cannot carry it. `sequence` counts the messages.
 fn packed(outgoing: &Outgoing, sequence: u64, order: LengthOrder) -> Vec<u8> {
     let Outgoing::Text(text) = outgoing else { return Vec::new() };
-    // As phones make ids: of an mId (none), the time and a number.
+    // Made like phones' ids: an mId (none), the time and a number.
     let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
     let frames = k900::pack(text, &format!("-1_{ms}_{sequence}"), Toward::Phone, order);
     if frames.is_none() {
@@ -229,7 +231,7 @@ fn packed(outgoing: &Outgoing, sequence: u64, order: LengthOrder) -> Vec<u8> {
     frames.unwrap_or_default().concat()
 }
 
-/// Takes what was read; whether anything of the phone's was in it.
+/// Decodes what was read; returns whether anything came from the phone.
 fn hear(receiver: &mut Receiver, bytes: &[u8], now: Duration, events: &mut VecDeque<LinkEvent>) -> bool {
     let mut heard = false;
     for received in bytes.iter().filter_map(|&byte| receiver.push(byte, now)) {

@@ -20,7 +20,8 @@ pub(super) enum Ended {
 
 impl CloudLink {
     pub(super) async fn session(&mut self, mut socket: Socket) -> Ended {
-        // A message for which the events have no room yet. Until it is gone nothing more is read, but sending goes on.
+        // A message for which `events` has no room yet. Until it is delivered nothing more is read, but sending
+        // continues.
         let mut undelivered: Option<String> = None;
         let mut last_heard: Option<Instant> = None;
         let mut next_ping = Instant::now() + self.timing.ping;
@@ -71,7 +72,7 @@ impl CloudLink {
         }
     }
 
-    /// The cloud closes: answers, as the protocol wants it.
+    /// The cloud closes: answers, as the protocol requires.
     async fn closed(&self, mut socket: Socket, frame: Option<CloseFrame>) -> Ended {
         let answered = async { while let Some(Ok(_)) = socket.next().await {} };
         let _ = timeout(self.timing.farewell, answered).await;
@@ -81,9 +82,9 @@ impl CloudLink {
         })
     }
 
-    /// A message longer than any of the protocol: the sender is told by 1009 (RFC 6455, 7.4.1), then the link begins anew.
-    /// What is left of the message is read and thrown away, since a socket closed over unread data takes back what it
-    /// said last.
+    /// A message longer than any of the protocol: tells the sender with 1009 (RFC 6455, 7.4.1), then the link begins
+    /// anew. The rest of the message is read and dropped, since a socket closed with unread data discards what it sent
+    /// last.
     async fn too_long(&self, mut socket: Socket, error: &str) -> Ended {
         let words = async {
             let frame = CloseFrame { code: CloseCode::Size, reason: "message too long".into() };
@@ -96,14 +97,14 @@ impl CloudLink {
         Ended::Lost(error.into())
     }
 
-    /// Sends what is still to be sent, and closes.
+    /// Sends what is left to send, and closes.
     async fn farewell(&mut self, mut socket: Socket) {
         let words = async {
             while let Ok(outgoing) = self.outgoing.try_recv() {
                 socket.send(message(outgoing)).await?;
             }
             socket.close(Some(CloseFrame { code: CloseCode::Away, reason: "shutting down".into() })).await?;
-            // Its answer; a connection dropped before it would take our last words with it.
+            // Waits for the answer: dropping the connection earlier would discard our last messages.
             while let Some(received) = socket.next().await {
                 received?;
             }

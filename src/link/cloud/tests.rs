@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_secs(10);
 const NEVER: Duration = Duration::from_hours(1);
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// Never late and never impatient, so that each test shortens just what it is about.
+/// Never late and never impatient, so that each test shortens only what it tests.
 const PATIENT: Timing = Timing { ping: NEVER, silence: NEVER, retry_first: AT_ONCE, retry_most: NEVER, ..TIMING };
 
 async fn soon<T>(wait: impl Future<Output = T>) -> T {
@@ -67,7 +67,7 @@ impl Server {
         soon(accept_async(stream)).await.unwrap()
     }
 
-    /// Answers the handshake with `status`; gives the Authorization header.
+    /// Answers the handshake with `status`; returns the Authorization header.
     #[allow(clippy::result_large_err)]
     async fn refuse(&self, status: u16) -> Option<String> {
         let (stream, _) = soon(self.0.accept()).await.unwrap();
@@ -189,7 +189,7 @@ async fn pongs_keep_a_quiet_link_up() {
     let mut glasses = Glasses::start(config, Timing { silence, ping: Duration::from_millis(20), ..PATIENT });
     let mut socket = server.accept().await;
     assert_eq!(glasses.event().await, LinkEvent::Up);
-    // Answers pings, says nothing itself.
+    // Answers pings, but sends nothing itself.
     let quiet = async { while let Some(Ok(Message::Ping(_))) = socket.next().await {} };
     assert!(timeout(silence * 3, quiet).await.is_err(), "the link was dropped");
     socket.send(Message::text("still here")).await.unwrap();
@@ -244,7 +244,7 @@ async fn the_last_words_are_sent_at_shutdown() {
 #[tokio::test]
 async fn shutdown_needs_no_cloud() {
     let (server, config) = Server::start().await;
-    // A server that accepts and never answers the handshake.
+    // A server that accepts but never answers the handshake.
     let glasses = Glasses::start(config, PATIENT);
     let _mute = soon(server.0.accept()).await.unwrap();
     glasses.shutdown.send(true).unwrap();
@@ -264,7 +264,7 @@ fn testdata(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/link/cloud/testdata").join(name)
 }
 
-/// Accepts one TLS connection; the result tells whether a WebSocket came up on it.
+/// Accepts one TLS connection; the result says whether a WebSocket came up on it.
 fn tls_server() -> (String, std::thread::JoinHandle<bool>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("wss://localhost:{}/glasses-ws", listener.local_addr().unwrap().port());
@@ -309,7 +309,7 @@ async fn wss_trusts_nobody_unknown() {
     let config = CloudConfig { url, token: Some(Secret::new("t")), ca_file: None };
     let failure = Box::pin(soon(attempt(&config, &mut None))).await.unwrap_err();
     assert!(failure.reason.contains("certificate"), "{failure:?}");
-    // A machine without any authorities does not even connect; then this ends the server.
+    // A machine without any authorities does not even connect; this then ends the server.
     let _ = std::net::TcpStream::connect(address);
     assert!(!joined(server).await);
 }
@@ -368,6 +368,6 @@ async fn no_log_holds_a_secret() {
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("127.0.0.1") && log.contains("500"), "{log}");
     assert!(!log.contains("SECRET") && !shown.contains("SECRET"), "{log}");
-    // tungstenite speaks to `log`, not to `tracing`; what would show secrets there is its trace level.
+    // tungstenite logs to `log`, not to `tracing`; only its trace level would show secrets.
     assert!(log::STATIC_MAX_LEVEL < log::LevelFilter::Trace);
 }

@@ -1,4 +1,4 @@
-//! Whom a `wss://` link, and the cloud when it calls out, trusts; and the socket option beneath the link.
+//! Which certificates a `wss://` link, and the cloud's outgoing calls, trust; and the socket option beneath the link.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,15 +12,14 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::{Connector, MaybeTlsStream};
 use tracing::{debug, warn};
 
-/// Trusts the system's certificate authorities and those in `ca_file`. Reads files, so it does that off the runtime's
-/// thread.
+/// Trusts the system's certificate authorities and those in `ca_file`. Reads files on a separate thread.
 pub(super) async fn connector(ca_file: Option<PathBuf>) -> Result<Connector, String> {
     let config = tokio::task::spawn_blocking(move || client_config(ca_file.as_deref()));
     let config = config.await.map_err(|_| "reading the certificates failed")??;
     Ok(Connector::Rustls(Arc::new(config)))
 }
 
-/// For TLS clients. Blocks: it reads files.
+/// The configuration for TLS clients. Blocks: it reads files.
 pub(crate) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
@@ -50,8 +49,8 @@ pub(crate) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Stri
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Lets the kernel give up a connection whose other end acknowledges nothing. Pings alone do not notice a cut cable on
-/// a link that never received anything, and the kernel's own limit is about a quarter of an hour.
+/// Makes the kernel give up a connection whose other end acknowledges nothing. Pings alone do not notice a cut cable
+/// on a link that never received anything, and the kernel's own limit is about a quarter of an hour.
 pub(super) fn bound_unacknowledged(stream: &MaybeTlsStream<TcpStream>, limit: Duration) {
     let tcp = match stream {
         MaybeTlsStream::Plain(tcp) => tcp,

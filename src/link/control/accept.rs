@@ -13,17 +13,17 @@ use super::Listener;
 use crate::protocol::Cause;
 use crate::protocol::control::{Refusal, reply_line};
 
-/// How many, and for how long when it ends.
+/// Limits of a control socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// At a time; one more hears that there are too many.
+    /// Maximum number of connections at a time; the next is told that there are too many.
     pub(crate) connections: usize,
-    /// For the last words to all of them.
+    /// Limit for the last messages to all connections.
     pub(crate) farewell: Duration,
 }
 
-/// Runs `connection` for each client until `shutdown` turns true or its sender is gone, which the connections are to notice
-/// by themselves; all of them have ended when this returns.
+/// Runs `connection` for each client until `shutdown` turns true or its sender is dropped, which the connections must
+/// notice themselves. All of them have ended when this returns.
 pub(crate) async fn serve<F>(
     listener: Listener,
     limits: Limits,
@@ -46,7 +46,7 @@ pub(crate) async fn serve<F>(
             Ok(stream) if connections.len() >= limits.connections => turn_away(&stream, limits.connections),
             Ok(stream) => drop(connections.spawn(connection(stream))),
             Err(error) => {
-                // Out of file descriptors, most likely. Nothing tells when there are some again.
+                // Most likely out of file descriptors. Nothing signals when some are free again.
                 warn!(%error, "control socket: cannot accept");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(100)) => {}
@@ -67,9 +67,9 @@ pub(crate) async fn serve<F>(
     }
 }
 
-/// Until `shutdown` is true or can no longer become so.
+/// Resolves when `shutdown` is true or can no longer become true.
 pub(crate) async fn ordered(shutdown: &mut watch::Receiver<bool>) {
-    // An error is the sender's end, and means the same.
+    // An error means that the sender was dropped, which counts as shutdown.
     let _ = shutdown.wait_for(|&ordered| ordered).await;
 }
 
@@ -77,7 +77,7 @@ fn turn_away(stream: &UnixStream, connections: usize) {
     warn!(connections, "control socket: too many connections; turned one away");
     let message = format!("there are already {connections} connections to the control socket");
     let line = reply_line(&Err(Refusal { cause: Cause::Internal, message, owner: None }));
-    // A fresh socket's buffer takes the line at once, or the client has to do without the reason.
+    // A fresh socket's buffer takes the line at once; otherwise the client does without the reason.
     let _ = stream.try_write(&line);
 }
 

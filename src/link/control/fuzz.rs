@@ -13,7 +13,7 @@ use crate::protocol::DaemonState;
 use crate::protocol::control::{Answer, MAX_REQUEST_LINE, Request};
 
 /// The first byte is the length of the pieces in which the rest arrives. However it arrives, each line gets one line.
-/// Too long lines and `watch`, which end the exchange, have tests of their own.
+/// Overlong lines and `watch`, which end the exchange, have their own tests.
 pub fn socket(data: &[u8]) {
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime =
@@ -35,7 +35,7 @@ pub fn socket(data: &[u8]) {
     assert!(granted.eq(requests().map(|request| request.is_ok())), "{replies}");
 }
 
-/// What comes back.
+/// The replies.
 async fn talk(bytes: &[u8], piece: usize) -> Vec<u8> {
     let (client, server) = UnixStream::pair().expect("a pair of sockets");
     let (events, mut inbox) = mpsc::channel(4);

@@ -1,4 +1,4 @@
-//! The listening socket's file, and what the kernel tells about a client.
+//! The listening socket's file, and what the kernel knows about a client.
 
 #![expect(unsafe_code, reason = "tokio wants to be promised that a descriptor stays open, and systemd gives numbers")]
 
@@ -20,12 +20,12 @@ use tracing::warn;
 
 use super::Peer;
 
-/// The control socket, listening. Removes its file when dropped, unless it is systemd's.
+/// The listening control socket. Removes its file when dropped, unless systemd owns it.
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
-    /// Device and inode of our file: another daemon's in its place is not ours to remove, nor is systemd's.
+    /// Device and inode of our file: another daemon's file in its place, or systemd's, must not be removed.
     file: Option<(u64, u64)>,
 }
 
@@ -43,13 +43,13 @@ impl Drop for Listener {
     }
 }
 
-/// Listens at `path`, for the owner and for `group` only (mode 0660). To be called within the runtime.
+/// Listens at `path`, for the owner and for `group` only (mode 0660). Call it within the runtime.
 ///
-/// Where systemd listens there already for this process (socket activation), that socket is taken as it is.
+/// If systemd already listens there for this process (socket activation), that socket is used as it is.
 ///
-/// Otherwise a socket that nobody serves is replaced. Fails with [`io::ErrorKind::AddrInUse`] if another daemon serves it, or if
-/// something that is no socket lies there. A group that does not exist, or that this process may not give files to, is
-/// logged and left out: the socket is then its owner's alone.
+/// Otherwise a socket that nobody serves is replaced. Fails with [`io::ErrorKind::AddrInUse`] if another daemon serves
+/// it, or if something other than a socket is there. A group that does not exist, or that this process may not give
+/// files to, is logged and ignored: then only the owner may use the socket.
 pub fn bind(path: &Path, group: Option<&str>) -> io::Result<Listener> {
     if let Some(inherited) = inherited(path)? {
         return Ok(inherited);
@@ -58,10 +58,11 @@ pub fn bind(path: &Path, group: Option<&str>) -> io::Result<Listener> {
     bind_exclusively(path, group).map_err(describe)
 }
 
-/// What systemd listens on at `path` for this process (`sd_listen_fds(3)`). To be called once for a path.
+/// The socket on which systemd listens at `path` for this process (`sd_listen_fds(3)`). Call it once per path.
 fn inherited(path: &Path) -> io::Result<Option<Listener>> {
     for number in sd_notify::listen_fds()? {
-        // SAFETY: systemd opened it for this process, which has not touched it yet; what is not asked for is given back.
+        // SAFETY: systemd opened it for this process, which has not touched it yet; a socket not asked for is given
+        // back.
         let socket = unsafe { std::os::unix::net::UnixListener::from_raw_fd(number) };
         if socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path)) {
             socket.set_nonblocking(true)?;
@@ -82,7 +83,7 @@ fn bind_exclusively(path: &Path, group: Option<&str>) -> io::Result<Listener> {
     remove_stale(path, &address)?;
     let fd = stream_socket()?;
     socket::bind(fd.as_raw_fd(), &address)?;
-    // Until listen() nobody can connect, so the rights are in place before the first client.
+    // Nobody can connect before listen(), so the permissions are set before the first client.
     if let Some(group) = group {
         give_to_group(path, group);
     }
@@ -126,7 +127,7 @@ fn give_to_group(path: &Path, group: &str) {
     }
 }
 
-/// Who is at the other end.
+/// The process at the other end.
 pub(crate) fn peer(stream: &UnixStream) -> Peer {
     let (pid, uid) = match stream.peer_cred() {
         Ok(credentials) => {
@@ -141,10 +142,10 @@ pub(crate) fn peer(stream: &UnixStream) -> Peer {
     Peer { pid, uid, program }
 }
 
-/// Tells when a client is gone for good, without reading from it.
+/// Detects when a client is gone for good, without reading from it.
 pub(crate) struct Hangup(AsyncFd<OwnedFd>);
 
-/// Watches `stream` by a file descriptor of its own, registered for nothing but what the kernel always reports.
+/// Watches `stream` through a separate descriptor, registered only for what the kernel always reports.
 pub(crate) fn hangup(stream: &UnixStream) -> io::Result<Hangup> {
     let fd = stream.as_fd().try_clone_to_owned()?;
     // SAFETY: the descriptor is ours and open; `AsyncFd` keeps the `OwnedFd`, which never changes nor closes until dropped.
@@ -153,7 +154,7 @@ pub(crate) fn hangup(stream: &UnixStream) -> io::Result<Hangup> {
 }
 
 impl Hangup {
-    /// Until both directions are closed: the other end was closed, by its process or with it.
+    /// Resolves when both directions are closed: the other end was closed, by its process or with it.
     pub(crate) async fn wait(&self) {
         while let Ok(mut guard) = self.0.ready(Interest::PRIORITY).await {
             if guard.ready().is_read_closed() {

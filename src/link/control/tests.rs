@@ -149,7 +149,7 @@ async fn the_device_learns_who_asks_what_and_its_answer_arrives() {
 async fn a_photo_arrives_byte_for_byte_and_the_connection_goes_on() {
     let mut daemon = Daemon::start();
     let mut client = daemon.client().await;
-    // With newlines inside, and larger than any socket buffer.
+    // Contains newlines, and is larger than any socket buffer.
     let jpeg: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
     let (taken, ()) = tokio::join!(client.photo(None), async {
         daemon.request().await.3.send(Ok(Answer::Photo(jpeg.clone()))).unwrap();
@@ -370,7 +370,7 @@ async fn the_socket_is_for_owner_and_group_and_goes_with_the_daemon() {
 async fn the_socket_goes_to_the_group() {
     let groups = nix::unistd::getgroups().unwrap();
     let others = groups.into_iter().find(|&gid| gid != nix::unistd::getegid());
-    // Root may give to any group.
+    // Root may give files to any group.
     let gid = others.or_else(|| nix::unistd::geteuid().is_root().then(|| nix::unistd::Gid::from_raw(1)));
     let Some(group) = gid.and_then(|gid| nix::unistd::Group::from_gid(gid).unwrap()) else {
         eprintln!("skipped: this user is in one group only");

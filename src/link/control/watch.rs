@@ -1,4 +1,4 @@
-//! A connection that watches: every report as it comes, the state when it changed.
+//! A connection that watches: gets every report as it comes, and the state when it has changed.
 
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, sleep_until};
@@ -10,7 +10,7 @@ use super::{Connection, End, ordered};
 impl Connection {
     /// Runs until the client or the daemon ends it.
     pub(super) async fn watch(&mut self) -> Result<(), End> {
-        // Before the state is read: a report in between is then told twice rather than never.
+        // Before the state is read: a report in between is then sent twice rather than never.
         let mut reports = self.shared.reports.subscribe();
         let mut states = self.shared.state.clone();
         let mut told = states.borrow_and_update().clone();
@@ -18,7 +18,7 @@ impl Connection {
         let mut due = Instant::now() + self.shared.limits.counters;
         let mut untold = false;
         loop {
-            // A report goes before the state that came of it, and all of them before the end.
+            // A report goes before the state that results from it, and all reports before the end.
             let tell_state = tokio::select! {
                 biased;
                 report = reports.recv() => match report {

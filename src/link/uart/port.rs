@@ -14,7 +14,7 @@ use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use nix::sys::termios::{self, BaudRate, ControlFlags, FlushArg, SetArg};
 use tokio::io::unix::AsyncFd;
 
-/// The speeds that Linux has numbers for, of those that serial chips use.
+/// The speeds used by serial chips that Linux has constants for.
 const SPEEDS: [(u32, BaudRate); 14] = [
     (9_600, BaudRate::B9600),
     (19_200, BaudRate::B19200),
@@ -32,7 +32,7 @@ const SPEEDS: [(u32, BaudRate); 14] = [
     (3_000_000, BaudRate::B3000000),
 ];
 
-/// Whether a line can be set to this speed, bit/s.
+/// Whether Linux supports this speed, bit/s.
 pub fn is_baud(baud: u32) -> bool {
     speed(baud).is_some()
 }
@@ -46,10 +46,10 @@ nix::ioctl_read_bad!(unsent, nix::libc::TIOCOUTQ, nix::libc::c_int);
 pub(super) struct Port(AsyncFd<File>);
 
 impl Port {
-    /// Opens the device: 8 data bits, no parity, one stop bit, no flow control, every byte as it is.
+    /// Opens the device: 8 data bits, no parity, one stop bit, no flow control, no translation of bytes.
     pub fn open(device: &Path, baud: u32) -> io::Result<Self> {
         let speed = speed(baud).ok_or_else(|| io::Error::other(format!("there is no speed of {baud} bit/s")))?;
-        // O_NONBLOCK: a line without a carrier would make us wait for one.
+        // O_NONBLOCK: otherwise opening a line without a carrier would wait for one.
         let file = OpenOptions::new().read(true).write(true).custom_flags(O_NOCTTY | O_NONBLOCK).open(device)?;
         let mut settings = termios::tcgetattr(&file)?;
         termios::cfmakeraw(&mut settings);
@@ -60,7 +60,7 @@ impl Port {
         Self::of(file)
     }
 
-    /// Takes what was opened without blocking, or makes it so.
+    /// Takes a file opened as non-blocking, or makes it so.
     pub fn of(file: File) -> io::Result<Self> {
         let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
         fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -69,7 +69,7 @@ impl Port {
         Ok(Self(unsafe { AsyncFd::register(file) }?))
     }
 
-    /// What has arrived; 0 once the device is gone. Cancel safe.
+    /// Reads what has arrived; 0 once the device is gone. Cancel safe.
     pub async fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
@@ -79,7 +79,7 @@ impl Port {
         }
     }
 
-    /// Takes as many bytes as there is room for. Cancel safe.
+    /// Writes as many bytes as there is room for. Cancel safe.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.writable().await?;
@@ -89,7 +89,7 @@ impl Port {
         }
     }
 
-    /// Until the kernel has sent what it was given: what waits when the device is closed may be lost.
+    /// Waits until the kernel has sent all its data: data still waiting when the device is closed may be lost.
     pub async fn drain(&self) {
         let mut waiting = 0;
         loop {
@@ -102,7 +102,7 @@ impl Port {
         }
     }
 
-    /// Throws away what the kernel has not sent yet; closing the device would wait for it, up to half a minute.
+    /// Drops the data that the kernel has not sent yet; closing the device would wait for it, up to half a minute.
     pub fn forget_unsent(&self) {
         let _ = termios::tcflush(self.0.get_ref(), FlushArg::TCOFLUSH); // a device that is gone has nothing
     }

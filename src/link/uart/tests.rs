@@ -10,7 +10,7 @@ use super::*;
 /// Far longer than anything here takes: a hang becomes a failure.
 const SOON: Duration = Duration::from_secs(10);
 const NEVER: Duration = Duration::from_hours(1);
-/// Never impatient, so that each test shortens just what it is about.
+/// Never impatient, so that each test shortens only what it tests.
 const PATIENT: Timing =
     Timing { silence: NEVER, retry_first: Duration::from_millis(1), retry_most: Duration::from_millis(20), ..TIMING };
 
@@ -22,14 +22,14 @@ async fn soon<T>(wait: impl Future<Output = T>) -> T {
 struct Phone {
     port: Port,
     receiver: Receiver,
-    /// Kept open: without it the master cannot be read before the link opened its end.
+    /// Kept open: without it the master cannot be read before the link has opened its end.
     slave: std::os::fd::OwnedFd,
 }
 
 impl Phone {
     fn plug(device: &Path) -> Self {
         let OpenptyResult { master, slave } = openpty(None, None).unwrap();
-        // Raw from the beginning, as a serial line has no echo.
+        // Raw from the beginning: a serial line has no echo.
         let mut settings = tcgetattr(&slave).unwrap();
         cfmakeraw(&mut settings);
         tcsetattr(&slave, SetArg::TCSANOW, &settings).unwrap();
@@ -138,7 +138,7 @@ async fn what_is_sent_before_a_phone_was_heard_is_thrown_away() {
     for _ in 0..20 {
         glasses.send(r#"{"type":"stale"}"#).await;
     }
-    // A word of the chip's is no phone.
+    // A word from the chip does not prove that a phone is there.
     phone.send(b"##0\x15\x00{\"C\":\"cs_batv\",\"V\":1}$$").await;
     phone.say(PING).await;
     assert_eq!(glasses.event().await, LinkEvent::Up);
@@ -154,7 +154,7 @@ async fn a_device_that_vanishes_is_opened_again() {
     for _ in 0..3 {
         let phone = Phone::plug(&device);
         phone.say(PING).await;
-        // What was sent before the device was opened may be lost with its buffers' contents.
+        // Data sent before the device was opened may be lost with its buffers.
         while !matches!(timeout(Duration::from_millis(200), glasses.events.recv()).await, Ok(Some(LinkEvent::Up))) {
             phone.say(PING).await;
         }
