@@ -1,10 +1,12 @@
-//! Where both programs' logs go: under systemd to its journal, with fields to search by; else as text to stderr.
+//! Where both programs log: under systemd to its journal, with searchable fields; otherwise as text to stderr.
 //!
-//! `journalctl -u lenscastd` shows the same line as stderr would, and `journalctl STREAM_ID=… CAUSE=…` finds it. Only the
-//! fields in `FIELDS` are passed on by name: what the code calls its variables is nobody's interface, and none of them
-//! holds a secret. tracing-journald would give the bare message, without what makes it worth reading, and every field.
+//! `journalctl -u lenscastd` shows the same lines as stderr would, and `journalctl STREAM_ID=… CAUSE=…` finds them.
+//! Only the fields in `FIELDS` are passed on by name: the code's variable names are not an interface, and none of the
+//! fields holds a secret. tracing-journald would give the bare message without what makes it worth reading, and every
+//! field.
 //!
-//! A line is one datagram and never waits: what the journal does not take at once is lost, and their number is told.
+//! A line is one datagram and never waits: lines that the journal does not take at once are lost, and counted in the
+//! log.
 
 use std::fmt::{Debug, Write as _};
 use std::io;
@@ -22,29 +24,30 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::protocol::redact_urls;
 
-/// What journald listens on: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>.
+/// journald's socket: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>.
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// Names in the code, and in the journal. More than one may mean the same.
+/// Field names in the code and in the journal. Several may map to the same.
 const FIELDS: [(&str, &str); 5] =
     [("stream_id", "STREAM_ID"), ("cause", "CAUSE"), ("app", "APP"), ("package", "APP"), ("user", "USER")];
 
-/// Bytes of a line: journald's own `LineMax=`. One datagram takes a lot more.
+/// Maximum length of a line, bytes: journald's own `LineMax=`. A datagram could hold much more.
 const LONGEST: usize = 48 * 1024;
 
-/// Begins to log, as `RUST_LOG` says (default `info`), for a program of this name.
+/// Starts logging for the named program, at the levels in `RUST_LOG` (default `info`).
 pub fn begin(program: &'static str) {
-    // Levels by module. EnvFilter would take fields too, and with them a tenth of the program for regular expressions.
+    // Levels by module. EnvFilter would also match fields, at the price of regular expressions, a tenth of the
+    // program.
     let asked = std::env::var("RUST_LOG").ok().filter(|asked| !asked.is_empty()).and_then(|asked| asked.parse().ok());
     let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    // A journal that is not there after all (a container that shares only stderr) is no reason to say nothing.
+    // If there is no journal after all (a container that shares only stderr), log to stderr.
     let journal = is_journal().then(|| Journal::open(program, Path::new(JOURNAL)).ok()).flatten();
     let text = journal.is_none().then(|| fmt::layer().with_writer(io::stderr));
     tracing_subscriber::registry().with(filter).with(journal).with(text).init();
 }
 
-/// Whether stderr is what systemd connected with its journal (systemd.exec(5), `$JOURNAL_STREAM`): device and inode say so,
-/// since children inherit the variable and not always stderr.
+/// Whether stderr is connected to systemd's journal (systemd.exec(5), `$JOURNAL_STREAM`): compares device and inode,
+/// since children inherit the variable but not always stderr.
 fn is_journal() -> bool {
     let Ok(told) = std::env::var("JOURNAL_STREAM") else { return false };
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|stderr| told == format!("{}:{}", stderr.dev(), stderr.ino()))
@@ -62,7 +65,7 @@ impl Journal {
     fn open(program: &'static str, path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        // journald passes over what is empty; nobody there is an error.
+        // journald ignores an empty datagram; if nobody is there, this fails.
         socket.send_to(&[], path)?;
         Ok(Self { program, socket, path: path.to_owned(), lost: AtomicU64::new(0) })
     }
@@ -82,9 +85,9 @@ impl Journal {
         }
     }
 
-    /// The beginning of a record.
+    /// The first fields of a record.
     fn record(&self, level: Level) -> Vec<u8> {
-        // As syslog(3) numbers them. What is worth telling by default is information, not a notice.
+        // Numbered as in syslog(3). The default level maps to information, not to notice.
         let priority = match level {
             Level::ERROR => "3",
             Level::WARN => "4",
@@ -114,7 +117,7 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// A field with its length, in which nothing needs to be escaped.
+/// Appends a field with its length, so that nothing needs to be escaped.
 fn put(record: &mut Vec<u8>, name: &str, value: &str) {
     record.extend_from_slice(name.as_bytes());
     record.push(b'\n');
@@ -127,19 +130,19 @@ fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(LONGEST)]
 }
 
-/// An event as a person reads it, and its fields for the journal.
+/// An event as text for a person, and its fields for the journal.
 #[derive(Default)]
 struct Line {
     text: String,
     fields: Vec<(&'static str, String)>,
-    /// Of events by way of `log`, which do not know it by themselves.
+    /// The module of events that came through `log`, which lack it in their metadata.
     module: Option<String>,
 }
 
 impl Line {
     fn field(&mut self, name: &str, shown: &dyn Debug, value: impl FnOnce() -> String) {
         match name {
-            // The message comes first, however the event was written.
+            // The message comes first, wherever it stands in the event.
             "message" => self.text = format!("{shown:?}{}", self.text),
             "log.target" => self.module = Some(value()),
             name if name.starts_with("log.") => {}
@@ -155,7 +158,7 @@ impl Line {
 
 impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
-        // Quoted, as in text on stderr, so that a value cannot pose as another field.
+        // Quoted, as in text on stderr, so that a value cannot imitate another field.
         self.field(field.name(), &value, || value.to_owned());
     }
 
@@ -187,7 +190,7 @@ mod tests {
             self.folder.path().join("socket")
         }
 
-        /// Records so far, but for empty ones.
+        /// The records so far, except empty ones.
         fn records(&self) -> Vec<BTreeMap<String, String>> {
             let mut buffer = vec![0; 256 * 1024];
             let next = || self.socket.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec());
@@ -263,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_journal_that_takes_nothing_holds_nobody_up_and_hears_how_much_it_missed() {
-        // More than any queue of datagrams holds.
+        // More than any datagram queue holds.
         const LINES: usize = 2000;
         let journald = Journald::begin();
         let journal = Journal::open("program", &journald.path()).unwrap();

@@ -1,7 +1,7 @@
 //! The privacy light: `class/leds/NAME`.
 //!
-//! [`Light`] holds what the light is to be; [`Light::settle`] makes it so, on any thread, in any order: what was wanted last
-//! holds in the end.
+//! [`Light`] holds what the light should be; [`Light::settle`] applies it, on any thread and in any order: the last
+//! request wins.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -14,49 +14,47 @@ use super::line;
 /// Why the light is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum LedError {
-    /// It cannot be read or written.
+    /// A file of the LED cannot be read or written.
     #[error("{}: {error}", file.display())]
     File {
-        /// Which file.
+        /// The file of the LED.
         file: PathBuf,
-        /// What is wrong.
         error: std::io::Error,
     },
-    /// It was written, but reads back as something else.
+    /// The LED was written, but reads back as something else.
     #[error("{} says {value:?} after {wanted} was written", file.display())]
     Disobeys {
-        /// Which file.
         file: PathBuf,
-        /// What was written.
+        /// The value written.
         wanted: u32,
-        /// What is read.
+        /// The value read back.
         value: String,
     },
 }
 
-/// An LED of the kernel's.
+/// An LED of the kernel.
 #[derive(Clone, Debug)]
 pub struct Led {
     folder: PathBuf,
 }
 
 impl Led {
-    /// By its folder under `/sys`.
+    /// The LED with this folder under `/sys`.
     pub fn at(folder: PathBuf) -> Self {
         Self { folder }
     }
 
-    /// By its name, below the root `sys`.
+    /// The LED with this name, below the root `sys`.
     pub fn named(sys: &Path, name: &str) -> Self {
         Self::at(sys.join("class/leds").join(name))
     }
 
-    /// Its folder.
+    /// The LED's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whether it shines.
+    /// Whether the LED is on.
     pub fn shines(&self) -> Result<bool, LedError> {
         let file = self.folder.join("brightness");
         let value = std::fs::read_to_string(&file).map_err(|error| LedError::File { file: file.clone(), error })?;
@@ -67,13 +65,13 @@ impl Led {
             .map_err(|_| LedError::File { file, error: std::io::Error::other(format!("{value:?} is no brightness")) })
     }
 
-    /// Whether it may be written, without writing.
+    /// Checks whether the LED is writable, without writing.
     pub fn is_writable(&self) -> Result<(), LedError> {
         let file = self.folder.join("brightness");
         OpenOptions::new().write(true).open(&file).map(drop).map_err(|error| LedError::File { file, error })
     }
 
-    /// Switches it, and reads back whether it obeyed. Writes nothing if it is so already.
+    /// Switches the LED, and verifies it by reading back. Writes nothing if it is already so.
     pub fn switch(&self, on: bool) -> Result<(), LedError> {
         self.take_from_trigger()?;
         if self.shines()? == on {
@@ -90,7 +88,8 @@ impl Led {
         Ok(())
     }
 
-    /// An LED that something else in the kernel blinks with says nothing about the camera.
+    /// Detaches the LED from its trigger: an LED that the kernel blinks for something else says nothing about the
+    /// camera.
     fn take_from_trigger(&self) -> Result<(), LedError> {
         let file = self.folder.join("trigger");
         match line(&file) {
@@ -100,7 +99,7 @@ impl Led {
     }
 }
 
-/// Never creates a file: sysfs would not, and in its place nothing should be.
+/// Never creates a file: sysfs would not, and elsewhere none should appear.
 fn write(file: &Path, text: &str) -> Result<(), LedError> {
     let written = OpenOptions::new().write(true).truncate(true).open(file);
     written
@@ -108,7 +107,7 @@ fn write(file: &Path, text: &str) -> Result<(), LedError> {
         .map_err(|error| LedError::File { file: file.to_owned(), error })
 }
 
-/// The privacy light, and what it is to be. Goes out when dropped.
+/// The privacy light and its requested state. Switched off when dropped.
 #[derive(Debug)]
 pub struct Light {
     led: Led,
@@ -117,22 +116,22 @@ pub struct Light {
 }
 
 impl Light {
-    /// Not wanted on yet.
+    /// A light that is requested to be off.
     pub fn new(led: Led) -> Self {
         Self { led, wanted: AtomicBool::new(false), turn: Mutex::new(()) }
     }
 
-    /// Says what it is to be; does not block.
+    /// Requests on or off; does not block.
     pub fn want(&self, on: bool) {
         self.wanted.store(on, Ordering::SeqCst);
     }
 
-    /// Whether it is to shine.
+    /// Whether the light is requested to be on.
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::SeqCst)
     }
 
-    /// Makes it what it is to be, and makes sure. Blocks on the LED's bus.
+    /// Applies the requested state and verifies it. Blocks on the LED's bus.
     pub fn settle(&self) -> Result<(), LedError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.led.switch(self.is_wanted())

@@ -1,8 +1,8 @@
-//! What the kernel tells about the board under `/sys`: how hot it is, how full its battery, whether it has a network; and
-//! the light that says that the camera sees.
+//! What the kernel reports about the board under `/sys`: its heat, its battery, its network; and the light that shows
+//! that the camera sees.
 //!
-//! Every file may be missing: a board without it is one of which nothing is known, and nothing follows from that. Reading
-//! and writing may block on a slow bus, so it is done on threads for blocking work, by the task of [`Watch`].
+//! Every file may be missing: then the value is unknown, and nothing follows from it. Reading and writing may block on
+//! a slow bus, so the task of [`Watch`] does it on threads for blocking work.
 
 mod led;
 mod network;
@@ -21,43 +21,43 @@ pub use watch::Watch;
 use crate::policy::battery::Charge;
 use crate::policy::heat::Sample;
 
-/// Where to look, how often, and at what.
+/// What to read, where, and how often.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `/sys`, or another root for tests.
+    /// The root of sysfs: `/sys`, or another folder in tests.
     pub sys: PathBuf,
-    /// Between looks while the camera is in use. Otherwise seven times as long.
+    /// Interval between readings while the camera is in use; seven times as long otherwise.
     pub every: Duration,
-    /// The types of the thermal zones that count; all if empty.
+    /// Types of the thermal zones that count; all zones if empty.
     pub zones: Vec<String>,
-    /// In place of what the zones say, degrees Celsius.
+    /// Throttling point that replaces the zones' own, degrees Celsius.
     pub throttle: Option<f64>,
-    /// Likewise.
+    /// End point that replaces the zones' own, degrees Celsius.
     pub end: Option<f64>,
 }
 
-/// One look at the board.
+/// One reading of the board.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// The zone nearest to its limits, by its type, and its temperature, degrees Celsius.
+    /// The zone nearest to its limits: its type, and its temperature in degrees Celsius.
     pub hottest: Option<(String, f64)>,
-    /// How it does.
+    /// Heat relative to the limits.
     pub heat: Option<Sample>,
-    /// How full the battery is.
+    /// The battery's charge.
     pub battery: Option<Charge>,
-    /// Whether a network interface besides loopback is up. `None`: not known.
+    /// Whether a network interface other than loopback is up. `None`: unknown.
     pub network: Option<bool>,
-    /// Whether the light is as it should be. `None`: there is to be none.
+    /// Whether the light is as requested. `None`: there is no light.
     pub light_obeys: Option<bool>,
 }
 
-/// The first line of a file, without white space around it.
+/// The first line of a file, trimmed.
 fn line(path: &Path) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     Some(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
-/// The folders in a folder, in the order of their names; numbers in them count as numbers.
+/// The folders in a folder, sorted by name; numbers in names sort as numbers.
 fn folders(path: &Path) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();

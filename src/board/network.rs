@@ -1,14 +1,14 @@
-//! Whether the board has a network at all: `class/net/*`.
+//! Whether the board has a network: `class/net/*`.
 
 use std::path::Path;
 
 use super::{folders, line};
 
-/// Bit of `flags`: somebody set the interface up (`IFF_UP`).
+/// Bit of `flags`: the interface was set up (`IFF_UP`).
 const UP: u32 = 1;
 
-/// Whether an interface besides loopback can carry anything. `None`: not known. An interface that does not say what it does
-/// (`unknown`: modems, tunnels, USB) may carry.
+/// Whether an interface other than loopback can carry traffic. `None`: unknown. An interface that does not report its
+/// state (`unknown`: modems, tunnels, USB) counts as able.
 pub fn up(sys: &Path) -> Option<bool> {
     let net = sys.join("class/net");
     if !net.is_dir() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{folders, line};
 use crate::policy::battery::Charge;
 
-/// How full the board's own battery is; of several the emptiest. Batteries of what is connected to it (`scope` is
+/// The charge of the board's own battery; of several, the emptiest. Batteries of connected devices (`scope` is
 /// `Device`) do not count.
 pub fn battery(sys: &Path) -> Option<Charge> {
     let charge = |folder: std::path::PathBuf| {

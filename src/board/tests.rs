@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::policy::heat::Limits;
 
-/// A `/sys` of files.
+/// A `/sys` made of plain files.
 struct Sys(TempDir);
 
 impl Sys {
@@ -161,7 +161,7 @@ async fn the_watch_looks_lights_and_goes_dark() {
     assert_eq!(first.hottest, Some(("cpu-thermal".into(), 61.5)));
     assert_eq!((first.light_obeys, first.battery, first.network), (Some(true), None, None));
     assert_eq!(brightness(&led), "0");
-    // At once, although the next look of its own is a minute away.
+    // Comes at once, although the next scheduled reading is a minute away.
     watch.camera_in_use(true);
     readings.recv().await.unwrap();
     assert_eq!(brightness(&led), "31");

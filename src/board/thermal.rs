@@ -8,27 +8,27 @@ use crate::policy::heat::{Limits, Trip, TripKind};
 /// More trip points than any zone has.
 const MOST_TRIPS: usize = 32;
 
-/// A place whose temperature the kernel watches.
+/// A thermal zone: a place whose temperature the kernel watches.
 #[derive(Clone, Debug)]
 pub struct Zone {
-    /// What the kernel calls it, for example `cpu-thermal`.
+    /// The kernel's name for it, for example `cpu-thermal`.
     pub name: String,
-    /// Where the kernel and a stream have to act.
+    /// The temperatures at which the kernel and a stream act.
     pub limits: Limits,
-    /// Whether the zone itself says where; otherwise defaults hold.
+    /// Whether these come from the zone itself; otherwise they are defaults.
     pub has_trips: bool,
     file: PathBuf,
 }
 
 impl Zone {
-    /// Degrees Celsius. `None` where the sensor sleeps, is gone, or tells what cannot be.
+    /// Degrees Celsius. `None` if the sensor sleeps, is gone, or reports an impossible value.
     pub fn celsius(&self) -> Option<f64> {
         let celsius = line(&self.file)?.parse::<f64>().ok()? / 1000.0;
         (-40.0..=150.0).contains(&celsius).then_some(celsius)
     }
 }
 
-/// The zones that count.
+/// The zones that count, according to `settings`.
 pub fn zones(settings: &Settings) -> Vec<Zone> {
     let folders = folders(&settings.sys.join("class/thermal"))
         .into_iter()

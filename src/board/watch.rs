@@ -1,4 +1,4 @@
-//! The task that looks at the board: often while the camera is in use, rarely otherwise, and at once when asked to.
+//! The task that reads the board: often while the camera is in use, rarely otherwise, and at once on request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use super::{Light, Reading, Settings, Zone, network, power, thermal};
 use crate::policy::heat::Sample;
 
-/// A board that takes longer to answer is one of which nothing is known for now.
+/// Limit for a reading; after that the board counts as unknown for now.
 const LIMIT: Duration = Duration::from_millis(500);
-/// So many times rarer is a look while nothing runs.
+/// Factor on the interval between readings while nothing runs.
 const IDLE: u32 = 7;
 
-/// Looks at the board until its end.
+/// Reads the board until it is ended.
 #[derive(Debug)]
 pub struct Watch {
     in_use: watch::Sender<bool>,
@@ -25,7 +25,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins, with a look. Each look that is asked for is answered by a reading that began after it.
+    /// Starts with a reading. Each requested reading begins after its request.
     pub fn start(settings: Settings, light: Option<Arc<Light>>, readings: mpsc::Sender<Reading>) -> Self {
         let (in_use, use_changes) = watch::channel(false);
         let wanted = Arc::new(Notify::new());
@@ -34,7 +34,7 @@ impl Watch {
         Self { in_use, wanted, light, task }
     }
 
-    /// Says whether the camera is in use: so long the light is to shine, and looks are frequent.
+    /// Says whether the camera is in use: while it is, the light is on and readings are frequent.
     pub fn camera_in_use(&self, in_use: bool) {
         if *self.in_use.borrow() != in_use {
             if let Some(light) = &self.light {
@@ -44,17 +44,17 @@ impl Watch {
         }
     }
 
-    /// Asks for a look at once.
+    /// Requests a reading at once.
     pub fn look(&self) {
         self.wanted.notify_one();
     }
 
-    /// The privacy light, if there is to be one.
+    /// The privacy light, if there is one.
     pub fn light(&self) -> Option<Arc<Light>> {
         self.light.clone()
     }
 
-    /// Ends it, with the light off.
+    /// Ends the task, with the light off.
     pub async fn end(self) {
         if let Some(light) = &self.light {
             light.want(false);
@@ -99,7 +99,7 @@ async fn run(looker: Looker, mut in_use: watch::Receiver<bool>, wanted: Arc<Noti
             () = tokio::time::sleep_until(next) => {}
         }
     }
-    // The last look, for the light's sake; whatever the light wanted meanwhile.
+    // The last reading, to switch the light off, whatever was requested meanwhile.
     if let Some(mut looker) = free {
         let _ = finish(tokio::task::spawn_blocking(move || {
             looker.settle_light();
@@ -109,7 +109,7 @@ async fn run(looker: Looker, mut in_use: watch::Receiver<bool>, wanted: Arc<Noti
     }
 }
 
-/// Waits for a look; gives it back if it takes too long, and nothing if it panicked.
+/// Waits for a reading; returns it as pending if it takes too long, and nothing if it panicked.
 async fn finish(
     mut look: JoinHandle<(Looker, Reading)>,
 ) -> Result<(Looker, Reading), Option<JoinHandle<(Looker, Reading)>>> {
@@ -119,7 +119,7 @@ async fn finish(
     }
 }
 
-/// What is kept from one look to the next.
+/// State kept from one reading to the next.
 struct Looker {
     settings: Settings,
     zones: Vec<Zone>,
@@ -128,7 +128,7 @@ struct Looker {
 }
 
 impl Looker {
-    /// `thorough`: zones may have come with a driver since.
+    /// `thorough`: look for new zones, which may have come with a driver.
     fn look(&mut self, thorough: bool) -> Reading {
         let light_obeys = self.settle_light();
         if thorough || self.zones.is_empty() {

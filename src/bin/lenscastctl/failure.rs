@@ -1,4 +1,4 @@
-//! What can go wrong, what to tell, and the exit status.
+//! What can go wrong, what to tell the user, and the exit status.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use lenscast::link::control_client::ClientError;
 
 use crate::text::clean;
 
-/// Refused or failed.
+/// The command was refused or failed.
 pub const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
@@ -15,16 +15,15 @@ const UNREACHABLE: u8 = 3;
 /// Why a command did not succeed.
 #[derive(Debug)]
 pub enum Failure {
-    /// Between here and the daemon, or its refusal.
+    /// The daemon cannot be reached, or refused.
     Client(ClientError),
-    /// The same for the cloud.
+    /// The cloud cannot be reached, or refused.
     #[cfg(feature = "cloud")]
     Cloud(ClientError),
-    /// Something else.
     Other(String),
-    /// Not to be done this way.
+    /// The command line is wrong.
     Usage(String),
-    /// Whoever reads our output has enough.
+    /// Nobody reads our output any more.
     OutputClosed,
 }
 
@@ -40,7 +39,7 @@ impl Failure {
         if error.kind() == io::ErrorKind::BrokenPipe { Self::OutputClosed } else { Self::Other(error.to_string()) }
     }
 
-    /// The exit status it asks for.
+    /// The exit status for this failure.
     pub fn status(&self) -> u8 {
         let of = |error: &ClientError| match error {
             ClientError::Unreachable { .. } | ClientError::Closed | ClientError::Silent => UNREACHABLE,
@@ -69,7 +68,7 @@ impl fmt::Display for Failure {
             }
             #[cfg(feature = "cloud")]
             Self::Cloud(error) => {
-                // One client for both programs: what it calls the daemon is the cloud here.
+                // Both programs share one client: its "the daemon" means the cloud here.
                 let text = clean(&error.to_string()).replace("the daemon", "the cloud");
                 match hint(error) {
                     Some(hint) => write!(
@@ -88,7 +87,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What to do about it.
+/// Advice on the error.
 fn hint(error: &ClientError) -> Option<String> {
     let hint = match error {
         ClientError::Unreachable { source, .. } => match source.kind() {
@@ -101,7 +100,7 @@ fn hint(error: &ClientError) -> Option<String> {
             _ => "Is lenscastd running? systemctl status lenscastd",
         },
         ClientError::Closed | ClientError::Silent => "What it was doing: journalctl -u lenscastd",
-        // The refusal's message says what there is to say.
+        // The refusal's own message says everything.
         ClientError::Refused(_) | ClientError::Garbled(_) => return None,
     };
     Some(hint.into())

@@ -1,8 +1,9 @@
 //! `camera acquire`: a program runs while the camera is reserved for it.
 //!
-//! The lease is the connection's, so it ends with this process however that ends; the program gets SIGTERM then, lest it
-//! hold a camera that others were given. Signals are read from a descriptor because only that tells where they come
-//! from: a Ctrl-C reaches the program from the terminal already, and many programs take a second one as "now at once".
+//! The lease belongs to the connection, so it ends with this process however that ends. The program then gets SIGTERM,
+//! so that it does not hold a camera that was given to others. Signals are read from a descriptor because only that
+//! shows where they come from: a Ctrl-C in the terminal has already reached the program, and many programs take a
+//! second one as "quit now".
 
 #![expect(
     unsafe_code,
@@ -27,11 +28,11 @@ use tokio::io::unix::AsyncFd;
 use crate::aside;
 use crate::failure::Failure;
 
-/// As shells and `env` have it.
+/// The exit status that shells and `env` use.
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// Gives the program's exit status.
+/// Returns the program's exit status.
 pub async fn run(socket: &Path, program: Option<String>, command: &[OsString]) -> Result<u8, Failure> {
     let Some((executable, arguments)) = command.split_first() else {
         return Err(Failure::Usage("no program to run".into()));
@@ -40,13 +41,13 @@ pub async fn run(socket: &Path, program: Option<String>, command: &[OsString]) -
     let mut client = Client::connect(socket).await?;
     let lease: Lease = client.call(&Request::CameraAcquire { program }).await?;
 
-    // From here on signals end the program, not us. Blocked before it exists, so that its end cannot be missed.
+    // From here on signals end the program, not us. Blocked before it starts, so that its end cannot be missed.
     let (signals, before) = signals().map_err(|error| Failure::Other(format!("signals cannot be handled: {error}")))?;
     let mut child = Command::new(executable);
     child.args(arguments).env("LENSCAST_CAMERA", &lease.device);
     let prepare = move || {
         set_pdeathsig(Signal::SIGTERM)?;
-        // The program would inherit what is blocked here, and never hear of a signal.
+        // Otherwise the program would inherit our blocked signals and never receive one.
         Ok(before.thread_set_mask()?)
     };
     // SAFETY: between fork and exec only prctl and sigprocmask are called, both async-signal-safe, and nothing allocates.
@@ -64,7 +65,7 @@ fn name_of(executable: &OsStr) -> String {
     Path::new(executable).file_name().unwrap_or(executable).to_string_lossy().into_owned()
 }
 
-/// The signals to read, and which were blocked before these.
+/// The signals to read, and the mask from before they were blocked.
 fn signals() -> io::Result<(AsyncFd<SignalFd>, SigSet)> {
     let mask: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD].into_iter().collect();
     let before = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
@@ -93,7 +94,7 @@ async fn attend(mut child: Child, signals: &AsyncFd<SignalFd>, client: &mut Clie
         } else if forwarded(&signal)
             && let Ok(signal) = Signal::try_from(number)
         {
-            // Fails only for a program that has just ended; SIGCHLD is on its way then.
+            // Fails only for a program that has just ended; then SIGCHLD is on its way.
             let _ = kill(Pid::from_raw(child.id().cast_signed()), signal);
         }
     }
@@ -109,7 +110,7 @@ async fn next_signal(signals: &AsyncFd<SignalFd>) -> io::Result<siginfo> {
     }
 }
 
-/// Not those that the terminal sent: it sent them to the program too, which is in our process group.
+/// Whether to forward a signal: not if the terminal sent it, since the program is in our process group and got it too.
 fn forwarded(signal: &siginfo) -> bool {
     signal.ssi_code != libc::SI_KERNEL
 }

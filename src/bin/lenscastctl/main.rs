@@ -1,4 +1,4 @@
-//! `lenscastctl`: a person's and a script's hand on the daemon.
+//! `lenscastctl`: controls the daemon, for people and scripts.
 //!
 //! | module | what |
 //! |---|---|
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Gives the exit status.
+/// Returns the exit status.
 async fn run(arguments: Arguments) -> Result<u8, Failure> {
     let socket = arguments.socket.as_path();
     match arguments.command {
@@ -132,7 +132,7 @@ async fn photo(socket: &Path, file: &Path, app: Option<String>) -> Result<(), Fa
 }
 
 fn print(rows: &[Row]) -> Result<(), Failure> {
-    // In a pipe nothing is cut: a program, or a pager, reads it.
+    // In a pipe nothing is cut, since a program or a pager reads it.
     let width = if std::io::stdout().is_terminal() { terminal::size().0 } else { usize::from(u16::MAX) };
     let color = terminal::has_color();
     rows.iter().flat_map(|row| row.lines(width, color)).try_for_each(|text| line(&text))
@@ -142,13 +142,13 @@ fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     line(&serde_json::to_string(value).map_err(|error| Failure::Other(error.to_string()))?)
 }
 
-/// A line on standard output, at once.
+/// Prints a line on standard output, unbuffered.
 fn line(text: &str) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
     writeln!(output, "{text}").and_then(|()| output.flush()).map_err(|error| Failure::output(&error))
 }
 
-/// A line aside, on standard error, where it does not mix with results.
+/// Prints a line on standard error, where it does not mix with results.
 fn aside(text: &str) {
     // Nowhere left to report that standard error is closed.
     let _ = writeln!(std::io::stderr(), "lenscastctl: {}", text::clean(text));

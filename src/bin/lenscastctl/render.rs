@@ -1,4 +1,4 @@
-//! The daemon's answers in words. Pure: state in, text out.
+//! The daemon's answers as text. Pure: state in, text out.
 
 mod board;
 
@@ -86,7 +86,7 @@ fn publications(count: u32) -> String {
     format!("{count} publication{}", if count == 1 { "" } else { "s" })
 }
 
-/// The gate lets a second of media wait before it drops pictures; half of that is worth a look.
+/// The gate drops pictures when a second of media waits; half of that deserves a warning.
 fn queue_tone(queue_ms: u64) -> Tone {
     match queue_ms {
         0..500 => Tone::Plain,
@@ -138,7 +138,7 @@ fn camera_name(state: CameraState) -> &'static str {
     }
 }
 
-/// A report in one line: for pipes, and the live view's last lines.
+/// A report as one line: for pipes, and for the last lines of the live view.
 pub fn report(report: &ReportLine) -> String {
     let state = report.state.name();
     let attempt = match (report.state, report.attempt) {
@@ -155,7 +155,7 @@ pub fn because(failure: Option<&Failure>) -> String {
     failure.map_or_else(String::new, |failure| format!(": {} ({})", failure.explain(), failure.cause))
 }
 
-/// What of camera and owner is news, a line each; everything, if there is no `old`. Streams have their reports.
+/// News of camera and owner, one line each; everything if there is no `old`. Streams have their own reports.
 pub fn changes(old: Option<&DaemonState>, new: &DaemonState) -> Vec<String> {
     let mut lines = Vec::new();
     let camera = |state: &DaemonState| {
@@ -181,7 +181,7 @@ pub fn changes(old: Option<&DaemonState>, new: &DaemonState) -> Vec<String> {
     lines
 }
 
-/// The stream as a line, where no report tells of it: at first, and after reports were lost.
+/// The stream as one line, where no report covers it: at first, and after reports were lost.
 pub fn stream(state: &DaemonState) -> String {
     clean(&match (&state.stream, &state.last_end) {
         (Some(stream), _) => {
@@ -194,7 +194,7 @@ pub fn stream(state: &DaemonState) -> String {
     })
 }
 
-/// For `camera list`.
+/// The rows for `camera list`.
 pub fn cameras(cameras: &[CameraInfo]) -> Vec<Row> {
     if cameras.is_empty() {
         return vec![Row::new("").with(Tone::Bad, "no camera found; `lenscastctl doctor` says more")];
@@ -220,7 +220,7 @@ pub fn cameras(cameras: &[CameraInfo]) -> Vec<Row> {
     cameras.iter().flat_map(one).collect()
 }
 
-/// For `doctor`.
+/// The rows for `doctor`.
 pub fn doctor(lines: &[DoctorLine]) -> Vec<Row> {
     let one = |line: &DoctorLine| {
         let (label, tone) = match line.level {

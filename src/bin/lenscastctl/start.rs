@@ -1,4 +1,4 @@
-//! `start`, and with `--wait` the stream's way to being live.
+//! `start`, and with `--wait` following the stream until it is live.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub async fn run(socket: &Path, wanted: &StartArguments) -> Result<(), Failure> 
     if !wanted.wait {
         return Ok(());
     }
-    // Only now: what was told before may be of an earlier stream of this id.
+    // Only now: earlier reports may concern an earlier stream with this id.
     let (state, mut watching) = Client::connect(socket).await?.watch().await?;
     let mut event = Event::State { state: Box::new(state) };
     loop {
@@ -51,14 +51,14 @@ fn url_from_input() -> Result<String, Failure> {
     }
 }
 
-/// What became of the stream.
+/// The stream's outcome.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Live,
     Ended(StreamState, Option<protocol::Failure>),
 }
 
-/// What an event since the start says of the stream.
+/// The outcome of the stream according to an event since the start, if it decides.
 fn outcome(event: &Event, stream_id: &str) -> Option<Outcome> {
     let (state, why) = match event {
         Event::Report(report) if report.stream_id == stream_id => (report.state, &report.failure),
@@ -68,7 +68,7 @@ fn outcome(event: &Event, stream_id: &str) -> Option<Outcome> {
             (_, Some(end)) if end.stream_id == stream_id => {
                 return Some(Outcome::Ended(end.state, Some(end.failure.clone())));
             }
-            // Another one has ended since.
+            // Another stream has ended since.
             _ => (StreamState::Stopped, &None),
         },
     };

@@ -4,12 +4,12 @@
 
 use std::io::{self, IsTerminal, Write};
 
-/// Standard output is a terminal that understands cursor movements.
+/// Whether standard output is a terminal that understands cursor movements.
 pub fn is_live() -> bool {
     io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
-/// Colors are possible and wanted (<https://no-color.org>).
+/// Whether colors are possible and wanted (<https://no-color.org>).
 pub fn has_color() -> bool {
     is_live() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
@@ -26,20 +26,20 @@ pub fn size() -> (usize, usize) {
     }
 }
 
-/// The alternate screen, without cursor and line wrapping. Dropped, it gives the terminal back as it was.
+/// The alternate screen, without cursor and line wrapping. Restores the terminal when dropped.
 pub struct Screen {
     output: io::Stdout,
 }
 
 impl Screen {
-    /// Takes the terminal over.
+    /// Takes over the terminal.
     pub fn enter() -> io::Result<Self> {
         let mut screen = Self { output: io::stdout() };
         screen.write("\x1b[?1049h\x1b[?25l\x1b[?7l")?;
         Ok(screen)
     }
 
-    /// Redraws in place: what is new overwrites what was, without a blank moment in between.
+    /// Redraws in place: new text overwrites the old, without a blank moment in between.
     pub fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         self.write(&frame(lines))
     }
@@ -52,7 +52,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // The terminal may be gone, and that may be why this ends.
+        // The terminal may be gone; that may be why this ends.
         let _ = self.write("\x1b[?7h\x1b[?25h\x1b[?1049l");
     }
 }

@@ -1,19 +1,19 @@
-//! Lines of text for a terminal: tones, wrapping, and what strangers may put on it.
+//! Lines of text for a terminal: tones, wrapping, and removal of what others may have put in.
 
 use std::fmt::Write;
 
-/// How something is to be read.
+/// How a text is to be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// As it is.
+    /// Neutral.
     Plain,
-    /// Aside.
+    /// Less important.
     Dim,
-    /// In order.
+    /// All is well.
     Good,
-    /// In between.
+    /// Worth attention.
     Warn,
-    /// Not in order.
+    /// Something is wrong.
     Bad,
 }
 
@@ -40,12 +40,12 @@ pub struct Row {
 const INDENT: usize = 9;
 
 impl Row {
-    /// Without chunks yet.
+    /// A line without chunks.
     pub fn new(label: &'static str) -> Self {
         Self { label, chunks: Vec::new() }
     }
 
-    /// With one more chunk; what is empty is left out.
+    /// Adds a chunk; an empty one is left out.
     pub fn with(mut self, tone: Tone, text: impl AsRef<str>) -> Self {
         let text = clean(text.as_ref());
         if !text.is_empty() {
@@ -54,7 +54,8 @@ impl Row {
         self
     }
 
-    /// As lines of at most `width` columns: chunks that do not fit go to the next line, those that never do are cut.
+    /// The lines, at most `width` columns each: a chunk that does not fit moves to the next line, one that never fits
+    /// is cut.
     pub fn lines(&self, width: usize, color: bool) -> Vec<String> {
         let room = width.saturating_sub(INDENT).max(1);
         let mut lines = Vec::new();
@@ -83,14 +84,14 @@ impl Row {
         let label = |number| if number == 0 { self.label } else { "" };
         let labelled = |(number, line): (usize, String)| {
             let line = format!("{:<INDENT$}{line}", label(number));
-            // A terminal too narrow for labels gets what fits of them.
+            // A terminal too narrow for labels gets what fits.
             if width < INDENT { cut(&line, width) } else { line.trim_end().to_owned() }
         };
         lines.into_iter().enumerate().map(labelled).collect()
     }
 }
 
-/// `text` in at most `width` columns.
+/// `text` cut to `width` columns.
 pub fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -102,7 +103,7 @@ pub fn cut(text: &str, width: usize) -> String {
     kept
 }
 
-/// `text` without what a terminal would obey rather than show. Names of apps and programs are other people's words.
+/// `text` without control sequences that a terminal would obey. Names of apps and programs come from other people.
 pub fn clean(text: &str) -> String {
     let obeyed = |c: char| {
         c.is_control()
@@ -111,7 +112,7 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if obeyed(c) { '·' } else { c }).collect()
 }
 
-/// Bits per second for a person.
+/// Bits per second, human-readable.
 pub fn bitrate(bits: u64) -> String {
     match bits {
         0..1_000 => format!("{bits} bit/s"),
@@ -120,7 +121,7 @@ pub fn bitrate(bits: u64) -> String {
     }
 }
 
-/// Seconds for a person.
+/// Seconds, human-readable.
 pub fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),

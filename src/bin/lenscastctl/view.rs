@@ -1,4 +1,4 @@
-//! What the live view shows, and how it is laid out. Pure: events in, lines out.
+//! The live view's contents and layout. Pure: events in, lines out.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,24 +12,24 @@ use crate::text::{Row, Tone, cut};
 /// More than a tall terminal shows.
 const LOG: usize = 200;
 
-/// All that the live view knows.
+/// The live view's state.
 #[derive(Default)]
 pub struct View {
     state: Option<DaemonState>,
-    /// The last changes, with the time since the view began.
+    /// The latest changes, with the time since the view began.
     log: VecDeque<(Duration, String)>,
     trouble: Option<String>,
-    /// Lines of the caller's, always in sight.
+    /// The caller's lines, always shown.
     caption: Vec<String>,
 }
 
 impl View {
-    /// With lines of the caller's below the state.
+    /// A view with the caller's lines below the state.
     pub fn with_note(note: &str) -> Self {
         Self { caption: note.lines().map(str::to_owned).collect(), ..Self::default() }
     }
 
-    /// Connected, for the first time or anew.
+    /// Connected, for the first time or again.
     pub fn connected(&mut self, state: DaemonState, now: Duration) {
         if self.trouble.take().is_some() {
             self.note(now, "the daemon is back".into());
@@ -46,7 +46,7 @@ impl View {
         self.trouble = Some(reason.into());
     }
 
-    /// Something happened.
+    /// Handles an event.
     pub fn event(&mut self, event: Event, now: Duration) {
         match event {
             Event::Report(report) => self.note(now, render::report(&report)),
@@ -67,7 +67,7 @@ impl View {
         self.log.push_back((now, line));
     }
 
-    /// At most `height` lines of at most `width` columns: the state, what changed last, how to leave.
+    /// At most `height` lines of at most `width` columns: the state, the latest changes, how to leave.
     pub fn lines(&self, width: usize, height: usize, color: bool) -> Vec<String> {
         let mut rows = Vec::new();
         if let Some(trouble) = &self.trouble {

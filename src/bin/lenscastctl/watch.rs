@@ -1,4 +1,4 @@
-//! `watch`, in its three forms.
+//! `watch` in its three forms.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use crate::terminal::{self, Screen};
 use crate::view::View;
 use crate::{line, print_json, render};
 
-/// Between attempts to find the daemon again.
+/// Delay between attempts to reach the daemon again.
 const RETRY: Duration = Duration::from_secs(1);
 
 async fn connect(socket: &Path) -> Result<(DaemonState, Watching), ClientError> {
     Client::connect(socket).await?.watch().await
 }
 
-/// Every event as JSON, the first state among them, until the daemon ends.
+/// Prints every event as JSON, the initial state first, until the daemon ends.
 pub async fn events(socket: &Path) -> Result<(), Failure> {
     let (state, mut watching) = connect(socket).await?;
     print_json(&Event::State { state: Box::new(state) })?;
@@ -30,7 +30,7 @@ pub async fn events(socket: &Path) -> Result<(), Failure> {
     }
 }
 
-/// A line for every change, until the daemon ends.
+/// Prints a line for every change, until the daemon ends.
 pub async fn lines(socket: &Path) -> Result<(), Failure> {
     let (mut last, mut watching) = connect(socket).await?;
     line(&render::stream(&last))?;
@@ -54,7 +54,7 @@ pub async fn lines(socket: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The live view, until a signal. Outlives the daemon: it waits for the next one.
+/// Shows the live view until a signal. Survives the daemon: it waits for the next one.
 pub async fn live(socket: &Path, note: Option<&str>) -> Result<(), Failure> {
     let began = Instant::now();
     let mut view = View::with_note(note.unwrap_or_default());
@@ -110,6 +110,6 @@ async fn next(watching: &mut Option<Watching>, socket: &Path) -> Result<Next, Cl
 }
 
 async fn caught(signal: &mut Signal) {
-    // None: the runtime is shutting down, which it is not while this runs.
+    // `None` means that the runtime shuts down, which it does not while this runs.
     let _ = signal.recv().await;
 }

@@ -1,4 +1,4 @@
-//! The command line. The manual page is made from it too (`packaging/manual.rs`), so it stands alone.
+//! The command line. `packaging/manual.rs` also makes the manual page from it, so it must not depend on other modules.
 
 use std::path::PathBuf;
 

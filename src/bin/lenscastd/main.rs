@@ -14,7 +14,7 @@ use lenscast::device::task::{self, Stop};
 use lenscast::logging;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Threads stuck in a driver must not keep the process from ending.
+/// Limit for threads stuck in a driver, so that the process can end.
 const STUCK_THREADS_LIMIT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
@@ -44,7 +44,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         config.control.socket = socket;
     }
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    // Looks at the board come every second or two: kept for tokio's 10 s, each thread that ever served one would stay.
+    // The board is read every second or two: with tokio's 10 s, every thread that ever did so would stay alive.
     runtime.enable_all().thread_keep_alive(Duration::from_millis(200));
     let runtime = runtime.build().context("runtime")?;
     let outcome = runtime.block_on(async {

@@ -1,4 +1,5 @@
-//! The command line. Manual pages and completions are made from it too (`packaging/manual.rs`), so it stands alone.
+//! The command line. `packaging/manual.rs` also makes manual pages and completions from it, so it must not depend on
+//! other modules.
 
 #[cfg(feature = "cloud")]
 pub mod cloud;
@@ -176,7 +177,7 @@ pub struct StartArguments {
 }
 
 impl StartArguments {
-    /// The request, to `url`.
+    /// The request, with this URL.
     pub fn request(&self, url: String) -> Start {
         let video = VideoWish { width: self.width, height: self.height, bitrate: self.bitrate, frame_rate: self.fps };
         let audio = AudioWish { bitrate: self.audio_bitrate, sample_rate: self.sample_rate };
@@ -192,16 +193,16 @@ impl StartArguments {
     }
 }
 
-/// `1500000`, `1500k` or `1.5M`.
+/// Reads `1500000`, `1500k` or `1.5M`.
 fn scaled(text: &str) -> Result<u32, String> {
     let (number, factor) = match text.strip_suffix(['k', 'K', 'M']) {
         Some(number) => (number, if text.ends_with('M') { 1e6 } else { 1e3 }),
         None => (text, 1.0),
     };
     let value = number.parse::<f64>().map_err(|_| "not a number; for example 1500000, 1500k or 1.5M")? * factor;
-    // Binary fractions: 44.1 * 1000 is a hair off 44100.
+    // Floating point: 44.1 * 1000 is not exactly 44100.
     let value = value.round();
-    // "NaN" parses as a number and is in no range.
+    // "NaN" parses as a number and lies in no range.
     if (1.0..=f64::from(u32::MAX)).contains(&value) { Ok(value as u32) } else { Err("out of range".into()) }
 }
 

@@ -1,10 +1,10 @@
-//! Heat, battery and privacy light in words.
+//! Heat, battery and privacy light as text.
 
 use lenscast::protocol::{BatterySnapshot, BoardSnapshot, HeatSnapshot, PictureShare};
 
 use crate::text::{Row, Tone, clean};
 
-/// What is known of the board; nothing if that is nothing.
+/// What is known of the board; empty if nothing is.
 pub fn rows(board: &BoardSnapshot) -> Vec<Row> {
     let mut row = Row::new("board");
     if let Some(celsius) = board.temperature_c {
@@ -23,7 +23,7 @@ pub fn rows(board: &BoardSnapshot) -> Vec<Row> {
     known.then_some(row).into_iter().chain(heat).collect()
 }
 
-/// What is news, a line each; what is worth a word, if there is no `old`.
+/// News of the board, one line each; if there is no `old`, whatever is notable.
 pub fn changes(old: Option<&BoardSnapshot>, new: &BoardSnapshot) -> Vec<String> {
     let mut lines = Vec::new();
     let before = old.and_then(|old| old.heat);
