@@ -1,5 +1,5 @@
-//! The daemon's configuration: `/etc/lenscast/lenscastd.toml`, then `lenscastd.d/*.toml` beside it, later files over
-//! earlier ones. Every key has a default; an unknown key is an error that names file and line.
+//! The daemon's configuration: `/etc/lenscast/lenscastd.toml`, then `lenscastd.d/*.toml` beside it; later files
+//! override earlier ones. Every key has a default; an unknown key is an error that names file and line.
 #![warn(missing_docs)]
 
 mod board;
@@ -18,62 +18,62 @@ use crate::media::source::{Fit, Rotation};
 use crate::protocol::Secret;
 use crate::protocol::k900::LengthOrder;
 
-/// Where the configuration is looked for when nobody says otherwise.
+/// Where the configuration is read from by default.
 pub const DEFAULT_PATH: &str = "/etc/lenscast/lenscastd.toml";
 /// The name of the systemd credential that holds the cloud's bearer token.
 const CLOUD_TOKEN: &str = "lenscast.cloud-token";
 
-/// Where encoder profiles are looked for when nobody says otherwise: those of the package, and the user's own.
+/// Where encoder profiles are read from by default: the package's, then the user's own.
 const PROFILES: [&str; 2] = ["/usr/share/lenscast/pipelines", "/etc/lenscast/pipelines"];
 
-/// All that can be configured.
+/// The whole configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `[camera]`
+    /// `[camera]`: the camera.
     pub camera: Camera,
-    /// `[audio]`
+    /// `[audio]`: the microphone.
     pub audio: Audio,
-    /// `[speaker]`
+    /// `[speaker]`: the loudspeaker.
     pub speaker: Speaker,
-    /// `[encoder]`
+    /// `[encoder]`: the encoder.
     pub encoder: Encoder,
-    /// `[stream]`
+    /// `[stream]`: how streams behave.
     pub stream: Stream,
-    /// `[cloud]`
+    /// `[cloud]`: the link to the cloud.
     pub cloud: Cloud,
-    /// `[link]`
+    /// `[link]`: other links.
     pub link: Link,
-    /// `[control]`
+    /// `[control]`: the control socket.
     pub control: Control,
-    /// `[metrics]`
+    /// `[metrics]`: metrics for Prometheus.
     pub metrics: Metrics,
-    /// `[tls]`
+    /// `[tls]`: trusted certificate authorities.
     pub tls: Tls,
-    /// `[state]`
+    /// `[state]`: state that outlives the daemon.
     pub state: State,
-    /// `[board]`
+    /// `[board]`: how the board is read.
     pub board: Board,
-    /// `[heat]`
+    /// `[heat]`: limits of temperature.
     pub heat: Heat,
-    /// `[battery]`
+    /// `[battery]`: limits of charge.
     pub battery: Battery,
-    /// `[privacy_led]`
+    /// `[privacy_led]`: the privacy light.
     pub privacy_led: PrivacyLed,
 }
 
-/// Which camera.
+/// Camera settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Camera {
-    /// `auto`, `test` (a moving picture; `test:PATTERN` for another of videotestsrc's), a device node, or a stable
-    /// identity as `lenscastctl camera list` shows it. Default `auto`.
+    /// `auto`, `test` (a moving picture; `test:PATTERN` for another pattern of videotestsrc), a device node, or a
+    /// stable identity as shown by `lenscastctl camera list`. Default `auto`.
     pub device: String,
-    /// How far the picture is turned clockwise, degrees: 0, 90, 180 or 270. Default 0.
+    /// Clockwise rotation of the picture, degrees: 0, 90, 180 or 270. Default 0.
     pub rotation: Rotation,
-    /// What becomes of a picture of another shape than asked: `crop` or `letterbox`. Default `crop`.
+    /// How a picture of another shape is fitted: `crop` or `letterbox`. Default `crop`.
     pub fit: Fit,
-    /// Hand pictures to a hardware encoder without a copy where both sides can. Default true.
+    /// Whether pictures go to a hardware encoder without a copy where both sides can. Default true.
     pub zero_copy: bool,
     /// How long the camera stays open after a photo, seconds, so that the next one or a stream is quick. Default 5.
     pub photo_linger_s: u64,
@@ -91,7 +91,7 @@ impl Default for Camera {
     }
 }
 
-/// Which microphone.
+/// Microphone settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Audio {
@@ -105,12 +105,12 @@ impl Default for Audio {
     }
 }
 
-/// Which loudspeaker.
+/// Loudspeaker settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Speaker {
-    /// `none`, or the name of an ALSA device that tells the wearer by short tones when a stream is live, when it ends, and when
-    /// the battery forbids it, unless whoever asks for the stream wants none. Default `none`.
+    /// `none`, or an ALSA device that plays short tones for the wearer when a stream is live, when it ends, and when
+    /// the battery forbids it. A stream request can switch them off. Default `none`.
     pub device: String,
 }
 
@@ -120,14 +120,14 @@ impl Default for Speaker {
     }
 }
 
-/// Which encoder.
+/// Encoder settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Encoder {
     /// `auto` or the name of an encoder profile. Default `auto`: the first that works, hardware before software.
     pub profile: String,
-    /// A folder with profiles of your own, over those in `/usr/share/lenscast/pipelines`, which are over the built-in
-    /// ones. Default `/etc/lenscast/pipelines`, if it is there.
+    /// Folder with your own profiles. They override those in `/usr/share/lenscast/pipelines`, which override the
+    /// built-in ones. Default `/etc/lenscast/pipelines`, if it exists.
     pub profiles: Option<PathBuf>,
 }
 
@@ -138,10 +138,10 @@ impl Default for Encoder {
 }
 
 impl Encoder {
-    /// The folders with profiles, later ones over earlier ones.
+    /// The folders with profiles; later ones override earlier ones.
     pub fn folders(&self) -> Vec<PathBuf> {
         let [installed, own] = PROFILES.map(|folder| Some(PathBuf::from(folder)).filter(|folder| folder.exists()));
-        // A folder that was asked for must be there.
+        // An explicitly configured folder must exist.
         installed.into_iter().chain(self.profiles.clone().or(own)).collect()
     }
 }
@@ -150,21 +150,21 @@ impl Encoder {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Stream {
-    /// Give up so many seconds after media last went through. 0: never. Default 120.
+    /// Give up this many seconds after media last went through. 0: never. Default 120.
     pub give_up_after_s: u64,
-    /// End so many seconds after the last keep-alive, while streaming. Default 60.
+    /// While streaming, end this many seconds after the last keep-alive. Default 60.
     pub keep_alive_timeout_s: u64,
     /// What a missing keep-alive does. `continue` is for links known to fail one way. Default `stop`.
     pub on_keep_alive_loss: OnLoss,
-    /// What a lost link to phone or cloud does to the stream it started. Default `continue`.
+    /// What losing the link to phone or cloud does to the stream it started. Default `continue`.
     pub on_link_loss: OnLoss,
     /// How long a stream continues without its link, seconds. Default 120.
     pub link_loss_grace_s: u64,
-    /// How long the connection to the server is kept while the camera is gone, seconds. Default 10.
+    /// How long the server connection is kept while the camera is gone, seconds. Default 10.
     pub camera_hold_s: u64,
-    /// Whether the bitrate follows what the uplink carries; what a request asks for is then the most. Default true.
+    /// Whether the bitrate follows the uplink; the requested bitrate is then the maximum. Default true.
     pub adaptive: bool,
-    /// Below this, pictures are left out instead of made coarser; kbit/s of video. Default 150.
+    /// Below this video bitrate, pictures are left out instead of made coarser; kbit/s. Default 150.
     pub floor_kbps: u32,
     /// Whether a managed stream gives way to an unmanaged one. Default true.
     pub managed_yields: bool,
@@ -190,9 +190,9 @@ impl Default for Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnLoss {
-    /// It ends.
+    /// The stream ends.
     Stop,
-    /// It goes on.
+    /// The stream continues.
     Continue,
 }
 
@@ -200,16 +200,16 @@ pub enum OnLoss {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cloud {
-    /// For example `wss://cloud.example.org/glasses-ws`.
+    /// The cloud's URL, for example `wss://cloud.example.org/glasses-ws`.
     pub url: Option<String>,
     /// The bearer token; better in a file.
     pub token: Option<Secret>,
-    /// A file that holds the bearer token. Without either, systemd's credential `lenscast.cloud-token` is used if there is
-    /// one.
+    /// A file that holds the bearer token. Without `token` and `token_file`, systemd's credential
+    /// `lenscast.cloud-token` is used if it exists.
     pub token_file: Option<PathBuf>,
 }
 
-/// Links beside that to the cloud.
+/// Links other than the cloud's.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Link {
@@ -217,17 +217,17 @@ pub struct Link {
     pub uart: Option<Uart>,
 }
 
-/// The serial line to the phone, by way of the Bluetooth chip.
+/// The serial line to the phone, through the Bluetooth chip.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Uart {
-    /// For example `/dev/ttyS1`.
+    /// The device node, for example `/dev/ttyS1`.
     pub device: PathBuf,
-    /// Bit/s. Default 460800.
+    /// Speed, bit/s. Default 460800.
     #[serde(default = "default_baud")]
     pub baud: u32,
-    /// Which byte of a frame's length is sent first: `big`, as the chips expect it, or `little`. Either is read. Default
-    /// `big`.
+    /// Which byte of a frame's length is sent first: `big`, as the chips expect it, or `little`. Both are read.
+    /// Default `big`.
     #[serde(default)]
     pub length_order: LengthOrder,
 }
@@ -237,7 +237,7 @@ fn default_baud() -> u32 {
 }
 
 impl Uart {
-    /// For the link.
+    /// The settings for the link.
     pub fn line(&self) -> UartConfig {
         UartConfig { device: self.device.clone(), baud: self.baud, length_order: self.length_order }
     }
@@ -247,9 +247,9 @@ impl Uart {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Control {
-    /// Its path. Default `/run/lenscast/control.sock`.
+    /// The socket's path. Default `/run/lenscast/control.sock`.
     pub socket: PathBuf,
-    /// The group whose members may use it. Default `lenscast`.
+    /// The group whose members may use the socket. Default `lenscast`.
     pub group: String,
 }
 
@@ -259,41 +259,41 @@ impl Default for Control {
     }
 }
 
-/// Numbers for Prometheus.
+/// Metrics for Prometheus.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
-    /// Address and port that answers `GET /metrics`, for example `127.0.0.1:9101`. Whoever reaches it can read it. Default
-    /// none.
+    /// Address and port that answers `GET /metrics`, for example `127.0.0.1:9101`. Anyone who reaches it can read it.
+    /// Default none.
     pub listen: Option<SocketAddr>,
 }
 
-/// Whom to trust.
+/// Trusted certificate authorities.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// A PEM file with the authorities to trust for `rtmps://`, in place of the system's, and for `wss://`, beside them.
+    /// A PEM file of authorities to trust: for `rtmps://` instead of the system's, for `wss://` in addition to them.
     pub ca_file: Option<PathBuf>,
 }
 
-/// What outlives the daemon.
+/// State that outlives the daemon.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
-    /// The folder for it. Default: systemd's `$STATE_DIRECTORY`; without either nothing is kept.
+    /// The state folder. Default: systemd's `$STATE_DIRECTORY`; without either nothing is kept.
     pub directory: Option<PathBuf>,
 }
 
 impl Config {
-    /// Reads `path` and the drop-ins beside it. Without a file at [`DEFAULT_PATH`] all defaults hold; a path that was
-    /// asked for must exist.
+    /// Reads `path` and the drop-ins beside it. Without a file at [`DEFAULT_PATH`] all defaults apply; an explicit
+    /// path must exist.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let mut config: Self = configuration::load(path, Path::new(DEFAULT_PATH))?;
         config.settle()?;
         Ok(config)
     }
 
-    /// Checks what serde cannot, and reads the files that are named.
+    /// Checks what serde cannot, and reads the files that the configuration names.
     fn settle(&mut self) -> Result<(), ConfigError> {
         let contradiction = |text: &str| Err(ConfigError::Contradiction(text.into()));
         if let Some(url) = &self.cloud.url
@@ -324,7 +324,7 @@ impl Config {
             (Some(_), Some(_)) => return contradiction("give either cloud.token or cloud.token_file, not both"),
             (None, Some(file)) => self.cloud.token = Some(configuration::read_secret(file)?),
             (None, None) if self.cloud.url.is_some() => {
-                // systemd's LoadCredential=, if the unit has one by this name.
+                // systemd's LoadCredential=, if the unit has a credential with this name.
                 let folder = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
                 let file = folder.map(|folder| folder.join(CLOUD_TOKEN)).filter(|file| file.exists());
                 self.cloud.token = file.map(|file| configuration::read_secret(&file)).transpose()?;
@@ -342,7 +342,7 @@ impl Config {
 }
 
 impl Stream {
-    /// `give_up_after_s`, with 0 as never.
+    /// `give_up_after_s` as a duration; `None` means never.
     pub fn give_up_after(&self) -> Option<Duration> {
         (self.give_up_after_s > 0).then(|| Duration::from_secs(self.give_up_after_s))
     }
@@ -356,7 +356,7 @@ impl Stream {
     }
 }
 
-/// Says whether a configuration file, with its drop-ins, can be used.
+/// Checks whether a configuration file, with its drop-ins, is usable.
 pub fn check(path: &Path) -> Result<(), ConfigError> {
     Config::load(Some(path)).map(|_| ())
 }
@@ -419,10 +419,10 @@ mod tests {
         assert_eq!((config.camera.device.as_str(), config.camera.photo_linger_s), ("test", 9));
     }
 
-    /// What packages install.
+    /// The configuration file that packages install.
     const INSTALLED: &str = include_str!("../../packaging/lenscastd.toml");
 
-    /// A line without the `#` before a key or a table, or without `# ` too.
+    /// A line without the `#` before a key or table; with `examples`, also without `# `.
     fn uncommented(line: &str, examples: bool) -> &str {
         let is_key = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
         let is_setting =
@@ -440,7 +440,7 @@ mod tests {
         assert_eq!(shown(&lines().collect::<Vec<_>>().join("\n")), shown(""));
     }
 
-    /// Every key there is, asked of the code: an unknown one is an error that lists those it expects.
+    /// Every key, taken from the code: the error for an unknown key lists those it expects.
     #[test]
     fn what_packages_install_names_every_key_and_no_other() {
         let expected = |table: &str| {
@@ -456,7 +456,7 @@ mod tests {
         };
         assert_eq!(sorted(expected("")), sorted(all.keys().cloned().collect()));
         for (name, table) in &all {
-            // Of `[link]` there is `[link.uart]`, which insists on a device.
+            // `[link]` holds only `[link.uart]`, which requires a device.
             let (name, table) = match name.as_str() {
                 "link" => ("link.uart".to_owned(), &table["uart"]),
                 name => (name.to_owned(), table),

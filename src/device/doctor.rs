@@ -1,4 +1,4 @@
-//! What works on this board and what does not, in plain words.
+//! Reports what works on this board and what does not, in plain words.
 
 mod board;
 
@@ -30,7 +30,7 @@ fn info(device: &Device) -> CameraInfo {
     }
 }
 
-/// Looks at everything a stream needs. Blocks for the trials of encoders not tried before.
+/// Checks everything that a stream needs. Blocks for encoder trials not made before.
 pub fn examine(config: &Config, encoders: &Encoders) -> Vec<DoctorLine> {
     let mut lines = vec![line(Level::Ok, "media", format!("{} is usable", crate::media::version()))];
     examine_camera(config, &mut lines);
@@ -86,7 +86,7 @@ fn examine_encoders(encoders: &Encoders, lines: &mut Vec<DoctorLine>) {
                     measured / 1000,
                     asked / 1000
                 );
-                // Noise is the hardest there is; half as much again is no more than a rate control's swing.
+                // Noise is the hardest content; half as much again is within a rate control's swing.
                 line(if measured > asked / 2 * 3 { Level::Warn } else { Level::Ok }, "encoder", text)
             }
             Err(failure) => {

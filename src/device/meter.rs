@@ -1,4 +1,4 @@
-//! From counters to measurements: sums over the publications of a stream, rates over the last interval.
+//! Turns counters into measurements: sums over a stream's publications, rates over the last interval.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use crate::protocol::{Metrics, VideoSettings};
 #[derive(Debug)]
 pub struct Meter {
     size: VideoSettings,
-    /// Of the publications that are over.
+    /// Sums of the publications that are over.
     past: Counters,
     last: Option<(Duration, u64, u64)>,
     flowing_since: Option<Duration>,
 }
 
 impl Meter {
-    /// For a stream with these settings.
+    /// A meter for a stream with these settings.
     pub fn new(size: VideoSettings) -> Self {
         Self { size, past: Counters::default(), last: None, flowing_since: None }
     }
 
-    /// A publication is over.
+    /// Adds a publication that is over.
     pub fn publication_over(&mut self, counters: Counters) {
         self.past.passed += counters.passed;
         self.past.dropped += counters.dropped;
@@ -33,7 +33,7 @@ impl Meter {
         self.flowing_since.get_or_insert(now);
     }
 
-    /// The measurements at `now`, with the counters of the publication that runs.
+    /// The measurements at `now`, given the counters of the running publication.
     pub fn measure(&mut self, now: Duration, running: Option<Counters>) -> Metrics {
         let running = running.unwrap_or_default();
         let frames = self.past.passed + running.passed;
@@ -41,7 +41,7 @@ impl Meter {
         let (bitrate, fps) = match self.last.replace((now, frames, bytes)) {
             Some((then, last_frames, last_bytes)) if now > then => {
                 let seconds = now.saturating_sub(then).as_secs_f64();
-                // A publisher that is slow to close is counted when it has closed, and its successor runs already.
+                // A publisher that is slow to close is added only then, when its successor already runs.
                 let (bytes, frames) = (bytes.saturating_sub(last_bytes), frames.saturating_sub(last_frames));
                 (bytes as f64 * 8.0 / seconds, frames as f64 / seconds)
             }

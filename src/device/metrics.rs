@@ -1,5 +1,5 @@
-//! The daemon's numbers for Prometheus, written down when somebody asks: what the core counts, and what the media's own
-//! counters say of the captures and publications that run, with those that are over ([`Totals`]) added.
+//! The daemon's metrics for Prometheus, written on request: the core's counts, and the media's own counters of running
+//! captures and publications, with those that are over ([`Totals`]) added.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::protocol::{BoardSnapshot, CameraState, DaemonState, StreamState};
 /// Sums over the life of the daemon.
 #[derive(Debug, Default)]
 pub struct Totals {
-    /// Of captures that are over.
+    /// Sums of the captures that are over.
     captures: video::Counters,
-    /// Of publications that are over.
+    /// Sums of the publications that are over.
     publications: publisher::Counters,
-    /// The attempt under way: its number, when it began, whether media arrived.
+    /// The current attempt: its number, when it began, whether media arrived.
     attempt: Option<(u32, Duration, bool)>,
     attempts: u64,
     accepted: Mean,
@@ -36,12 +36,12 @@ impl Mean {
 }
 
 impl Totals {
-    /// A capture is over.
+    /// Adds a capture that is over.
     pub fn capture_over(&mut self, counters: video::Counters) {
         self.captures += counters;
     }
 
-    /// A publication is over.
+    /// Adds a publication that is over.
     pub fn publication_over(&mut self, counters: publisher::Counters) {
         let sum = &mut self.publications;
         sum.passed += counters.passed;
@@ -56,7 +56,7 @@ impl Totals {
         self.attempts += 1;
     }
 
-    /// The server accepted it.
+    /// The server accepted the attempt.
     pub fn accepted(&mut self, attempt: u32, now: Duration) {
         if let Some((_, began, _)) = self.attempt.filter(|(current, ..)| *current == attempt) {
             self.accepted.add(now.saturating_sub(began));
@@ -74,22 +74,22 @@ impl Totals {
     }
 }
 
-/// What runs now.
+/// The running parts, to be added to the totals.
 #[derive(Debug)]
 pub struct Present<'a> {
-    /// All decisions.
+    /// The core, with its counts.
     pub core: &'a Core,
-    /// As `status` shows it.
+    /// The state, as shown by `status`.
     pub state: &'a DaemonState,
-    /// Of all captures there are.
+    /// Sums of all running captures.
     pub captures: video::Counters,
     /// Time since the camera gave a picture, while it is open.
     pub camera_silent: Option<Duration>,
-    /// Of all publications there are: one, or two while an old one ends.
+    /// The running publications: one, or two while an old one ends.
     pub publishers: &'a [publisher::Counters],
 }
 
-/// All of it as text. A section for each stage that media goes through, then the board and the process.
+/// All metrics as text: a section for each stage that media passes, then the board and the process.
 pub fn write(totals: &Totals, present: &Present<'_>) -> String {
     let mut text = Exposition::default();
     text.family("lenscast_build_info", Kind::Gauge, "The daemon's version.")
@@ -247,7 +247,7 @@ fn publish(text: &mut Exposition, totals: &Totals, present: &Present<'_>) {
     );
 }
 
-/// What else is asked of the daemon.
+/// Metrics of the requests to the daemon.
 fn requests(text: &mut Exposition, present: &Present<'_>) {
     let counts = present.core.counts();
     text.counter("lenscast_photos_taken_total", "Photos that were taken.", counts.photos);
@@ -274,7 +274,7 @@ fn requests(text: &mut Exposition, present: &Present<'_>) {
     );
 }
 
-/// What the daemon knows of the board; what it has no sensor for is absent.
+/// Metrics of the board; values without a sensor are absent.
 fn board(text: &mut Exposition, board: &BoardSnapshot) {
     let mut family = text.family(
         "lenscast_board_temperature_celsius",

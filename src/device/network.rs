@@ -1,16 +1,17 @@
-//! Which network the device is on, so that what it carried last can be found again: the hardware address of the default
-//! route's gateway, which is another for each access point's network but the same each time one comes back to it.
+//! Identifies the device's network, so that what it last carried can be found again: by the hardware address of the
+//! default route's gateway, which differs between access points' networks but stays the same on each return.
 
 use std::fs;
 
 /// A name for the network of the default route, if there is one.
 pub fn current() -> Option<String> {
-    // By way of the process: a service with `ProcSubset=pid` sees nothing else of /proc.
+    // Through the process: a service with `ProcSubset=pid` sees nothing else of /proc.
     let routes = fs::read_to_string("/proc/self/net/route").ok()?;
     named(&routes, &fs::read_to_string("/proc/self/net/arp").unwrap_or_default())
 }
 
-/// From the kernel's tables. A gateway without a hardware address (a modem's link) goes by its interface and address.
+/// The name, from the kernel's tables. A gateway without a hardware address (a modem's link) is named by interface and
+/// address.
 fn named(routes: &str, neighbours: &str) -> Option<String> {
     let default = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -18,7 +19,7 @@ fn named(routes: &str, neighbours: &str) -> Option<String> {
         Some((metric.parse::<u32>().ok()?, interface.to_owned(), gateway.to_owned()))
     };
     let (_, interface, gateway) = routes.lines().skip(1).filter_map(default).min()?;
-    // In the byte order of the machine, as the address itself is not.
+    // The table shows it in the machine's byte order, unlike the address itself.
     let address = u32::from_str_radix(&gateway, 16).ok()?.to_ne_bytes();
     let address = std::net::Ipv4Addr::from(address).to_string();
     let hardware = neighbours.lines().skip(1).find_map(|line| {

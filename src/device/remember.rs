@@ -1,5 +1,5 @@
-//! What outlives the daemon: which stream ran, so that the next process can go on with it or tell its end; and what each
-//! network carried, so that the next stream on it begins there.
+//! What outlives the daemon: the running stream, so that the next process can resume it or report its end; and what
+//! each network carried, so that the next stream on it begins there.
 //!
 //! The stream is kept with its URL, key included, in a file that only the daemon's user can read.
 
@@ -20,18 +20,18 @@ use crate::link::LinkId;
 use crate::protocol::command::{Dialect, StartStream};
 use crate::protocol::{AudioSettings, StreamKind, StreamUrl, VideoSettings};
 
-/// The stream that runs.
+/// The file that holds the running stream.
 const STREAM: &str = "stream.json";
 /// How long the end of the process waits for the disk.
 const LAST: Duration = Duration::from_secs(1);
-/// Networks that are kept in mind.
+/// Maximum number of networks remembered.
 const UPLINKS: usize = 32;
 
 fn file(config: &Config, name: &str) -> Option<PathBuf> {
     config.state.directory.as_ref().map(|folder| folder.join(name))
 }
 
-/// By way of a second file: whenever the process ends, the old or the new one is there, never half of it.
+/// Writes through a second file: whenever the process ends, the old or the new file is there, never half of it.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let fresh = file.with_extension("new");
     let mut open = fs::OpenOptions::new();
@@ -39,12 +39,12 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     fs::rename(&fresh, file)
 }
 
-/// What is in [`STREAM`].
+/// The contents of [`STREAM`].
 #[derive(Deserialize, Serialize)]
 struct Kept {
-    /// When it was written, by the wall clock: milliseconds since 1970.
+    /// Wall-clock time of writing, milliseconds since 1970.
     at_ms: u64,
-    /// Whole, with its key.
+    /// The whole URL, key included.
     url: String,
     stream_id: String,
     app: String,
@@ -95,7 +95,7 @@ impl Kept {
         };
         let (link, patience) = (self.link, self.patience);
         let stream = Remembered { start, link, patience, crashes: self.crashes, handed_over: self.handed_over };
-        // A clock that went backwards is one that lost the time.
+        // A clock that went backwards has lost the time.
         Some(LeftOver { stream, gone_for: wall_clock_ms().checked_sub(self.at_ms).map(Duration::from_millis) })
     }
 }
@@ -104,10 +104,11 @@ fn wall_clock_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
-/// Keeps the stream.
+/// Stores the running stream.
 ///
-/// At once, for a process that ends at the next moment. The disk hears of it a little later, as it may take its time: a board that
-/// is cut off shortly after going live would have nothing to go on with, and one that had just stopped would go live again.
+/// The file is written at once, for a process that ends the next moment. It is synced to disk a little later, since
+/// that may take time. Without syncing, a board cut off shortly after going live would have nothing to resume, and one
+/// that had just stopped would go live again.
 #[derive(Debug)]
 pub struct Keeper {
     config: Arc<Config>,
@@ -116,7 +117,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps it where the configuration says.
+    /// Stores it where the configuration says.
     pub fn start(config: Arc<Config>) -> Self {
         let (changed, mut kept) = watch::channel(());
         let file = file(&config, STREAM);
@@ -130,13 +131,13 @@ impl Keeper {
         Self { config, changed, settling }
     }
 
-    /// Keeps this from now on, or nothing.
+    /// Stores this from now on, or nothing.
     pub fn keep(&self, remembered: Option<&Remembered>) {
         keep(&self.config, remembered);
         self.changed.send_replace(());
     }
 
-    /// Waits until the disk has the last, but not for one that hangs.
+    /// Waits until the latest state is on disk, but not for a disk that hangs.
     pub async fn end(self) {
         drop(self.changed);
         if tokio::time::timeout(LAST, self.settling).await.is_err() {
@@ -145,7 +146,7 @@ impl Keeper {
     }
 }
 
-/// Has the disk know a file, or that it is gone.
+/// Syncs a file, or its removal, to disk.
 fn settle(file: &Path) {
     let folder = file.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all());
     match fs::File::open(file).and_then(|file| file.sync_all()).and(folder) {
@@ -156,7 +157,7 @@ fn settle(file: &Path) {
     }
 }
 
-/// Keeps it, or forgets it. Failing to is logged; a stream does not depend on it.
+/// Stores or removes the stream. Failure is logged; a stream does not depend on it.
 fn keep(config: &Config, remembered: Option<&Remembered>) {
     let Some(file) = file(config, STREAM) else { return };
     let result = match remembered {
@@ -174,11 +175,11 @@ fn keep(config: &Config, remembered: Option<&Remembered>) {
     }
 }
 
-/// What the daemon before this one left.
+/// What the previous daemon left.
 pub fn recall(config: &Config) -> Option<LeftOver> {
     let text = fs::read_to_string(file(config, STREAM)?).ok()?;
     let kept: Result<Kept, _> = serde_json::from_str(&text);
-    // Only the place: serde_json's message may quote what is there, and the key is.
+    // Only the position: serde_json's message may quote the contents, and thus the key.
     kept.inspect_err(|error| {
         tracing::warn!(line = error.line(), column = error.column(), "cannot read the stream's state");
     })
@@ -186,7 +187,7 @@ pub fn recall(config: &Config) -> Option<LeftOver> {
     .left_over()
 }
 
-/// What a network carried last.
+/// What a network last carried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Uplink {
     network: String,
@@ -199,12 +200,12 @@ fn uplinks(config: &Config) -> Vec<Uplink> {
     text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default() // a bad file is one that knows nothing
 }
 
-/// Bit/s of video that `network` carried last, if it was ever too little.
+/// Bit/s of video that `network` last carried, if that was ever too little.
 pub fn uplink(config: &Config, network: &str) -> Option<u32> {
     uplinks(config).into_iter().find(|uplink| uplink.network == network).map(|uplink| uplink.bitrate)
 }
 
-/// Keeps what `network` carried in mind; forgets it where it was enough.
+/// Stores what `network` carried; forgets it if that was enough.
 pub fn keep_uplink(config: &Config, network: String, bitrate: Option<u32>) {
     let Some(file) = file(config, "uplinks.json") else { return };
     let before = uplinks(config);

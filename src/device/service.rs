@@ -1,5 +1,5 @@
-//! What systemd is told (`sd_notify(3)`): that the daemon is ready, how it stands in a line, that it is well, that it ends.
-//! Where nobody started it as a service, all of this does nothing.
+//! What systemd is told (`sd_notify(3)`): that the daemon is ready, its status in one line, that it is healthy, that
+//! it ends. Outside of a service all of this does nothing.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::policy::Time;
 use crate::policy::health::Health;
 use crate::protocol::{DaemonState, StreamSnapshot};
 
-/// The watchdog is fed so many times within its time.
+/// How often the watchdog is fed within its time.
 const FEEDS: u32 = 3;
 
-/// See the module's description.
+/// The daemon as a systemd service.
 #[derive(Debug)]
 pub struct Service {
-    /// Its `WatchdogSec=`, if it has one.
+    /// `WatchdogSec=`, if set.
     watchdog: Option<Duration>,
     fed: Option<Time>,
     starving: bool,
@@ -23,18 +23,18 @@ pub struct Service {
 }
 
 impl Service {
-    /// Reads what systemd left in the environment.
+    /// Reads systemd's environment variables.
     pub fn new() -> Self {
         Self { watchdog: sd_notify::watchdog_enabled(), fed: None, starving: false, status: String::new() }
     }
 
-    /// The control socket is there, and so is who answers.
+    /// The control socket exists, and so does the task that answers.
     pub fn ready(&mut self, state: &DaemonState) {
         self.show(state);
         tell(NotifyState::Ready);
     }
 
-    /// Shows how the daemon stands, if that is news.
+    /// Shows the daemon's status, if it has changed.
     pub fn show(&mut self, state: &DaemonState) {
         let status = describe(state);
         if status != self.status {
@@ -43,7 +43,7 @@ impl Service {
         }
     }
 
-    /// To be called at least once a second. Feeds the watchdog when it is time and the daemon is well.
+    /// Call at least once a second. Feeds the watchdog when it is due and the daemon is healthy.
     pub fn feed(&mut self, health: &Health, now: Time) {
         let Some(watchdog) = self.watchdog else { return };
         if let Some(what) = health.overrun(now) {
@@ -59,7 +59,7 @@ impl Service {
         }
     }
 
-    /// It ends.
+    /// The daemon ends.
     pub fn stopping() {
         tell(NotifyState::Stopping);
     }

@@ -1,4 +1,4 @@
-//! The tables about the board itself: heat, battery, privacy light.
+//! The configuration tables for the board: heat, battery, privacy light.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use serde::Deserialize;
 use crate::board::{self, Led, Light};
 use crate::policy::battery::Floors;
 
-/// Where the kernel tells about the board.
+/// Where and how often the board is read.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Board {
-    /// Default `/sys`.
+    /// The root of the kernel's sysfs. Default `/sys`.
     pub sys: PathBuf,
-    /// Between looks at heat and battery while the camera is in use, milliseconds, 50 to 5000; else seven times as long.
-    /// Default 1500.
+    /// Interval between readings of heat and battery while the camera is in use, milliseconds, 50 to 5000; seven times
+    /// as long otherwise. Default 1500.
     pub poll_ms: u64,
 }
 
@@ -26,16 +26,17 @@ impl Default for Board {
     }
 }
 
-/// When a stream gives way to heat.
+/// When a stream is reduced or ended because of heat.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Heat {
     /// The types of the thermal zones that count. Default: all.
     pub zones: Vec<String>,
-    /// Where the board throttles, degrees Celsius; a stream gives way from 10 degrees before. Default: each zone's passive
-    /// trip point, or 85.
+    /// Temperature at which the board throttles, degrees Celsius; a stream gives way from 10 degrees below. Default:
+    /// each zone's passive trip point, or 85.
     pub throttle_c: Option<f64>,
-    /// Where a stream ends, degrees Celsius. Default: 3 degrees before each zone's hot or critical trip point, or 95.
+    /// Temperature at which a stream ends, degrees Celsius. Default: 3 degrees below each zone's hot or critical trip
+    /// point, or 95.
     pub end_c: Option<f64>,
     /// How long it must be cooler before a stream gets something back, seconds. Default 20.
     pub dwell_s: u64,
@@ -47,13 +48,13 @@ impl Default for Heat {
     }
 }
 
-/// When a stream is too much for the battery.
+/// The charge below which the battery allows no stream.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Battery {
-    /// Below this no stream starts and the one that runs ends, per cent; 0: never. Default 10.
+    /// Below this no stream starts and the running one ends, per cent; 0: never. Default 10.
     pub floor_percent: u8,
-    /// The same on a charger. Default 3.
+    /// The same while charging. Default 3.
     pub charging_floor_percent: u8,
 }
 
@@ -64,26 +65,26 @@ impl Default for Battery {
 }
 
 impl Battery {
-    /// For the policy.
+    /// The limits, for the policy.
     pub fn floors(&self) -> Floors {
         Floors { discharging: self.floor_percent, charging: self.charging_floor_percent }
     }
 }
 
-/// The light that shines while the camera is in use. Without a name or path there is none.
+/// The light that is on while the camera is in use. Without a name or path there is none.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrivacyLed {
-    /// Its name under `/sys/class/leds`.
+    /// The LED's name under `/sys/class/leds`.
     pub name: Option<String>,
-    /// Its folder, in place of a name.
+    /// The LED's folder, instead of a name.
     pub path: Option<PathBuf>,
-    /// No light, no picture. Default false.
+    /// Whether streams need a working light: no light, no picture. Default false.
     pub require: bool,
 }
 
 impl super::Config {
-    /// For the one who looks.
+    /// Settings for reading the board.
     pub fn board_settings(&self) -> board::Settings {
         board::Settings {
             sys: self.board.sys.clone(),
@@ -94,7 +95,7 @@ impl super::Config {
         }
     }
 
-    /// The LED that is to show that the camera sees.
+    /// The LED that shows that the camera is in use.
     pub fn led(&self) -> Option<Led> {
         match (&self.privacy_led.path, &self.privacy_led.name) {
             (Some(path), _) => Some(Led::at(path.clone())),
@@ -103,12 +104,12 @@ impl super::Config {
         }
     }
 
-    /// The same, dark.
+    /// The same LED as a switchable light, off at first.
     pub fn light(&self) -> Option<Arc<Light>> {
         self.led().map(|led| Arc::new(Light::new(led)))
     }
 
-    /// What is wrong with these tables.
+    /// The first contradiction in these tables, if any.
     pub(super) fn board_contradiction(&self) -> Option<&'static str> {
         let sensible = |celsius: Option<f64>| celsius.is_none_or(|celsius| (30.0..=150.0).contains(&celsius));
         let led = &self.privacy_led;

@@ -6,7 +6,7 @@ use crate::device::config::Config;
 use crate::policy::heat::SPAN;
 use crate::protocol::control::{DoctorLine, Level};
 
-/// Looks at what the kernel tells about the board.
+/// Checks what the kernel reports about the board.
 pub fn examine(config: &Config) -> Vec<DoctorLine> {
     let zones = zones(&config.board_settings());
     let mut lines: Vec<DoctorLine> = zones.iter().map(examine_zone).collect();
@@ -37,7 +37,7 @@ fn examine_zone(zone: &Zone) -> DoctorLine {
             let level = if celsius < limits.throttle { Level::Ok } else { Level::Warn };
             line(level, "heat", format!("{}: {celsius:.1} \u{b0}C; {plan}", zone.name))
         }
-        // Many sleep with what they watch over.
+        // Many sensors sleep together with what they watch.
         None => line(Level::Ok, "heat", format!("{}: tells nothing now; {plan}", zone.name)),
     }
 }
