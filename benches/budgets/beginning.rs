@@ -1,4 +1,4 @@
-//! From the command to the first picture at the server.
+//! Time from the command to the first picture at the server.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::{Extent, milliseconds, progress};
 const SOON: Duration = Duration::from_secs(15);
 
 struct Scene {
-    // Dropped before the server, in whose folder they are.
+    // Dropped before the server: the recordings are in its folder.
     recordings: Recordings,
     nginx: Nginx,
     daemon: Daemon,
@@ -31,7 +31,7 @@ impl Scene {
         Self { recordings, nginx, daemon, watch, control, streams: 0 }
     }
 
-    /// Starts a stream, waits for its first picture and gives how long that took.
+    /// Starts a stream, waits for its first picture and returns how long that took.
     fn begin(&mut self, picture: Picture) -> Duration {
         let id = format!("stream-{}", self.streams);
         let request = picture.request(&self.nginx.url("live", &id), &id);
@@ -66,7 +66,7 @@ pub fn section(extent: &Extent) -> Section {
         taken[1].push(scene.begin(HD));
         scene.end();
         scene.control.photo(APP).expect("a photo of a camera that nobody uses");
-        // Any moment between two pictures is as likely as another.
+        // Starts at a random moment between two pictures.
         sleep(Duration::from_millis(fastrand::u64(300..600)));
         taken[2].push(scene.begin(AS_FOR_PHOTOS));
         scene.daemon.finish();

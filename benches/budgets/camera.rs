@@ -1,15 +1,15 @@
-//! A camera that encodes by itself: passed through by the daemon, beside the same stream decoded and encoded again, on
-//! real drivers in the rig of `hw-fixtures/`.
+//! A camera that encodes by itself: the cost of passing its stream through the daemon, against decoding and
+//! re-encoding it, on real drivers in the rig of `hw-fixtures/`.
 //!
-//! Both take the same pictures from the same webcam: 1280x720 at 30 fps, about 4 Mbit/s, a zoom into the Mandelbrot set
-//! with a sensor's noise, so that every block moves and has detail. Both are published by RTMP. The daemon never decodes
-//! what it can pass on, so the other way is a gst-launch-1.0 of the elements it would use, at their cheapest: libav's
-//! decoder, no conversion, x264 at the daemon's settings.
+//! Both take the same pictures from the same webcam: 1280x720 at 30 fps, about 4 Mbit/s, a zoom into the Mandelbrot
+//! set with a sensor's noise, so that every block moves and has detail. Both are published by RTMP. The daemon never
+//! decodes what it can pass on, so re-encoding is done by a gst-launch-1.0 of the elements it would use, at their
+//! cheapest: libav's decoder, no conversion, x264 at the daemon's settings.
 //!
-//! In the rig the webcam is itself a program, and each system call costs 22 us; that would be the same on top of both. So
-//! what the whole guest takes while somebody only takes the camera's pictures (`v4l2-ctl --stream-mmap`, quietly) is
-//! measured in the same guest, before and after, and its mean is subtracted from both. CPU time is taken from outside: a guest's
-//! own accounts go by ticks, which beat with the camera's frames.
+//! In the rig the webcam is itself a program, and each system call costs 22 us; this cost is the same for both. So the
+//! whole guest's CPU time while a program only takes the camera's pictures (`v4l2-ctl --stream-mmap`, quietly) is
+//! measured in the same guest, before and after, and its mean is subtracted from both. CPU time is measured from
+//! outside: a guest's own accounts go by ticks, which beat with the camera's frames.
 
 use std::process::Command;
 use std::time::Duration;
@@ -22,19 +22,19 @@ use crate::support::{Guest, GuestDaemon, Nginx, monotonic};
 use crate::usage::family_cpu_time;
 use crate::{Extent, progress};
 
-/// One emulated CPU.
+/// Limit for going live on one emulated CPU.
 const LIVE: Duration = Duration::from_secs(40);
 const SETTLE: Duration = Duration::from_secs(3);
-/// A guest lives for minutes only, and four windows fit in.
+/// Limit for a window: a guest lives only minutes, and four windows must fit in.
 const WINDOW_LIMIT: Duration = Duration::from_secs(10);
 const BITRATE: u32 = 4_000_000;
 
-/// What each takes, % of a core: the camera with somebody who only takes its pictures, and what comes on top of that.
+/// CPU of each, % of a core: a program that only takes the camera's pictures, and what comes on top of that.
 struct Round {
     camera: f64,
     passed: f64,
     encoded: f64,
-    /// Pictures a second that arrived of either.
+    /// Pictures per second that arrived from each.
     rates: [f64; 2],
 }
 
@@ -55,7 +55,7 @@ fn round(window: Duration) -> Round {
     Round { camera, passed: passing - camera, encoded: encoding - camera, rates: [passed_rate, encoded_rate] }
 }
 
-/// What the camera sees, as `/host/film.h264`.
+/// Creates what the camera sees, as `/host/film.h264`.
 fn film(guest: &Guest) {
     let bits = BITRATE.to_string();
     let mut command = Command::new("ffmpeg");
@@ -77,7 +77,7 @@ fn taken(guest: &Guest, node: &str, window: Duration) -> f64 {
     cpu
 }
 
-/// The guest's CPU while the daemon passes the camera's stream on, and the pictures a second that arrived.
+/// The guest's CPU while the daemon passes the camera's stream on, and the pictures per second that arrived.
 fn passing(guest: &Guest, window: Duration) -> (f64, f64) {
     let nginx = Nginx::start_at(guest.host());
     let daemon = GuestDaemon::start(guest, "");
@@ -90,7 +90,7 @@ fn passing(guest: &Guest, window: Duration) -> (f64, f64) {
     measured
 }
 
-/// The same with the stream decoded and encoded again.
+/// The same, decoding and re-encoding the stream.
 fn encoding(guest: &Guest, node: &str, window: Duration) -> (f64, f64) {
     let nginx = Nginx::start_at(guest.host());
     let line = format!(
@@ -113,7 +113,7 @@ fn end(program: &Program) {
     program.wait(LIVE);
 }
 
-/// The guest's CPU once pictures arrive, and how many do.
+/// The guest's CPU once pictures arrive, and how many arrive per second.
 fn arriving(guest: &Guest, nginx: &Nginx, window: Duration) -> (f64, f64) {
     let recordings = nginx.recordings();
     recordings.wait_first_frame(0, LIVE);
@@ -127,7 +127,7 @@ fn arriving(guest: &Guest, nginx: &Nginx, window: Duration) -> (f64, f64) {
     (cpu, frames as f64 / to.saturating_sub(from).as_secs_f64())
 }
 
-/// What the whole guest takes, % of a core.
+/// The whole guest's CPU, % of a core.
 fn guest_cpu(guest: &Guest, window: Duration) -> f64 {
     let (from, before) = (monotonic(), family_cpu_time(guest.runner()));
     std::thread::sleep(window);
@@ -135,7 +135,7 @@ fn guest_cpu(guest: &Guest, window: Duration) -> f64 {
     100.0 * cpu.as_secs_f64() / time.as_secs_f64()
 }
 
-/// Round by round.
+/// Measures round by round.
 pub fn section(extent: &Extent) -> Section {
     let window = extent.window.min(WINDOW_LIMIT);
     let rounds: Vec<Round> = (0..extent.runs).map(|_| round(window)).collect();

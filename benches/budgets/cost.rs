@@ -1,4 +1,4 @@
-//! CPU and memory of a stream beside gst-launch-1.0 and ffmpeg.
+//! CPU and memory of a stream, compared with gst-launch-1.0 and ffmpeg.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::usage::Usage;
 use crate::{Extent, passthrough, progress};
 
 const SOON: Duration = Duration::from_secs(15);
-/// From the first picture until rate control and buffers have settled.
+/// Time from the first picture until rate control and buffers have settled.
 const SETTLE: Duration = Duration::from_secs(3);
 
 const NAMES: [&str; 3] = ["lenscastd", "gst-launch-1.0", "ffmpeg"];
@@ -24,9 +24,9 @@ struct Measured {
     frames_per_second: f64,
 }
 
-/// A server of its own for each of the three, and what it records.
+/// A separate server for each of the three, and its recordings.
 struct Ground {
-    // Dropped before the server, in whose folder they are.
+    // Dropped before the server: the recordings are in its folder.
     recordings: Recordings,
     nginx: Nginx,
 }
@@ -48,8 +48,8 @@ impl Ground {
     }
 }
 
-/// Measures the three at the same time, once they all run steadily: what else the machine does, and how fast its cores
-/// run at the moment, hits them alike.
+/// Measures the three at the same time, once they all run steadily, so that other load and the cores' present speed
+/// affect them alike.
 fn side_by_side(extent: &Extent, grounds: &[Ground; 3], pids: [u32; 3]) -> [Measured; 3] {
     for ground in grounds {
         ground.recordings.wait_first_frame(0, SOON);
@@ -95,7 +95,7 @@ fn rows(measured: &[Vec<Measured>; 3], what: &str) -> Vec<Row> {
     rows
 }
 
-/// `ours` and `gst-launch-1.0`'s, round by round.
+/// Compares ours with `gst-launch-1.0`'s, round by round.
 fn compared(measured: &[Vec<Measured>; 3], compare: impl Fn(&Usage, &Usage) -> f64) -> Vec<f64> {
     measured[0].iter().zip(&measured[1]).map(|(ours, theirs)| compare(&ours.usage, &theirs.usage)).collect()
 }
@@ -134,7 +134,7 @@ pub fn encoding(extent: &Extent) -> Section {
     }
 }
 
-/// H.264 that is passed on as it is.
+/// H.264 that is passed on unchanged.
 pub fn passing_through(extent: &Extent) -> Section {
     let dir = TempDir::new().expect("a folder for the file");
     let file = dir.path().join("h264.mp4");

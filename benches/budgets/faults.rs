@@ -1,4 +1,4 @@
-//! What a dying server costs: how long until it is noticed, how long until the picture is back.
+//! The cost of a dying server: how long until it is noticed, and until the picture is back.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -13,20 +13,20 @@ use crate::support::{Control, Daemon, Namespace, Nginx, Watch, monotonic};
 use crate::{Extent, milliseconds, progress};
 
 const SOON: Duration = Duration::from_secs(15);
-/// More than ten losses in a minute, or one within 5 s of streaming, and the daemon waits longer before it tries again,
-/// as it should: that would measure its patience.
+/// After more than ten losses in a minute, or a loss within 5 s of streaming, the daemon rightly waits longer before
+/// it tries again; that would measure its patience.
 const BETWEEN_KILLS: Duration = Duration::from_millis(6200);
-/// Long enough for the window's and the queue's usual size to show.
+/// Long enough for the window and the queue to reach their usual size.
 const BEFORE_FAULT: Duration = Duration::from_secs(6);
 
-/// The daemon is killed and started again at once, as systemd does; it takes its stream up.
+/// The daemon is killed and restarted at once, as systemd does; it resumes its stream.
 pub fn crash(extent: &Extent) -> Section {
     let nginx = Nginx::start();
     let (recordings, mut daemon) = (nginx.recordings(), warm_daemon());
     daemon.control().granted(&HD.request(&nginx.url("live", "key"), "stream-1"));
     let (mut until_live, mut publications) = (Vec::new(), 1);
     for kill in 0..extent.kills {
-        // A minute of streaming would make each crash the first; a new stream does so too.
+        // After a minute of streaming each crash would count as the first; a new stream has the same effect.
         if kill % 3 == 2 {
             daemon.control().granted(&json!({"cmd": "stop"}));
             daemon.control().granted(&HD.request(&nginx.url("live", "key"), "stream-1"));
@@ -55,7 +55,7 @@ pub fn crash(extent: &Extent) -> Section {
     }
 }
 
-/// The server is killed and is back at once.
+/// The server is killed and restarted at once.
 pub fn outage(extent: &Extent) -> Section {
     let mut nginx = Nginx::start();
     let (recordings, daemon) = (nginx.recordings(), warm_daemon());
@@ -111,7 +111,7 @@ struct Scene {
 }
 
 impl Fault {
-    /// With the budget for each, milliseconds.
+    /// All faults with their budgets, milliseconds.
     const ALL: [(Self, f64); 3] = [(Self::Killed, 100.0), (Self::BlackHole, 3000.0), (Self::Frozen, 3000.0)];
 
     fn name(self) -> &'static str {
@@ -157,7 +157,7 @@ impl Fault {
     }
 }
 
-/// From each fault to the daemon's word that it reconnects, and why; milliseconds.
+/// Time from each fault until the daemon reports that it reconnects, and the cause; milliseconds.
 fn noticed(extent: &Extent, fault: Fault, picture: Picture) -> Vec<f64> {
     let mut scene = fault.scene();
     let run = |run: usize| {

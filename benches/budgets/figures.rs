@@ -1,8 +1,8 @@
-//! Measured values, and how they are shown beside what was promised.
+//! Measured values, and their presentation beside the budgets.
 
 use std::fmt::Write;
 
-/// The same thing measured several times, sorted.
+/// Repeated measurements of the same thing, sorted.
 #[derive(Clone, Debug)]
 pub struct Series(Vec<f64>);
 
@@ -16,13 +16,13 @@ impl FromIterator<f64> for Series {
 }
 
 impl Series {
-    /// The value that `part` of all do not exceed (nearest rank): 0.95 for the 95th percentile.
+    /// The value that a share of `part` does not exceed (nearest rank): 0.95 for the 95th percentile.
     pub fn percentile(&self, part: f64) -> f64 {
         let rank = (part * self.0.len() as f64).ceil() as usize;
         self.0[rank.clamp(1, self.0.len()) - 1]
     }
 
-    /// The middle value, or the mean of the two in the middle.
+    /// The middle value, or the mean of the middle two.
     pub fn median(&self) -> f64 {
         let middle = self.0.len() / 2;
         if self.0.len() % 2 == 1 { self.0[middle] } else { f64::midpoint(self.0[middle - 1], self.0[middle]) }
@@ -37,7 +37,7 @@ impl Series {
     }
 }
 
-/// What is shown of a series.
+/// Which figure of a series is shown.
 #[derive(Clone, Copy, Debug)]
 pub enum Figure {
     Median,
@@ -63,7 +63,7 @@ impl Figure {
     }
 }
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug)]
 pub enum Unit {
     PercentOfCore,
@@ -88,7 +88,7 @@ impl Unit {
     }
 }
 
-/// To three digits, but no part of a thousandth, and never less than the whole number.
+/// Rounded to three digits, with no more than three decimals, and never coarser than whole numbers.
 fn show(value: f64) -> String {
     let decimals = match value.abs() {
         ..1.0 => 3,
@@ -106,12 +106,12 @@ pub struct Row {
     unit: Unit,
     figure: Figure,
     series: Series,
-    /// The figure may be at most this.
+    /// The figure's upper limit.
     budget: Option<f64>,
 }
 
 impl Row {
-    /// The median of what was measured.
+    /// A line that shows the median.
     pub fn new(what: impl Into<String>, unit: Unit, values: impl IntoIterator<Item = f64>) -> Self {
         Self { what: what.into(), unit, figure: Figure::Median, series: values.into_iter().collect(), budget: None }
     }
@@ -122,13 +122,13 @@ impl Row {
         self
     }
 
-    /// It was promised to be at most this.
+    /// Sets the budget: the figure may be at most this.
     pub fn budget(mut self, at_most: f64) -> Self {
         self.budget = Some(at_most);
         self
     }
 
-    /// Whether it keeps the promise, if there is one.
+    /// Whether the figure keeps its budget, if there is one.
     pub fn keeps_budget(&self) -> bool {
         self.budget.is_none_or(|budget| self.figure.of(&self.series) <= budget)
     }
@@ -149,7 +149,7 @@ impl Row {
     }
 }
 
-/// What belongs together.
+/// A group of lines.
 #[derive(Clone, Debug)]
 pub struct Section {
     pub title: &'static str,
@@ -159,7 +159,7 @@ pub struct Section {
 }
 
 impl Section {
-    /// As Markdown.
+    /// The section as Markdown.
     pub fn text(&self) -> String {
         let lines: Vec<String> = self.rows.iter().map(Row::line).collect();
         format!(

@@ -1,4 +1,4 @@
-//! What `flvmux` would cost in place of the daemon's own FLV tags: how late pictures leave it, and what it adds.
+//! What `flvmux` would cost instead of the daemon's own FLV tags: how late pictures leave it, and what it adds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
@@ -10,22 +10,22 @@ use lenscast::media::{self, flv};
 use crate::figures::{Figure, Row, Section, Unit};
 use crate::{Extent, milliseconds, progress};
 
-/// How much later than the camera a microphone may be open.
+/// How much later than the camera a microphone may start.
 const LATE: Duration = Duration::from_millis(500);
 /// How far sound may be behind the picture of the same moment: a frame's 1024 samples and voaacenc's delay, at 44.1 kHz.
 const BEHIND: Duration = Duration::from_millis(60);
-/// Over which metadata is counted.
+/// Period over which metadata is counted.
 const WINDOW: Duration = Duration::from_secs(10);
 
 const SCRIPT: u8 = 18;
 const VIDEO: u8 = 9;
 const FRAME: u8 = 1;
 
-/// When pictures and metadata came and went.
+/// Times at which pictures and metadata came and went.
 #[derive(Default)]
 struct Times {
     came: Vec<Instant>,
-    /// With the tag that the daemon makes of the same picture.
+    /// Times with the tag that the daemon makes of the same picture.
     written_here: Vec<Duration>,
     went: Vec<Instant>,
     metadata: usize,
@@ -37,7 +37,8 @@ impl Times {
     }
 }
 
-/// A camera and a microphone, whose sound is `behind` and begins `late`, through `flvmux` for `window` from there on.
+/// Runs a camera and a microphone, whose sound is `behind` and begins `late`, through `flvmux` for `window` after
+/// that.
 fn run(behind: Duration, late: Duration, window: Duration) -> Times {
     let description = "flvmux name=mux streamable=true ! fakesink sync=false async=false \
          videotestsrc is-live=true pattern=smpte ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 \

@@ -1,4 +1,4 @@
-//! What the daemon costs while nobody wants anything of it.
+//! The cost of the daemon while nobody uses it.
 
 use std::fs;
 use std::thread::sleep;
@@ -15,11 +15,12 @@ use crate::{Extent, progress};
 const SOON: Duration = Duration::from_secs(15);
 const STREAMS: usize = 10;
 const STREAM: Duration = Duration::from_secs(1);
-/// CPU time after streams is taken over this part of the time before them: only whether it is the same.
+/// CPU time after streams is measured over this fraction of the time before them: it only shows whether it is the
+/// same.
 const SHORTER: u32 = 10;
-/// Megabytes: 12, and half of one for libgstvideo and the liborc it brings along, which take 0.4.
+/// Megabytes: 12, plus half of one for libgstvideo and the liborc that it loads, which take 0.4.
 const IDLE_RSS: f64 = 12.5;
-/// For what ends in the background.
+/// Time for background work to end.
 const SETTLE: Duration = Duration::from_secs(3);
 
 fn measure(window: Duration, daemons: &mut [Daemon], what: &str) -> Vec<Usage> {
@@ -30,7 +31,7 @@ fn measure(window: Duration, daemons: &mut [Daemon], what: &str) -> Vec<Usage> {
     usage
 }
 
-/// What one stream leaves behind is little; what ten do shows whether it adds up.
+/// One stream leaves little behind; ten show whether it adds up.
 fn stream(daemon: &Daemon, nginx: &Nginx, key: &str) {
     let (mut watch, mut control) = (daemon.watch(), daemon.control());
     for number in 0..STREAMS {
@@ -56,7 +57,7 @@ fn rows(usage: &[Usage], when: &str) -> [Row; 3] {
 
 /// Measures it.
 pub fn section(extent: &Extent) -> Section {
-    // The first start with this list of plugins looks at all that are installed, and has 1.2 MB more for it.
+    // The first start with this list of plugins scans all installed ones, and needs 1.2 MB more for it.
     warm_daemon().finish();
     let mut daemons: Vec<Daemon> = (0..extent.runs).map(|_| warm_daemon()).collect();
     let fresh = measure(extent.idle, &mut daemons, "before the first stream");

@@ -1,10 +1,10 @@
-//! What the figures were measured on.
+//! The machine that the figures were measured on.
 
 use std::fs;
 
 use crate::support::process::run;
 
-/// The machine and the programs that take part, as a Markdown list.
+/// The machine and the programs involved, as a Markdown list.
 pub fn describe() -> String {
     let cpu_info = read("/proc/cpuinfo");
     let model = field(&cpu_info, "model name", ':').unwrap_or("unknown CPU");
@@ -26,7 +26,7 @@ pub fn describe() -> String {
     .concat()
 }
 
-/// When it is.
+/// Today's date.
 pub fn date() -> String {
     first_line(&run("date", &["--utc", "+%F %R UTC"]).stdout)
 }
@@ -36,7 +36,7 @@ pub fn load() -> f64 {
     read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// The last one that changed the daemon.
+/// The last commit that changed the daemon.
 pub fn commit() -> String {
     let git = |arguments: &[&str]| {
         let mut command = std::process::Command::new("git");

@@ -1,8 +1,8 @@
 //! `cargo bench`: the daemon's time and size budgets, measured on the release build beside gst-launch-1.0 and ffmpeg.
 //!
-//! Nothing here passes or fails: a budget that is missed is printed as missed. Every figure is taken from outside: from
-//! the server's recordings, the control socket and the kernel's accounts of a process, all times on `CLOCK_MONOTONIC`.
-//! The results of a whole run go to `benches/RESULTS.md`.
+//! Nothing here passes or fails: a missed budget is printed as missed. Every figure is measured from outside: from the
+//! server's recordings, the control socket and the kernel's accounts of a process, all times on `CLOCK_MONOTONIC`. The
+//! results of a whole run go to `benches/RESULTS.md`.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -81,14 +81,14 @@ impl Part {
     }
 }
 
-/// How much is measured.
+/// The extent of the measurements.
 struct Extent {
     runs: usize,
-    /// Over which CPU time is taken.
+    /// Period over which CPU time is measured.
     window: Duration,
     kills: usize,
     photos: usize,
-    /// Over which the idle daemon's CPU time is taken.
+    /// Period over which the idle daemon's CPU time is measured.
     idle: Duration,
 }
 
@@ -150,7 +150,8 @@ fn main() {
     println!("{missed} budgets missed");
 }
 
-/// `results` with this section in place of the one of its title, or behind all others; it says when it was measured.
+/// `results` with this section in place of the one with its title, or at the end; the section says when it was
+/// measured.
 fn updated(results: &str, section: &mut Section) -> String {
     let (date, commit) = (machine::date(), machine::commit());
     section.method = format!("{} Measured later than the rest: {date}, commit {commit}.", section.method);
@@ -160,7 +161,7 @@ fn updated(results: &str, section: &mut Section) -> String {
     format!("{before}{}{after}", section.text())
 }
 
-/// Puts the daemon as it is released where the benchmark's own build of it is: for benchmarks, cargo ignores the
+/// Puts the release build of the daemon where the benchmarks' own build is: for benchmarks, cargo ignores the
 /// profile's `panic`, and a daemon that unwinds is half a megabyte larger.
 fn build_release() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -170,7 +171,7 @@ fn build_release() {
     assert!(built.success(), "lenscastd does not build");
 }
 
-/// Which build of the daemon it is.
+/// Identifies the daemon's build.
 fn daemon() -> (u64, SystemTime) {
     let file = fs::metadata(env!("CARGO_BIN_EXE_lenscastd")).expect("the daemon is built");
     (file.len(), file.modified().expect("Linux knows when a file was written"))

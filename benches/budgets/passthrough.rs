@@ -1,8 +1,8 @@
-//! The daemon's own way for media that is encoded already, in a process of its own.
+//! The daemon's own path for media that is already encoded, in a separate process.
 //!
-//! No camera of these machines delivers H.264, and the daemon has no file source. So the file takes the camera's
-//! place here: demultiplexed at its own pace into the daemon's feed, and from there by its gate, its FLV writer and its
-//! publisher to the server. What is missing of the daemon is the task that owns its state, which does next to nothing
+//! No camera of these machines delivers H.264, and the daemon has no file source. So a file replaces the camera here:
+//! demultiplexed at its own pace into the daemon's feed, and from there through its gate, its FLV writer and its
+//! publisher to the server. The only part missing is the task that owns the daemon's state, which does next to nothing
 //! while a stream runs (see what the daemon costs when idle).
 
 use std::path::Path;
@@ -22,10 +22,10 @@ use tokio::sync::mpsc;
 use crate::publishers::HD;
 use crate::support::Process;
 
-/// The argument that makes this program do what [`run`] does.
+/// The argument that makes this program call [`run`].
 pub const ARGUMENT: &str = "--pass-through";
 
-/// Starts it.
+/// Starts this program with that argument.
 pub fn spawn(file: &Path, url: &str) -> Process {
     let mut command = Command::new(std::env::current_exe().expect("Linux knows this program's file"));
     command.arg(ARGUMENT).arg(file).arg(url);

@@ -1,4 +1,4 @@
-//! Who publishes: the daemon, and what people use in its place.
+//! The publishers: the daemon, and common alternatives.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,10 +11,10 @@ use crate::support::control::start;
 use crate::support::process::run;
 use crate::support::{Daemon, Process};
 
-/// The app in whose name the daemon is asked.
+/// The app for which the daemon streams.
 pub const APP: &str = "org.example.bench";
 
-/// A picture and its weight.
+/// A picture format and its bitrate.
 #[derive(Clone, Copy, Debug)]
 pub struct Picture {
     pub size: (u32, u32),
@@ -23,31 +23,31 @@ pub struct Picture {
     pub bitrate: u32,
 }
 
-/// The one that costs are compared with.
+/// The format used to compare costs.
 pub const HD: Picture = Picture { size: (1280, 720), frame_rate: 30, bitrate: 2_000_000 };
-/// 300 kbit/s, of which 64 are sound: what hides a dead server longest is a small stream in large buffers.
+/// 300 kbit/s, of which 64 are sound: a small stream in large buffers hides a dead server longest.
 pub const SMALL: Picture = Picture { size: (320, 240), frame_rate: 15, bitrate: 236_000 };
-/// What the daemon opens the camera with for a photo; a stream that asks for the same finds it open.
+/// The format that the daemon uses for a photo; a stream that requests it finds the camera open.
 pub const AS_FOR_PHOTOS: Picture = Picture { size: (960, 540), frame_rate: 15, bitrate: 1_000_000 };
 
 impl Picture {
-    /// Asks the daemon for a stream with it.
+    /// A request to the daemon for a stream in this format.
     pub fn request(self, url: &str, stream_id: &str) -> Value {
         start(url, APP, stream_id, self.size, self.frame_rate, self.bitrate)
     }
 }
 
-/// Nothing says when a daemon has done all that it does while nobody waits for it.
+/// Nothing shows when a new daemon has finished its background work, so it gets this long.
 const WARM: Duration = Duration::from_secs(2);
 
-/// A daemon that was started a moment ago.
+/// A newly started daemon, after its background work.
 pub fn warm_daemon() -> Daemon {
     let daemon = Daemon::start_logging("", "info", &[]);
     sleep(WARM);
     daemon
 }
 
-/// Others.
+/// The other publishers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     GstLaunch,
@@ -55,10 +55,10 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Encodes [`HD`] of a test picture and a tone, and publishes them.
+    /// Encodes [`HD`] from a test picture and a tone, and publishes it.
     pub fn encode(self, url: &str) -> Process {
         match self {
-            // The daemon's own elements with the daemon's own properties, but for what stands between capture and sink.
+            // The daemon's elements and properties, except for what stands between capture and sink.
             Self::GstLaunch => gst_launch(&format!(
                 "videotestsrc is-live=true pattern=smpte \
                  ! video/x-raw,format=I420,width=1280,height=720,framerate=30/1,pixel-aspect-ratio=1/1 \
@@ -78,7 +78,7 @@ impl Peer {
         }
     }
 
-    /// Publishes the H.264 of `file` as it is, at its own pace.
+    /// Publishes the H.264 of `file` unchanged, at its own pace.
     pub fn pass_through(self, file: &Path, url: &str) -> Process {
         let file = file.display();
         match self {
@@ -107,7 +107,7 @@ fn spawn(command: &mut Command) -> Process {
     Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
 }
 
-/// Writes `length` of [`HD`] as H.264 without sound to an MP4 file.
+/// Writes [`HD`] of this `length` as H.264 without sound to an MP4 file.
 pub fn prepare_file(file: &Path, length: Duration) {
     let length = length.as_secs().to_string();
     let source = ["-v", "error", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30", "-t", &length];

@@ -1,4 +1,4 @@
-//! What a process costs.
+//! The cost of a process.
 
 use std::fs;
 use std::thread::sleep;
@@ -9,21 +9,21 @@ use nix::unistd::Pid;
 
 use crate::support::monotonic;
 
-/// CPU time of a process over a window, and memory at its end.
+/// A process's CPU time over a window, and its memory at the end.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     /// User and system time of all its threads, % of one core.
     pub cpu: f64,
     /// Resident set, MiB.
     pub rss: f64,
-    /// The part of it that no file backs: heap, stacks.
+    /// The part of it that is not backed by a file: heap, stacks.
     pub anonymous: f64,
-    /// The largest resident set of its life, MiB.
+    /// Largest resident set so far, MiB.
     pub peak_rss: f64,
 }
 
 impl Usage {
-    /// Of these processes side by side, over `window`.
+    /// The usage of these processes side by side, over `window`.
     pub fn over(window: Duration, pids: &[u32]) -> Vec<Self> {
         let before: Vec<_> = pids.iter().map(|pid| (monotonic(), cpu_time(*pid))).collect();
         sleep(window);
@@ -42,7 +42,7 @@ impl Usage {
     }
 }
 
-/// The kernel's own count, in nanoseconds; threads that have ended are in it.
+/// The kernel's own count, in nanoseconds; includes threads that have ended.
 fn cpu_time(pid: u32) -> Duration {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid is a positive i32"));
     let clock = clock_getcpuclockid(pid).expect("it still runs");
@@ -52,7 +52,7 @@ fn cpu_time(pid: u32) -> Duration {
 /// User and system time of a process and its living descendants.
 pub fn family_cpu_time(ancestor: u32) -> Duration {
     let parent_of = |pid: u32| -> Option<u32> {
-        // Its name, in parentheses, may hold spaces; the parent comes after the state (proc(5)).
+        // The name, in parentheses, may contain spaces; the parent follows the state (proc(5)).
         fs::read_to_string(format!("/proc/{pid}/stat"))
             .ok()?
             .rsplit_once(')')?

@@ -1,4 +1,4 @@
-//! What was seen of a stream on a real link, as a line of a table.
+//! Observations of a stream on a real link, as a line of a table.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use crate::support::recordings::Recording;
 pub const TABLE: &str =
     "| who | waits | gap | used at first | used of 600 kbit/s | used after | back |\n|---|---|---|---|---|---|---|";
 
-/// Of one run, or of several.
+/// Figures of one run, or of several.
 pub struct Figures {
     name: String,
-    /// 95th percentile over all pictures but those of the start (5 s) and of the first second of the fall, above the least
-    /// that one took.
+    /// 95th percentile of the pictures' waits above the least wait; without those of the start (5 s) and of the first
+    /// second of the fall.
     waits: Duration,
-    /// The longest time without a picture in the same.
+    /// The longest time without a picture among the same.
     gap: Duration,
-    /// Pictures and sound as shares of what the link carries, from [`SETTLED`] after a change on.
+    /// Pictures and sound as shares of what the link carries, once [`SETTLED`] has passed after a change.
     media: [f64; 3],
-    /// The same of all that the link itself counted.
+    /// The same for everything that the link itself counted.
     left: Option<[f64; 3]>,
-    /// How soon 90 % of the rate before the fall arrived again.
+    /// Time until 90 % of the rate before the fall arrived again.
     back: Option<Duration>,
     lost_connection: bool,
 }
 
 impl Figures {
-    /// Of the publication with the most pictures.
+    /// Figures of the publication with the most pictures.
     pub fn of(name: &str, all: &[Recording], times: &Times, left: Option<[f64; 3]>) -> Self {
         let &Times { begun, fell, rose, end } = times;
         let longest = all.iter().max_by_key(|recording| recording.frames().len()).expect("there was a picture");
@@ -56,7 +56,7 @@ impl Figures {
         }
     }
 
-    /// The medians of several runs, but the longest gap of all.
+    /// The medians of several runs, but the longest gap of any.
     pub fn of_all(runs: &[Self]) -> Self {
         let shares = |of: fn(&Self) -> [f64; 3]| [0, 1, 2].map(|phase| median(runs.iter().map(|run| of(run)[phase])));
         Self {
@@ -65,7 +65,7 @@ impl Figures {
             gap: runs.iter().map(|run| run.gap).max().unwrap_or_default(),
             media: shares(|run| run.media),
             left: runs.iter().all(|run| run.left.is_some()).then(|| shares(|run| run.left.unwrap_or_default())),
-            // Never is the longest of all.
+            // Never counts as the longest.
             back: median(runs.iter().map(|run| run.back.unwrap_or(Duration::MAX))).into(),
             lost_connection: runs.iter().any(|run| run.lost_connection),
         }

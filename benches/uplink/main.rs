@@ -1,8 +1,8 @@
-//! `cargo bench --bench uplink`: rules of bitrate over simulated uplinks and over a real one, side by side.
+//! `cargo bench --bench uplink`: compares bitrate rules over simulated uplinks and over a real one.
 //!
 //! The simulation is deterministic: a family and a seed give a trace, a trace and a rule give an outcome. Seeds below
-//! [`FIRST_UNSEEN`] are for tuning; the table is made of those from there on. A whole run goes to
-//! `benches/RESULTS-uplink.md` and `benches/uplink.svg`.
+//! [`FIRST_UNSEEN`] are for tuning; the table uses those from there on. A whole run writes `benches/RESULTS-uplink.md`
+//! and `benches/uplink.svg`.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -29,7 +29,7 @@ use lenscast::policy::bitrate::{self, Follow, Rule, Settings};
 use score::{Outcome, mean_score};
 use traces::Family;
 
-/// Seeds below it may be looked at while a rule is tuned.
+/// Lower seeds may be looked at while a rule is tuned.
 const FIRST_UNSEEN: u64 = 1000;
 
 /// Compares rules of bitrate over simulated uplinks and prints what each is worth.
@@ -61,7 +61,7 @@ struct Arguments {
     bench: bool,
 }
 
-/// Who takes part.
+/// A rule or program that takes part.
 struct Contestant {
     name: &'static str,
     interval: Duration,
@@ -126,7 +126,7 @@ fn main() {
     std::fs::write(folder.join("RESULTS-uplink.md"), text).expect("the results can be written");
 }
 
-/// What each rule is worth on each family, as Markdown.
+/// The score of each rule on each family, as Markdown.
 fn simulate(seeds: std::ops::Range<u64>) -> String {
     let start = Instant::now();
     let mut all: Vec<Vec<Outcome>> = CONTESTANTS.iter().map(|_| Vec::new()).collect();
@@ -158,7 +158,7 @@ fn simulate(seeds: std::ops::Range<u64>) -> String {
     )
 }
 
-/// One picture a family: the link, and over it what each rule asked for and how long pictures waited.
+/// One chart per family: the link, and over it what each rule requested and how long pictures waited.
 fn draw(file: &Path, seed: u64) {
     let panels: Vec<plot::Panel> = Family::ALL
         .into_iter()

@@ -1,6 +1,8 @@
-//! The way of bytes from the sink to the server: the kernel's send queue, TCP's window, the narrowest queue, the link.
+//! The path of bytes from the sink to the server: the kernel's send queue, TCP's window, the narrowest queue, the
+//! link.
 //!
-//! Bytes flow, they are not packets; what a full queue refuses counts as lost once per round trip and goes again.
+//! Bytes flow continuously, without packets; what a full queue refuses counts as lost once per round trip and is
+//! resent.
 
 use std::collections::VecDeque;
 
@@ -13,22 +15,22 @@ const SEGMENT: f64 = 1448.0;
 /// The connection and the link under it.
 pub struct Path<'a> {
     trace: &'a Trace,
-    /// In the kernel, not sent.
+    /// Bytes in the kernel, not sent.
     unsent: f64,
-    /// Sent and not acknowledged.
+    /// Bytes sent and not acknowledged.
     in_flight: f64,
-    /// Of these, in the narrowest queue.
+    /// The part of `in_flight` in the narrowest queue.
     in_queue: f64,
     window: f64,
     threshold: f64,
     deaf_until_s: f64,
-    /// Bytes on their way back as acknowledgements: one entry a step, a round trip long.
+    /// Bytes whose acknowledgements are on their way back: one entry per step, a round trip long.
     acks: VecDeque<f64>,
-    /// Delivered by the link, bytes.
+    /// Bytes delivered by the link.
     pub delivered: f64,
-    /// Acknowledged, bytes.
+    /// Bytes acknowledged.
     pub acked: f64,
-    /// As TCP smooths it, seconds.
+    /// The round trip as TCP smooths it, seconds.
     pub round_trip_s: f64,
     /// Acknowledged bytes at the end of each step of the last round trips.
     history: VecDeque<f64>,
@@ -60,17 +62,17 @@ impl<'a> Path<'a> {
         (LOWAT - self.unsent).max(0.0)
     }
 
-    /// Gives it bytes.
+    /// Hands bytes to the kernel.
     pub fn write(&mut self, bytes: f64) {
         self.unsent += bytes;
     }
 
-    /// Bytes in the kernel that were not sent.
+    /// Unsent bytes in the kernel.
     pub fn unsent(&self) -> f64 {
         self.unsent
     }
 
-    /// Bytes in the kernel that were not acknowledged.
+    /// Unacknowledged bytes in the kernel.
     pub fn outstanding(&self) -> f64 {
         self.unsent + self.in_flight
     }
@@ -94,7 +96,7 @@ impl<'a> Path<'a> {
         self.adapt(now, acked, limited);
     }
 
-    /// Sends what the window allows; whether the window was what limited it.
+    /// Sends what the window allows; returns whether the window was the limit.
     fn send(&mut self, now: f64) -> bool {
         let allowed = (self.window - self.in_flight).max(0.0);
         let sent = self.unsent.min(allowed);
@@ -117,7 +119,7 @@ impl<'a> Path<'a> {
     fn adapt(&mut self, now: f64, acked: f64, limited: bool) {
         match self.trace.congestion {
             Congestion::Cubic if limited && now >= self.deaf_until_s => {
-                // Cubic's growth beyond Reno's, roughly.
+                // Roughly cubic's growth beyond Reno's.
                 let growth = if self.window < self.threshold { 1.0 } else { 2.0 * SEGMENT / self.window };
                 self.window += acked * growth;
             }

@@ -1,22 +1,22 @@
-//! A fall and return: what the link carries in each phase, and when they were.
+//! A fall and return: the link's capacity in each phase, and when the phases were.
 
 use std::time::Duration;
 
-/// kbit/s: what the link carries at first and at last, and between.
+/// The link's capacity at first and at last, kbit/s.
 pub const HIGH: u32 = 2000;
-/// See [`HIGH`].
+/// The link's capacity in between, kbit/s.
 pub const LOW: u32 = 600;
-/// How long after a change the link counts as used or not.
+/// Time after a change from which the use of the link is measured.
 pub const SETTLED: Duration = Duration::from_secs(6);
 
-/// When what happened, on the monotonic clock.
+/// When the phases began, on the monotonic clock.
 pub struct Times {
     /// The first picture was there.
     pub begun: Duration,
     /// The rate fell.
     pub fell: Duration,
-    /// It rose again.
+    /// The rate rose again.
     pub rose: Duration,
-    /// That was all.
+    /// The run was over.
     pub end: Duration,
 }

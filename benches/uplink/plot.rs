@@ -1,4 +1,4 @@
-//! The runs as an SVG picture.
+//! Draws the runs as an SVG picture.
 
 use std::fmt::Write as _;
 
@@ -10,16 +10,16 @@ const RATES: f64 = 130.0;
 const WAITS: f64 = 60.0;
 const MARGIN: f64 = 40.0;
 const HEIGHT: f64 = RATES + WAITS + 2.0 * MARGIN;
-/// The longest wait that is drawn, seconds.
+/// The longest wait drawn, seconds.
 const LONGEST: f64 = 3.0;
 const COLOURS: [&str; 4] = ["#0a5", "#d60", "#06c", "#999"];
 
 /// One trace.
 pub struct Panel {
     pub title: &'static str,
-    /// Bit/s.
+    /// The requested bitrate, bit/s.
     pub wanted: f64,
-    /// By the names of the rules.
+    /// The curves with their rules' names.
     pub curves: Vec<(&'static str, Vec<Point>)>,
 }
 

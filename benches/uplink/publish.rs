@@ -1,4 +1,4 @@
-//! The daemon's own capture and publisher under a rule that is not its own.
+//! The daemon's own capture and publisher under another rule.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,8 @@ use lenscast::policy::bitrate::{self, Event, Rule};
 use lenscast::protocol::{AudioSettings, StreamUrl, VideoSettings};
 use tokio::sync::mpsc;
 
-/// Publishes noise and a tone to `url` as `rule` says until `stop`. A rule that looks more often than the socket is asked
-/// hears the same sample as many times.
+/// Publishes noise and a tone to `url` as `rule` decides, until `stop`. A rule that wants samples more often than the
+/// socket is read gets the same sample repeatedly.
 pub fn publish(url: &str, video: VideoSettings, rule: &mut dyn Rule, interval: Duration, stop: &AtomicBool) {
     lenscast::media::init().expect("GStreamer is there");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -16,19 +16,19 @@ use crate::support::control::start;
 use crate::support::{Daemon, Namespace, Nginx, Process, monotonic};
 
 const SOON: Duration = Duration::from_secs(20);
-/// More than the link carries, of noise, which fills any bitrate.
+/// More than the link carries; noise, which fills any bitrate.
 pub const VIDEO: VideoSettings = VideoSettings { width: 640, height: 360, frame_rate: 30, bitrate: 2_500_000 };
 
 #[derive(Clone, Copy)]
 pub enum Who {
     /// The daemon with this in its configuration.
     Daemon(&'static str),
-    /// The daemon's capture and publisher under the rule of the contestant of this name.
+    /// The daemon's capture and publisher under the rule of this contestant.
     Rule(&'static str),
     GstLaunch,
 }
 
-/// Who takes part; lenscast is the first.
+/// The contestants; lenscast is the first.
 pub const ALL: [(&str, Who); 5] = [
     ("lenscast", Who::Daemon("")),
     ("belacoder's rule", Who::Rule("belacoder")),
@@ -37,7 +37,7 @@ pub const ALL: [(&str, Who); 5] = [
     ("gst-launch-1.0", Who::GstLaunch),
 ];
 
-/// The table for each congestion control; `phase` is how long each rate lasts.
+/// The table for each congestion control; `phase` is the duration of each rate.
 pub fn section(phase: Duration) -> String {
     let mut text = format!(
         "## A real link\n\ntbf (burst 16 kB, 400 ms of queue) in a network namespace, 2 → 0.6 → 2 Mbit/s, {} s each; \
@@ -106,14 +106,14 @@ pub fn run((name, who): (&str, Who), congestion: &str, phase: Duration) -> Figur
     Figures::of(name, &all, &times, None)
 }
 
-/// The daemon's own elements with its own properties, and nothing that steers them.
+/// The daemon's own elements with its own properties, and nothing that controls them.
 fn gst_launch(url: &str) -> Process {
     let mut command = Command::new("gst-launch-1.0");
     command.arg("--quiet").args(gst_pipeline(url).split_whitespace());
     Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
-/// What gst-launch is told.
+/// The pipeline for gst-launch.
 pub fn gst_pipeline(url: &str) -> String {
     format!(
         "videotestsrc is-live=true pattern=snow ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 \

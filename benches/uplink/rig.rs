@@ -1,7 +1,8 @@
-//! The same fall and return on a bad network: the kernel's own emulator, netem, in a guest of the rig (`hw-fixtures/`), with
-//! delay and loss.
+//! The same fall and return on a bad network: the kernel's own emulator, netem, in a guest of the rig
+//! (`hw-fixtures/`), with delay and loss.
 //!
-//! The daemon runs in the guest, beside netem; the server on the host. Each run has a guest to itself, as one has a single CPU.
+//! The daemon runs in the guest, beside netem; the server on the host. Each run has its own guest, since a guest has a
+//! single CPU.
 
 use std::fmt::Write as _;
 use std::thread::sleep;
@@ -15,12 +16,12 @@ use crate::real::{self, VIDEO};
 use crate::support::control::start;
 use crate::support::{Guest, GuestDaemon, Nginx, monotonic};
 
-/// One emulated CPU, and GStreamer's registry to be looked at.
+/// Limit for going live: one emulated CPU, and GStreamer's plugins to scan.
 const LIVE: Duration = Duration::from_mins(1);
-/// What netem adds to the way to the server, ms, and drops.
+/// Delay that netem adds on the way to the server, ms.
 const DELAY_MS: u32 = 200;
 
-/// A queue that lasts about 400 ms at the higher rate, beside what is under way.
+/// A queue that lasts about 400 ms at the higher rate, in addition to what is in flight.
 const PACKETS: u32 = 100;
 
 #[derive(Clone, Copy)]
@@ -29,11 +30,11 @@ pub enum Who {
     GstLaunch,
 }
 
-/// Who runs, what is lost, percent, and how often: a handful of losses is a matter of luck.
+/// Contestant, loss in percent, and number of runs: a handful of losses is a matter of luck.
 const ALL: [(&str, Who, f64, usize); 3] =
     [("lenscast", Who::Daemon, 0.1, 3), ("gst-launch-1.0", Who::GstLaunch, 0.1, 1), ("lenscast", Who::Daemon, 1.0, 1)];
 
-/// The tables; `phase` is how long each rate lasts.
+/// The tables; `phase` is the duration of each rate.
 pub fn section(phase: Duration) -> String {
     let mut text = format!(
         "## A real link with delay and loss\n\nThe same stream from a guest of the rig, by netem: {DELAY_MS} ms of delay, loss, a \

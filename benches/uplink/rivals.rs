@@ -1,4 +1,4 @@
-//! The rules of others, written anew from what their sources do.
+//! Rules of other programs, rewritten from what their sources do.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,7 +10,7 @@ fn all(bitrate: f64) -> Decision {
     Decision { bitrate: bitrate as u32, pictures: Pictures::All }
 }
 
-/// None: what is asked for, whatever comes.
+/// No rule: always the requested bitrate.
 pub struct Fixed(pub u32);
 
 impl Rule for Fixed {
@@ -19,8 +19,8 @@ impl Rule for Fixed {
     }
 }
 
-/// belacoder 898d9ce: made for SRT, whose send buffer and round trip are here TCP's. It looks every 20 ms, begins at its
-/// least, and falls in three degrees by thresholds on smoothed round trips and packets that wait.
+/// belacoder 898d9ce: made for SRT, whose send buffer and round trip are TCP's here. It samples every 20 ms, begins at
+/// its minimum, and falls in three degrees by thresholds on smoothed round trips and waiting packets.
 pub struct Belacoder {
     most: f64,
     now: f64,
@@ -39,7 +39,7 @@ pub struct Belacoder {
 }
 
 impl Belacoder {
-    /// How often it looks.
+    /// Its sampling interval.
     pub const INTERVAL: Duration = Duration::from_millis(20);
     const LEAST: f64 = 300e3;
     /// SRT's latency as belacoder's README sets it, ms.
@@ -47,7 +47,7 @@ impl Belacoder {
     /// Bytes in an SRT packet.
     const PACKET: f64 = 1316.0;
 
-    /// Up to `wanted` bit/s.
+    /// At most `wanted` bit/s.
     pub fn new(wanted: u32) -> Self {
         Self {
             most: f64::from(wanted),
@@ -129,8 +129,8 @@ impl Rule for Belacoder {
     }
 }
 
-/// OBS's dynamic bitrate (f86e9c1): when 200 ms wait, down to what was sent over the last one to two seconds; every 4 s
-/// up by a tenth of the whole, back again if that made it wait.
+/// OBS's dynamic bitrate (f86e9c1): when 200 ms wait, falls to what was sent over the last one to two seconds; every 4
+/// s rises by a tenth of the whole, and goes back if that made it wait.
 pub struct Obs {
     most: f64,
     now: f64,
@@ -140,12 +140,12 @@ pub struct Obs {
 }
 
 impl Obs {
-    /// It looks at each packet; pictures come every 33 ms, sound every 21 ms.
+    /// OBS acts on each packet; pictures come every 33 ms, sound every 21 ms.
     pub const INTERVAL: Duration = Duration::from_millis(20);
     const AUDIO: f64 = 64e3;
     const PATIENCE: Duration = Duration::from_secs(4);
 
-    /// Up to `wanted` bit/s.
+    /// At most `wanted` bit/s.
     pub fn new(wanted: u32) -> Self {
         let most = f64::from(wanted);
         Self { most, now: most, before: 0.0, rise_at: None, sent: VecDeque::new() }

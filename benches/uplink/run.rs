@@ -1,4 +1,4 @@
-//! One run: camera, encoder, the daemon's own gate, the sink, the path, and a rule over all of it.
+//! One run: camera, encoder, the daemon's own gate, the sink, the path, and a rule that controls them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::path::Path;
 use crate::score::Outcome;
 use crate::traces::{STEP_S, Trace};
 
-/// Pictures a second.
+/// Pictures per second.
 pub const FRAME_RATE: u32 = 30;
-/// rtmp2sink's own queue, which nothing shows.
+/// Frames in rtmp2sink's own queue, which nothing shows.
 const SINK_HOLDS: usize = 3;
-/// Bytes of a frame of sound, one every other step: 64 kbit/s.
+/// Bytes of a frame of sound, one every second step: 64 kbit/s.
 const SOUND: f64 = 160.0;
 const SOUND_RATE: f64 = 64e3;
 
@@ -23,29 +23,29 @@ const SOUND_RATE: f64 = 64e3;
 #[derive(Clone, Copy, Debug)]
 pub struct Point {
     pub at_s: f64,
-    /// Bit/s.
+    /// The link's capacity, bit/s.
     pub capacity: f64,
     pub bitrate: f64,
-    /// What the picture that arrived last had waited, seconds.
+    /// How long the latest arrived picture had waited, seconds.
     pub waited_s: f64,
 }
 
-/// What an encoder makes of a bitrate.
+/// A model of an encoder.
 struct Encoder {
     rng: Rng,
-    /// What it has come to, bit/s.
+    /// The current output rate, bit/s.
     rate: f64,
     until_key: u32,
     skip: u32,
-    /// At its coarsest it cannot give less, bytes.
+    /// Least size of a picture, at its coarsest, bytes.
     least: f64,
 }
 
 impl Encoder {
-    /// The next picture's size in bytes and whether it is a key frame; none where it is left out.
+    /// The next picture's size in bytes and whether it is a key frame; `None` if it is left out.
     fn picture(&mut self, decision: Decision, demand: f64, asked_for_key: bool) -> Option<(f64, bool)> {
         let target = f64::from(decision.bitrate);
-        // It obeys downwards within some pictures, upwards more slowly (x264 with a short buffer).
+        // It follows downwards within some pictures, upwards more slowly (x264 with a short buffer).
         let time = if target < self.rate { 0.15 } else { 0.8 };
         self.rate += (target - self.rate) * (1.0 / f64::from(FRAME_RATE) / time).min(1.0);
         self.until_key = self.until_key.saturating_sub(1);
@@ -87,7 +87,7 @@ struct Sender {
     sink: VecDeque<Message>,
     waiting_bytes: f64,
     sent_ms: u32,
-    /// Where in the stream of bytes each picture ends, when it was born, and its size.
+    /// For each picture: where it ends in the stream of bytes, when it was made, and its size.
     on_their_way: VecDeque<(f64, f64, f64)>,
     written: f64,
 }
@@ -122,7 +122,7 @@ impl Sender {
     }
 }
 
-/// What arrives.
+/// The receiving end.
 struct Viewer {
     last_s: f64,
     frozen_s: f64,
@@ -139,7 +139,7 @@ impl Viewer {
     }
 }
 
-/// Runs a rule over a trace; `interval` is how often it looks. `points` takes ten a second, if it is there.
+/// Runs a rule over a trace; `interval` is how often it samples. `points`, if given, gets ten points a second.
 pub fn run(
     trace: &Trace,
     rule: &mut dyn Rule,
@@ -228,7 +228,7 @@ pub fn run(
     }
 }
 
-/// Bits of video that a perfect sender gets through, second by second.
+/// Bits of video that a perfect sender would get through, second by second.
 fn usable(trace: &Trace) -> f64 {
     let seconds = (1.0 / STEP_S).round() as usize;
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;

@@ -1,11 +1,12 @@
-//! What a run was worth to those who watch.
+//! The score of a run, from the viewers' point of view.
 
-/// What came of one run.
+/// The outcome of one run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outcome {
-    /// Bits of video that arrived, of those that the link could have carried and the encoder made use of; 0 to 1.
+    /// Share of the usable bits of video that arrived, 0 to 1. Usable: the link could carry them and the encoder could
+    /// use them.
     pub used: f64,
-    /// 95th percentile of the time that pictures waited (the empty link's own delay taken off), seconds.
+    /// 95th percentile of the pictures' waits (without the empty link's own delay), seconds.
     pub queue_p95_s: f64,
     /// Share of the time in which the picture had stood still for more than 500 ms.
     pub frozen: f64,
@@ -14,7 +15,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// 0 to 100: what was used, taken down by
+    /// 0 to 100: the share used, reduced by
     /// - the queue: half at a p95 of 1 s, `1 / (1 + (p95 / 1 s)²)`;
     /// - freezes: to nothing where a quarter of the time was frozen;
     /// - changes: each is a visible step; half at 300 a minute.
@@ -37,7 +38,7 @@ impl Outcome {
     }
 }
 
-/// The mean score of runs: of their scores, not of their mean figures.
+/// The mean of the runs' scores, not the score of their mean figures.
 pub fn mean_score(of: &[Outcome]) -> f64 {
     of.iter().map(Outcome::score).sum::<f64>() / of.len().max(1) as f64
 }

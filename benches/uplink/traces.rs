@@ -1,7 +1,7 @@
-//! Uplinks and scenes, made up from a seed: what the network could carry and what the camera saw, every 10 ms.
+//! Uplinks and scenes, generated from a seed: what the network could carry and what the camera saw, every 10 ms.
 //!
-//! None is recorded: recordings that may be shipped were not to be had. Each family is one way in which uplinks fail
-//! their users; its parameters are drawn anew for each seed.
+//! None is recorded: no recordings with a suitable licence were found. Each family is one way in which uplinks fail;
+//! its parameters are drawn anew for each seed.
 
 use fastrand::Rng;
 
@@ -10,29 +10,29 @@ pub const STEP_S: f64 = 0.01;
 /// Length of each trace, seconds.
 pub const LENGTH_S: f64 = 90.0;
 
-/// A way in which uplinks behave.
+/// A kind of uplink behaviour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// Carries more than is asked for, all the time.
+    /// Always carries more than is requested.
     Steady,
-    /// Falls at once to a part of what it carried, and comes back at once.
+    /// Falls at once to a part of its capacity, and returns at once.
     Step,
     /// Fades while the wearer walks away from the access point, and returns.
     WalkAway,
-    /// Carries next to nothing for some seconds.
+    /// Carries almost nothing for some seconds.
     Elevator,
     /// Carries too little, behind a queue that holds seconds.
     Bufferbloat,
-    /// A cell that wanders, fades and serves in bursts.
+    /// A mobile cell: its capacity wanders and fades, and it serves in bursts.
     Bursts,
-    /// Others on the channel: many short dips.
+    /// Other users on the channel: many short dips.
     Interference,
-    /// The link is steady, but nothing moves before the camera for much of the time.
+    /// The link is steady, but often nothing moves before the camera.
     StaticScene,
 }
 
 impl Family {
-    /// All of them.
+    /// All families.
     pub const ALL: [Self; 8] = [
         Self::Steady,
         Self::Step,
@@ -44,7 +44,7 @@ impl Family {
         Self::StaticScene,
     ];
 
-    /// For the table.
+    /// The name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Steady => "steady",
@@ -59,33 +59,33 @@ impl Family {
     }
 }
 
-/// How the sender's TCP keeps its window.
+/// How the sender's TCP controls its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Congestion {
-    /// By what was delivered lately.
+    /// By what was recently delivered.
     Bbr,
-    /// Until something is lost.
+    /// Grows until something is lost.
     Cubic,
 }
 
 /// One uplink with one scene.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// What is asked for, bit/s of video.
+    /// The requested bitrate, bit/s of video.
     pub wanted: f64,
-    /// What the link carries, bit/s, each [`STEP_S`].
+    /// The link's capacity, bit/s, for each [`STEP_S`].
     pub capacity: Vec<f64>,
-    /// What the encoder can make use of at most, bit/s, each [`STEP_S`].
+    /// The most the encoder can use, bit/s, for each [`STEP_S`].
     pub demand: Vec<f64>,
     /// Round trip of an empty link, seconds.
     pub round_trip_s: f64,
-    /// What the narrowest queue on the way holds, bytes.
+    /// Size of the narrowest queue on the way, bytes.
     pub buffer: f64,
-    /// The sender's.
+    /// The sender's congestion control.
     pub congestion: Congestion,
 }
 
-/// The trace of a family that belongs to a seed.
+/// The trace for a family and a seed.
 pub fn generate(family: Family, seed: u64) -> Trace {
     let mut rng = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (family as u64 + 1));
     let wanted = between(&mut rng, 1.5e6, 5e6);
@@ -125,12 +125,12 @@ fn between(rng: &mut Rng, low: f64, high: f64) -> f64 {
     low + (high - low) * rng.f64()
 }
 
-/// The number of the step at a time.
+/// The step at a time.
 fn at(seconds: f64) -> usize {
     (seconds / STEP_S) as usize
 }
 
-/// Normally distributed, mean 0, deviation 1 (sum of uniform ones).
+/// Normally distributed, mean 0, deviation 1 (a sum of uniform values).
 fn normal(rng: &mut Rng) -> f64 {
     (0..12).map(|_| rng.f64()).sum::<f64>() - 6.0
 }
@@ -141,7 +141,7 @@ fn scale(values: &mut [f64], factor: f64) {
     }
 }
 
-/// A few per cent every tenth of a second: no link is a constant.
+/// A few per cent every tenth of a second: no link is constant.
 fn jitter(capacity: &mut [f64], rng: &mut Rng) {
     for tenth in capacity.chunks_mut(at(0.1)) {
         let factor = (1.0 + 0.04 * normal(rng)).clamp(0.85, 1.15);
@@ -179,7 +179,7 @@ fn elevator(capacity: &mut [f64], wanted: f64, rng: &mut Rng) {
     }
 }
 
-/// A random walk of the logarithm that is drawn back to its mean within `memory_s`.
+/// A random walk of the logarithm that returns to its mean within `memory_s`.
 fn wander(capacity: &mut [f64], mean: f64, deviation: f64, memory_s: f64, rng: &mut Rng) {
     let mut offset = 0.0;
     for half in capacity.chunks_mut(at(0.5)) {
@@ -196,7 +196,7 @@ fn bursts(capacity: &mut [f64], wanted: f64, rng: &mut Rng) {
         scale(&mut capacity[at(now)..at(end)], 0.1);
         now = end + between(rng, 5.0, 15.0);
     }
-    // Served in bursts of some tens of milliseconds, the mean stays.
+    // Served in bursts of some tens of milliseconds; the mean is unchanged.
     let mut index = 0;
     while index < capacity.len() {
         let served = rng.usize(1..4);
