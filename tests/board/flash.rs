@@ -1,4 +1,4 @@
-//! `make flash`: over ssh and adb, with dpkg and without, and what is broken is taken back.
+//! `make flash`: over ssh and adb, with and without dpkg, and with a broken version that is rolled back.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::scene::{SERVICE, UP, disk};
 use crate::support::process::run;
 use crate::support::{Board, board};
 
-/// The package with another version, whose daemon ends at once.
+/// The package with another version, whose daemon exits at once.
 fn broken(folder: &Path) -> PathBuf {
     let (tree, package) = (folder.join("tree"), folder.join("broken.deb"));
     let (tree, package) = (tree.to_str().expect("UTF-8"), package.to_str().expect("UTF-8"));
@@ -35,7 +35,7 @@ fn what_is_flashed_runs_and_what_is_broken_is_taken_back() {
     let broken = broken(folder.path());
     board.shell("echo '# the user was here' >> /etc/lenscast/lenscastd.toml");
 
-    // A version that does not come up, as one who is not root.
+    // A version that does not come up, flashed by a user who is not root.
     let (status, said) = board.flash("dev", &broken);
     println!("{said}");
     assert_eq!(status, 3, "{said}");
@@ -64,7 +64,7 @@ fn what_is_flashed_runs_and_what_is_broken_is_taken_back() {
     runs(&board, "after broken files");
     board.shell(&format!("[ -e /{file} ] && grep -qx {file} {list}"));
 
-    // As an image brings it: nothing tells that it was flashed.
+    // As from an image: nothing shows that it was flashed.
     board.shell(&format!("rm {list}"));
     let (status, said) = board.flash_by_adb(&broken);
     assert_eq!(status, 3, "{said}");

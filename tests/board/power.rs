@@ -1,5 +1,4 @@
-//! A board that goes without a goodbye, which leaves its server with a publisher that is no more, and one that boots
-//! without anything around it.
+//! A board that loses power, which leaves a dead publisher at its server; and one that boots without network or peers.
 
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use serde_json::json;
 use crate::scene::{BACK, LIVE, SERVICE, Servers, UP, WEBCAM, back_on, configure, control, disk};
 use crate::support::Board;
 
-/// nginx's `drop_idle_publisher` of `patient`, and what the tests allow on top for the retry every 2 s.
+/// nginx's `drop_idle_publisher` of `patient`, plus what the tests allow for the retry every 2 s.
 const IDLE: Duration = Duration::from_secs(10);
 
 #[test]
@@ -29,7 +28,7 @@ fn a_board_that_was_cut_off_while_live_waits_for_nginx_to_see_it() {
         servers.wait_publication(before, LIVE);
         back_on(&mut board);
         servers.phone.wait_connected(UP);
-        // The daemon may have taken its stream up again; this one is in its place, for the same key.
+        // The daemon may have resumed its stream; this one replaces it, with the same key.
         servers.ask(&again, application, "key");
         if application == "patient" {
             servers.wait_status(&again, "streaming", IDLE + BACK);
@@ -46,7 +45,7 @@ fn a_boot_without_camera_and_network_is_no_failure() {
     let (_folder, disk) = disk();
     let mut board = Board::boot(&disk);
     board.wait_service(SERVICE, "active", UP);
-    // Nobody can ask it without a network: it says itself how it stands, and powers off.
+    // Without a network nobody can ask it: it reports its state by itself, and powers off.
     board.write(
         "/etc/systemd/system/tell.service",
         "[Unit]\nAfter=multi-user.target\n[Service]\nType=simple\nExecStart=/bin/sh -c 'systemctl is-system-running \

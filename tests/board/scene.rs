@@ -1,4 +1,4 @@
-//! What the tests begin with: a board that was flashed, and servers around it.
+//! The tests' starting point: a flashed board, and servers around it.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -10,19 +10,19 @@ use tempfile::TempDir;
 use crate::support::{Board, CloudStandIn, Control, Nginx, Recordings, board, monotonic};
 
 pub const SERVICE: &str = "lenscastd.service";
-/// A slow board looks at all of GStreamer's plugins before its first start.
+/// Limit for the service to come up: a slow board scans all GStreamer plugins before its first start.
 pub const UP: Duration = Duration::from_mins(2);
-/// From a start command to frames at the server: trials of encoders on emulated cores, once for a boot.
+/// Limit from a start command to frames at the server: encoder trials on emulated cores, once per boot.
 pub const LIVE: Duration = Duration::from_mins(1);
-/// Three times what is promised on this board for being live again, 10 s.
+/// Limit for being live again: three times the 10 s promised on this board.
 pub const BACK: Duration = Duration::from_secs(30);
 /// `WatchdogSec=` of the unit.
 pub const WATCHDOG: Duration = Duration::from_secs(10);
-/// What is streamed: small, on cores that are emulated.
+/// The stream's frame rate: low, since the cores are emulated.
 pub const FRAME_RATE: u32 = 15;
 pub const WEBCAM: &str = "--mode yuyv:320x240@15,30";
 
-/// The disk of a board onto which lenscast was flashed, the same for all tests of a run; theirs to copy.
+/// The disk of a board with lenscast flashed, shared by all tests of a run; for copying only.
 fn flashed() -> &'static PathBuf {
     static DISK: OnceLock<PathBuf> = OnceLock::new();
     DISK.get_or_init(|| {
@@ -46,7 +46,7 @@ pub fn disk() -> (TempDir, PathBuf) {
     (folder, disk)
 }
 
-/// Gives the daemon this configuration, and starts it anew with it. There is no sound unless it says so.
+/// Gives the daemon this configuration, and restarts it. There is no sound unless the configuration says so.
 pub fn configure(board: &Board, toml: &str) {
     let silence = if toml.contains("[audio]") { "" } else { "[audio]\ndevice = \"none\"\n" };
     let config = format!("{silence}{toml}");
@@ -55,18 +55,18 @@ pub fn configure(board: &Board, toml: &str) {
     board.shell("systemctl restart lenscastd");
 }
 
-/// Cuts it off and boots it again with the same hardware; returns when its service is up.
+/// Cuts the board's power and boots it again with the same hardware; returns when its service is up.
 pub fn back_on(board: &mut Board) {
     board.cut();
     board.boot_again();
     board.hardware("encoder");
     board.webcam("0001", WEBCAM);
-    // The node is there before udev has given it to its group.
+    // The node exists before udev has given it to its group.
     board.shell("udevadm settle");
     board.wait_service(SERVICE, "active", UP);
 }
 
-/// Phone and server that a board streams to, by the phone's orders.
+/// The phone that controls the board, and the server that it streams to.
 pub struct Servers {
     pub phone: CloudStandIn,
     pub nginx: Nginx,
@@ -80,7 +80,7 @@ impl Servers {
         Self { phone: CloudStandIn::start_at(board.host()), nginx, recordings }
     }
 
-    /// Has the phone ask for a stream to this key of an nginx's application.
+    /// Makes the phone request a stream to this key of an nginx application.
     pub fn ask(&self, stream: &str, application: &str, key: &str) {
         self.phone.send(&json!({
             "type": "start_stream", "appId": "org.example.app", "streamId": stream,
@@ -89,7 +89,7 @@ impl Servers {
         }));
     }
 
-    /// Has the phone want it to go on.
+    /// Makes the phone send a keep-alive.
     pub fn keep_alive(&self, stream: &str) {
         self.phone.send(&json!({"type": "keep_stream_alive", "streamId": stream, "ackId": "a1"}));
     }
@@ -101,19 +101,19 @@ impl Servers {
         })
     }
 
-    /// Waits to be told of an outage by this cause, and gives that status.
+    /// Waits for the report of an outage with this cause, and returns that status.
     pub fn wait_outage(&mut self, stream: &str, cause: &str, within: Duration) -> Value {
         self.phone.wait_message(&format!("an outage of {stream} by {cause}"), within, |message| {
             message["streamId"] == stream && message["status"] == "reconnecting" && message["cause"] == cause
         })
     }
 
-    /// Waits for frames in a publication that was not there when `before` were.
+    /// Waits for frames in a new publication; `before` is the number of earlier ones.
     pub fn wait_publication(&self, before: usize, within: Duration) {
         self.recordings.wait_frames(before, 5, within);
     }
 
-    /// Frames that arrive in the last one in a while, of those that should.
+    /// Share of the expected frames that arrive in the latest publication over a while.
     pub fn share_of_frames(&self) -> f64 {
         const SPAN: Duration = Duration::from_secs(10);
         let index = self.recordings.count() - 1;
@@ -126,7 +126,7 @@ impl Servers {
         arrived as f64 / (f64::from(FRAME_RATE) * SPAN.as_secs_f64())
     }
 
-    /// Waits for more frames in the last one.
+    /// Waits for more frames in the latest publication.
     pub fn wait_more_frames(&self, within: Duration) {
         let index = self.recordings.count() - 1;
         let now = self.recordings.wait("the last recording", within, |all| all.get(index).map(|r| r.frames().len()));
@@ -134,12 +134,12 @@ impl Servers {
     }
 }
 
-/// The daemon's control socket, from here.
+/// The daemon's control socket, reachable from the host.
 pub fn control(board: &Board) -> Control {
     Control::connect(&board.forward("/run/lenscast/control.sock", UP))
 }
 
-/// How bright the light is.
+/// The brightness of the light.
 pub fn brightness(board: &Board) -> u32 {
     board.read("/sys/class/leds/privacy/brightness").trim().parse().expect("a brightness")
 }

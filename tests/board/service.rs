@@ -1,20 +1,20 @@
-//! The service as systemd runs it on the board, under its full sandbox: goes live on the phone's word, and comes back from
-//! whatever happens to its process or its camera.
+//! The service as systemd runs it on the board, in its full sandbox: goes live on the phone's request, and recovers
+//! from whatever happens to its process or its camera.
 
 use std::time::{Duration, Instant};
 
 use crate::scene::{BACK, LIVE, SERVICE, Servers, UP, WATCHDOG, WEBCAM, brightness, configure, control, disk};
 use crate::support::{Board, board};
 
-/// Three times what is promised, 3 s.
+/// Limit for stopping: three times the promised 3 s.
 const STOPPED: Duration = Duration::from_secs(9);
-/// Three times what is promised for noticing, 3 s.
+/// Limit for noticing: three times the promised 3 s.
 const NOTICED: Duration = Duration::from_secs(9);
-/// For what systemd does at once, on a slow board.
+/// Limit for what systemd does at once, on a slow board.
 const SOON: Duration = Duration::from_secs(20);
 const STREAM: &str = "stream-1";
 
-/// A program in the daemon's own place: its mounts, or its control group.
+/// Asserts that the daemon's sandbox holds, also for a program put into its mounts or its control group.
 fn sandboxed(board: &Board, pid: &str) {
     let score = board.shell("systemd-analyze security lenscastd | tail -n 1");
     println!("{}", score.trim());
@@ -26,7 +26,7 @@ fn sandboxed(board: &Board, pid: &str) {
     for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"] {
         assert!(status.contains(line), "{line} is not in {status}");
     }
-    // A sandbox that the kernel does not have is left out by systemd without a word; these two hold.
+    // systemd silently omits a sandbox that the kernel does not support; these two work.
     let touch = format!("nsenter --target {pid} --mount touch /usr/lib/x 2>&1 || true");
     assert!(board.shell(&touch).contains("Read-only file system"), "ProtectSystem= holds");
     let group = format!("/sys/fs/cgroup{}/cgroup.procs", board.property(SERVICE, "ControlGroup"));
@@ -34,7 +34,7 @@ fn sandboxed(board: &Board, pid: &str) {
     assert!(board.shell(&read).contains("Operation not permitted"), "DevicePolicy= holds");
 }
 
-/// Does something to the service, and waits for frames in a new publication; gives how long that took.
+/// Applies a fault to the service, and waits for frames in a new publication; prints how long that took.
 fn comes_back(servers: &Servers, within: Duration, what: &str, fault: impl FnOnce()) {
     let before = servers.recordings.count();
     let begun = Instant::now();
@@ -48,7 +48,7 @@ fn comes_back(servers: &Servers, within: Duration, what: &str, fault: impl FnOnc
 fn the_service_goes_live_and_comes_back() {
     let (_folder, disk) = disk();
     let board = Board::boot(&disk);
-    // Up without a camera or anything else that it might want.
+    // Up without a camera or anything else that it may need.
     board.wait_service(SERVICE, "active", UP);
     assert_eq!(board.property(SERVICE, "Type"), "notify");
     assert_eq!(board.property(SERVICE, "NRestarts"), "0");
@@ -59,13 +59,13 @@ fn the_service_goes_live_and_comes_back() {
     board.hardware("encoder");
     board.hardware("led privacy");
     board.hardware("sound");
-    // Flashing takes longer than a phone's patience, and a phone is not there while the link is being handed over.
+    // Flashing takes longer than a phone's patience, and the phone is absent while the link is being handed over.
     let more = "[audio]\ndevice = \"auto\"\n[privacy_led]\nname = \"privacy\"\nrequire = true\n[stream]\n\
                 keep_alive_timeout_s = 300\n";
     configure(&board, &format!("{}{more}", servers.phone.config()));
     servers.phone.wait_connected(UP);
     let webcam = board.webcam("0001", WEBCAM);
-    // The node is there before udev has given it to its group.
+    // The node exists before udev has given it to its group.
     board.shell("udevadm settle");
     let begun = Instant::now();
     servers.ask(STREAM, "live", "key");
@@ -84,7 +84,7 @@ fn the_service_goes_live_and_comes_back() {
     let fields = board.shell(&format!("journalctl --quiet --output=cat STREAM_ID={STREAM} | wc -l"));
     assert_ne!(fields.trim(), "0", "the journal has the stream's id as a field");
 
-    // kill -9: its light goes off, and the next process goes on with the stream.
+    // kill -9: its light goes off, and the next process resumes the stream.
     servers.keep_alive(STREAM);
     let lit = board.shell("wc -l < /run/led-privacy.log");
     comes_back(&servers, BACK, "kill -9", || {
@@ -97,7 +97,7 @@ fn the_service_goes_live_and_comes_back() {
 
     servers.wait_outage(STREAM, "daemon_restarted", SOON);
 
-    // A process that does not answer is killed by the watchdog.
+    // The watchdog kills a process that hangs.
     servers.keep_alive(STREAM);
     comes_back(&servers, WATCHDOG + BACK, "SIGSTOP", || {
         board.shell(&format!("kill -STOP {}", board.property(SERVICE, "MainPID")));

@@ -1,4 +1,4 @@
-//! A board that goes without a goodbye while live at lenscast-cloud, which lets it take its stream over.
+//! A board that loses power while live at lenscast-cloud, which lets it take over its old stream.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ fn a_board_that_was_cut_off_while_live_comes_back_at_the_cloud() {
     poll_until("the glasses' link", UP, || cloud.log().contains("glasses connected").then_some(()));
     cloud.ctl(&["start", "--user", USER]);
     let is_active = || {
-        // Each question is a process on the machine that emulates the board.
+        // Each query is a process on the machine that emulates the board.
         sleep(BETWEEN_QUESTIONS);
         cloud.streams()[0]["status"] == "active"
     };

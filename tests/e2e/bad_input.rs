@@ -1,4 +1,4 @@
-//! Nonsense from any side gets a clear answer, the stream that runs never notices, and no key is ever written down.
+//! Nonsense from any side gets a clear answer, the running stream is not affected, and no key is ever written down.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn running(config: &str) -> Running {
 }
 
 impl Running {
-    /// It is the same stream as before, and it lost nothing.
+    /// Asserts that it is the same stream as before, without losses.
     fn assert_untouched(mut self) {
         let already = self.recordings.wait("the recording", SOON, |all| Some(all.first()?.frames().len()));
         self.recordings.wait_frames(0, already + 15, SOON);
@@ -49,7 +49,7 @@ impl Running {
     }
 }
 
-/// URLs that cannot be used, whoever sends them.
+/// Unusable URLs, whoever sends them.
 fn bad_urls() -> Vec<String> {
     let mut urls: Vec<String> = [
         "",
@@ -186,7 +186,7 @@ fn the_link_answers_nonsense() {
         assert!(answer["errorDetails"].as_str().is_some_and(|d| !d.is_empty()), "{shown}: {answer}");
         assert_ne!(answer["streamId"], "stream-1", "{shown}: an error must not seem to end the stream: {answer}");
     }
-    // What is too long to be read at all is refused in WebSocket's own words: 1009, message too big.
+    // A message too long to be read at all is refused in WebSocket's own way: 1009, message too big.
     cloud.send_text(&with("padding", json!("p".repeat(1 << 20))));
     let told = cloud.wait("a refusal", SOON, |r| matches!(r.what, Heard::Message(_) | Heard::Disconnected(_)));
     match told.what {
@@ -197,7 +197,7 @@ fn the_link_answers_nonsense() {
         }
         other => panic!("{other:?}"),
     }
-    // What may be for others is not answered, and does no harm.
+    // A message that may be for others is not answered, and does no harm.
     cloud.send_text(r#"{"type":"show_wifi_setup","reason":"test"}"#);
     cloud.send_bytes(b"\x00\x01\x02");
     cloud.send(&json!({"type": "get_stream_status"}));
@@ -225,8 +225,8 @@ fn a_configuration_that_makes_no_sense_is_refused_by_name() {
     }
 }
 
-/// Keys and passwords pass through every part that could write them down: both sockets, the answers, the watch, and the
-/// log at its most talkative, `GStreamer`'s included.
+/// Keys and passwords pass through every part that could write them down: both sockets, the answers, the watch, and
+/// the most verbose log, `GStreamer`'s included.
 #[test]
 fn no_key_is_written_down_anywhere() {
     const KEYS: [&str; 5] = ["k3y-0f-c0ntr0l", "k3y-0f-cl0ud", "k3y-refused", "k3y-unreachable", "p4ssw0rd-in-url"];

@@ -1,4 +1,4 @@
-//! Heat, battery and privacy light of a board whose `/sys` is made of files; everything else is real.
+//! Heat, battery and privacy light of a board with a `/sys` made of plain files; everything else is real.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn heat_takes_from_the_stream_step_by_step_gives_it_back_and_ends_it() {
     }));
     watch.wait_state("streaming", SOON);
 
-    // The last of five steps is taken before the board throttles, at 85.
+    // The last of five steps is taken before the board throttles, at 85 degrees.
     let mut seen = Vec::new();
     for (celsius, wanted) in [(74, 0), (75, 1), (77, 2), (79, 3), (81, 4), (83, 5)] {
         sys.celsius(celsius);
@@ -54,7 +54,7 @@ fn heat_takes_from_the_stream_step_by_step_gives_it_back_and_ends_it() {
         given(5, 20, "quarter"),
     ];
     assert_eq!(seen, all);
-    // The stream goes on with a quarter of its pictures, and says so.
+    // The stream goes on with a quarter of its pictures, and reports it.
     watch.wait_snapshot("few pictures", SOON, |state| {
         state["stream"]["metrics"]["fps"].as_f64().is_some_and(|fps| (5.0..=10.0).contains(&fps))
     });
@@ -101,7 +101,7 @@ fn a_battery_below_the_floor_ends_the_stream_and_refuses_the_next_until_it_charg
     let refused = daemon.control().refused(&small(&nginx.url("live", "again"), APP, "s2"));
     assert_eq!(refused["cause"], "battery_low");
     assert_eq!(refused["message"], "Battery level too low (9%) - minimum 10% required");
-    // The daemon looks again before it says no.
+    // The daemon reads the battery again before it refuses.
     sys.battery(9, "Charging");
     daemon.control().granted(&small(&nginx.url("live", "charging"), APP, "s3"));
     watch.wait_state("streaming", SOON);
@@ -134,11 +134,11 @@ fn the_light_shines_from_before_the_first_picture_to_after_the_last_across_recon
     let noted = changes.so_far();
     assert!(matches!(noted[..], [(on, true), (off, false)] if on < first.at && off > stop_at), "{noted:?}, {first:?}");
 
-    // A photo is a look of the camera, too.
+    // A photo also counts as use of the camera.
     daemon.control().photo(APP).expect("a photo");
     assert!(sys.led(), "the camera stays open for a while");
 
-    // On, and then out on every way: asked to end, and killed.
+    // On, and then off in either way: asked to end, and killed.
     daemon.control().granted(&small(&nginx.url("live", "key"), APP, "s2"));
     watch.wait_state("streaming", SOON);
     daemon.restart(Signal::SIGTERM);
@@ -179,7 +179,7 @@ fn without_its_light_a_required_one_there_is_no_stream_and_no_photo() {
     assert!(of("battery")["text"].as_str().unwrap().contains("90 %"), "{lines}");
     daemon.finish();
 
-    // Where it is not required, its loss is no reason to stay dark for the viewers.
+    // Where the light is not required, its loss must not stop the picture.
     let daemon = Daemon::start(&sys.config());
     let mut watch = daemon.watch();
     daemon.control().granted(&start(&nginx.url("live", "bright"), APP, "s3", (320, 240), 15, 300_000));

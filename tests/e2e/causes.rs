@@ -1,4 +1,4 @@
-//! Each way to fail has its own cause, told in time, and is retried as it deserves.
+//! Each kind of failure has its own cause, is reported in time, and is retried as appropriate.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn wait_retry(watch: &mut Watch, cause: &str, within: Duration) -> Event {
     })
 }
 
-/// The stream is over, for this reason, and that was told once.
+/// Asserts that the stream is over for this reason, and that this was reported once.
 fn assert_ended(watch: &mut Watch, daemon: &Daemon, cause: &str, within: Duration) -> Event {
     let end = watch.wait_state("error", within);
     assert_eq!(end.cause(), cause);
@@ -35,7 +35,7 @@ fn assert_ended(watch: &mut Watch, daemon: &Daemon, cause: &str, within: Duratio
     let state = watch.wait_snapshot("the stream to be gone", SOON, |state| state["stream"] == Value::Null);
     assert_eq!(state["last_end"]["cause"], cause);
     assert_eq!(state["last_end"]["stream_id"], STREAM);
-    // The camera is given back.
+    // The camera is released.
     assert_eq!(daemon.control().status()["owner"], Value::Null);
     let ends = watch.reports().iter().filter(|e| matches!(e.report(), Some("error" | "stopped"))).count();
     assert_eq!(ends, 1, "an end is told once");
@@ -120,7 +120,7 @@ fn a_half_open_server_is_given_three_seconds() {
     let (daemon, mut watch) = begin(&server.url("key"), "");
     wait_retry(&mut watch, "handshake_timeout", Duration::from_secs(9));
     poll_until("a second connection", SOON, || (server.accepted() >= 2).then_some(()));
-    // A stop does not wait for the attempt that hangs.
+    // A stop does not wait for a hanging attempt.
     daemon.control().granted(&serde_json::json!({"cmd": "stop"}));
     watch.wait_state("stopped", Duration::from_secs(3));
     daemon.finish();
@@ -133,8 +133,8 @@ fn a_certificate_that_nobody_signed_is_not_accepted() {
     let recordings = nginx.recordings();
     let daemon = Daemon::start("");
     let mut watch = daemon.watch();
-    // The connection is made while the camera opens: which of the two comes first decides whether the start is refused,
-    // or granted and then ended.
+    // The connection is made while the camera opens: whichever comes first decides whether the start is refused, or
+    // granted and then ended.
     let answer = daemon.control().request(&small(&nginx.secure_url("127.0.0.1", "live", "key"), APP, STREAM));
     assert!(answer["ok"] == true || answer["error"]["cause"] == "tls_certificate_rejected", "{answer}");
     assert_ended(&mut watch, &daemon, "tls_certificate_rejected", SOON);

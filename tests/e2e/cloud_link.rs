@@ -1,4 +1,4 @@
-//! What phone and cloud see over the WebSocket, in the words of either generation of them.
+//! What phone and cloud see over the WebSocket, in the dialects of both generations.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::{CloudStandIn, Daemon, Nginx};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A generation of `MentraOS`'s words.
+/// A dialect of `MentraOS`.
 #[derive(Clone, Copy)]
 struct Dialect {
     start: &'static str,
@@ -76,7 +76,7 @@ impl Scene {
         self.cloud.send(&json!({"type": self.dialect.stop, "appId": app, "streamId": stream_id}));
     }
 
-    /// Waits for a status of a stream in this dialect. A snapshot is none, nor is a measurement.
+    /// Waits for a status of a stream in this dialect, ignoring snapshots and measurements.
     fn wait_status(&mut self, stream_id: &str, status: &str, within: Duration) -> Value {
         let dialect = self.dialect;
         self.cloud.wait_message(&format!("{stream_id} to be {status}"), within, |message| {
@@ -88,12 +88,12 @@ impl Scene {
         })
     }
 
-    /// Waits for the stream to run for the first time.
+    /// Waits until the stream runs for the first time.
     fn wait_streaming(&mut self, stream_id: &str) -> Value {
         self.wait_status(stream_id, "streaming", SOON)
     }
 
-    /// The statuses that the cloud got of a stream, without measurements and snapshots.
+    /// The statuses that the cloud received for a stream, without measurements and snapshots.
     fn statuses(&mut self, stream_id: &str) -> Vec<String> {
         let metrics = self.dialect.metrics;
         let messages = self.cloud.messages().into_iter().map(|(_, message)| message);
@@ -217,13 +217,13 @@ fn stream_words_for_a_second_start() {
     second_start(STREAM);
 }
 
-/// The default, unabridged.
+/// The default timeout, in full.
 #[test]
 fn a_minute_without_a_keep_alive_ends_the_stream() {
     let mut s = scene(STREAM, "");
     s.start("org.example.app", "stream-1");
     s.wait_streaming("stream-1");
-    // One in between begins the minute anew.
+    // A keep-alive in between restarts the minute.
     std::thread::sleep(Duration::from_secs(5));
     s.cloud.send(&json!({"type": "keep_stream_alive", "streamId": "stream-1", "ackId": "a1"}));
     let ack = s.cloud.wait("an acknowledgement", SOON, |r| r.message().is_some_and(|m| m["type"] == "keep_alive_ack"));
@@ -246,7 +246,7 @@ fn keep_alive_clock_stands_still(dialect: Dialect) {
     let lost = s.wait_status("stream-1", "reconnecting", SOON);
     assert_eq!(lost["reason"], "connection_lost", "{lost}");
     assert!(lost["attempt"] == 1 && lost["maxAttempts"].is_u64(), "{lost}");
-    // Twice the time, and an acknowledgement meanwhile.
+    // Twice the time, with an acknowledgement in between.
     s.cloud.listen(Duration::from_secs(8));
     s.cloud.send(&json!({"type": dialect.keep_alive, "streamId": "stream-1", "ackId": "a1"}));
     s.cloud.wait_message("an acknowledgement", SOON, |m| m["type"] == "keep_alive_ack" && m["ackId"] == "a1");
@@ -324,7 +324,7 @@ fn daemon_killed(dialect: Dialect) {
     s.wait_streaming("stream-1");
     s.daemon.restart(Signal::SIGKILL);
     s.cloud.wait_connected(SOON);
-    // The link may be later than the stream: then the snapshot says all.
+    // The link may come up after the stream: then the snapshot reports everything.
     s.cloud.wait_message("the stream to go on", SOON, |m| {
         let status = m["status"].as_str().unwrap_or_default();
         m["streamId"] == "stream-1" && matches!(status, "streaming" | "reconnected" | "active")
@@ -383,7 +383,7 @@ fn a_cloud_that_does_not_know_the_token_is_asked_again() {
     let config = cloud.config().replace(crate::support::cloud::TOKEN, "another-token-77c1");
     let daemon = Daemon::start(&config);
     for _ in 0..2 {
-        // Half a minute apart: nobody changes a token within seconds.
+        // Attempts are half a minute apart: nobody changes a token within seconds.
         cloud.wait("a visit", Duration::from_secs(45), |r| matches!(r.what, Heard::TurnedAway));
     }
     assert!(!daemon.log().contains("another-token-77c1"), "the token is in the log");

@@ -1,4 +1,4 @@
-//! What whoever asks for a stream hears where no encoder works.
+//! The answer to a stream request when no encoder works.
 
 use std::fs;
 use std::process::Command;

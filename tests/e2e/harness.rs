@@ -1,4 +1,4 @@
-//! The harness proven on publishers and servers that are not ours: what it cannot see, no test built on it can.
+//! Tests the harness itself on other publishers and servers: what it cannot see, no test built on it can.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Tests across processes: the built daemon against real servers, over real sockets.
 //!
-//! One program, so that the many tests that mostly wait do it side by side; those that time the daemon or encode large
+//! One program, so that the many tests that mostly wait run side by side; those that time the daemon or encode large
 //! pictures take turns ([`support::heavy`]). Limits in seconds are promises of the product, or three times those where
 //! the promise is a median.
 

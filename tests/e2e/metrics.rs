@@ -13,13 +13,14 @@ const SOON: Duration = Duration::from_secs(10);
 const KEY: &str = "a-secret-stream-key";
 const APP: &str = "org.example.app";
 
-/// A daemon that shows its numbers, and where. Between finding a free port and listening on it somebody else may take it.
+/// A daemon that serves its metrics, and the port. Another program may take a free port before the daemon listens on
+/// it.
 fn start(more: &str) -> (Daemon, u16) {
     let port = free_port();
     (Daemon::start(&format!("[metrics]\nlisten = \"127.0.0.1:{port}\"\n{more}")), port)
 }
 
-/// How many TCP and UDP sockets of a process anybody could reach.
+/// How many TCP and UDP sockets of a process others can reach.
 fn listening(process: &Process) -> usize {
     let pid = process.pid();
     let own: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
@@ -62,7 +63,7 @@ fn a_stream_shows_in_numbers_from_its_start_over_the_servers_death_to_its_end() 
     assert_eq!(live.count("lenscast_encoder_info{encoder=\"x264\"}"), 1);
     assert_eq!(live.count("lenscast_streams_started_total{kind=\"unmanaged\"}"), 1);
     assert_eq!(live.sum("lenscast_stream_reconnects_total"), 0);
-    // What arrived left the publisher, what left it was encoded, and what was encoded was captured.
+    // What arrived has left the publisher, what left it was encoded, and what was encoded was captured.
     let stages = ["capture", "encode", "publish"].map(|stage| live.value(&format!("lenscast_{stage}_frames_total")));
     assert!(stages.is_sorted_by(|before, after| before >= after) && stages[2] >= 60.0, "{stages:?}");
     assert!(live.value("lenscast_capture_last_frame_age_seconds") < 1.0);

@@ -1,4 +1,4 @@
-//! The peer goes silent without a word: by its process, or by the network.
+//! The peer falls silent without a word: its process, or the network.
 //!
 //! The two look alike to an RTMP client and must not be confused with a link that is merely slow.
 
@@ -10,7 +10,7 @@ use crate::support::{Daemon, Namespace, Nginx, Watch, heavy, monotonic};
 use crate::traffic::{HEAVY, LIGHT, NOISE, Traffic};
 
 const SOON: Duration = Duration::from_secs(10);
-/// A dead peer is noticed by then.
+/// A dead peer must be noticed within this time.
 const NOTICED: Duration = Duration::from_secs(4);
 
 struct Scene {
@@ -19,7 +19,7 @@ struct Scene {
     recordings: Recordings,
 }
 
-/// A stream that really flows.
+/// A stream with media flowing.
 fn streaming(nginx: &Nginx, traffic: Traffic) -> Scene {
     streaming_as(NOISE, nginx, traffic)
 }
@@ -35,8 +35,8 @@ fn streaming_as(config: &str, nginx: &Nginx, traffic: Traffic) -> Scene {
 }
 
 impl Scene {
-    /// Has the peer silenced, expects that to be noticed in time under its own name, has it answer again, and expects
-    /// the very next attempt to succeed.
+    /// Silences the peer and expects that to be noticed in time with the right cause; then ends the silence, and
+    /// expects the very next attempt to succeed.
     fn silence(mut self, cause: &str, cut: impl FnOnce(), mend: impl FnOnce()) {
         let silent_since = monotonic();
         cut();
@@ -44,7 +44,7 @@ impl Scene {
         assert_eq!(noticed.cause(), cause);
         let after = noticed.at.saturating_sub(silent_since);
         assert!(after <= NOTICED, "noticed after {after:?}");
-        // At least one attempt meets the silence.
+        // At least one attempt falls into the silence.
         self.watch.wait("another attempt", Duration::from_secs(20), |event| {
             event.report() == Some("reconnecting") && event.json["attempt"].as_u64() >= Some(2)
         });
@@ -101,7 +101,7 @@ fn a_link_at_70_percent_of_the_rate_is_slow_but_not_dead() {
     let _turn = heavy::turn();
     let namespace = Namespace::new();
     let nginx = Nginx::start_in(&namespace);
-    // A bitrate that follows would leave nothing to drop.
+    // An adaptive bitrate would leave nothing to drop.
     let mut scene = streaming_as(&format!("{NOISE}[stream]\nadaptive = false\n"), &nginx, HEAVY);
     namespace.limit(HEAVY.bitrate() * 7 / 10 / 1000);
     sleep(Duration::from_secs(20));

@@ -1,4 +1,4 @@
-//! Photos that phone or cloud ask for over the link.
+//! Photos that phone or cloud request over the link.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::cloud::Heard;
 use crate::support::{CloudStandIn, Daemon, Nginx};
 
-/// The opening of the camera included.
+/// Includes opening the camera.
 const SOON: Duration = Duration::from_secs(10);
 
 fn ask(cloud: &CloudStandIn, request_id: &str, app: &str) {

@@ -1,4 +1,4 @@
-//! A stream without faults arrives whole and well-formed.
+//! A stream without faults arrives complete and well-formed.
 
 use std::ops::Range;
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ fn twenty_seconds_of_720p_arrive_whole() {
     let _turn = heavy::turn();
     let nginx = Nginx::start();
     let recordings = nginx.recordings();
-    // The one test that leaves the choice of the encoder to the daemon.
+    // The only test that leaves the choice of encoder to the daemon.
     let daemon = Daemon::start("[encoder]\nprofile = \"auto\"\n");
     let mut watch = daemon.watch();
     let mut control = daemon.control();
@@ -44,7 +44,7 @@ fn twenty_seconds_of_720p_arrive_whole() {
     assert_eq!(probe.complaints, "");
 }
 
-/// Every frame that the gate let through is there, and it let through nearly all.
+/// Asserts that every frame that passed the gate arrived, and that nearly all passed.
 fn assert_whole(recording: &Recording, metrics: &Value) {
     let sequences = recording.sequences();
     assert!(sequences.is_sorted_by(|a, b| a < b), "frames in order, none twice");
@@ -58,7 +58,7 @@ fn assert_whole(recording: &Recording, metrics: &Value) {
     assert!(there >= 20 * 30 * 9 / 10, "only {there} frames in 20 s at 30 a second");
 }
 
-/// Key frames, decoding times, and sound beside picture.
+/// Checks key frames, decoding times, and sound against pictures.
 fn assert_well_timed(recording: &Recording) {
     const FRAME_MS: u32 = 34;
     let frames = recording.frames();
@@ -71,7 +71,7 @@ fn assert_well_timed(recording: &Recording) {
     assert!(longest <= 1000 + FRAME_MS, "{longest} ms without a key frame");
     let sound = recording.sound_ms();
     assert!(sound.is_sorted(), "decoding times of the sound rise");
-    // One of each may be missing at the end, and what the AAC encoder holds back (36 ms).
+    // At the end one of each may be missing, and what the AAC encoder holds back (36 ms).
     let sound_end = sound[sound.len() - 1];
     assert!(sound_end.abs_diff(end) <= FRAME_MS + 24 + 36, "the picture ends at {end} ms and the sound at {sound_end}");
     let (early, late) = (sound_behind(recording, 1000..6000), sound_behind(recording, end - 5000..end));
@@ -81,8 +81,8 @@ fn assert_well_timed(recording: &Recording) {
     );
 }
 
-/// How much longer than pictures sound takes from its time to the server, milliseconds, in a part of a recording. The least of
-/// each counts: all else is the machine's doing.
+/// How much longer sound takes from its timestamp to the server than pictures, milliseconds, in a part of a recording.
+/// Uses the minimum of each: the rest is due to the machine.
 fn sound_behind(recording: &Recording, part: Range<u32>) -> f64 {
     let least = |of: fn(&Body) -> bool| {
         let tags = recording.arrivals.iter().filter(|a| of(&a.tag.body) && part.contains(&a.tag.dts_ms));
@@ -91,7 +91,7 @@ fn sound_behind(recording: &Recording, part: Range<u32>) -> f64 {
     least(|body| matches!(body, Body::Sound { .. })) - least(|body| matches!(body, Body::Frame { .. }))
 }
 
-/// nginx rebases what it records, ffprobe as the server does not.
+/// nginx rebases the times it records; ffprobe, as the server, does not.
 #[test]
 fn decoding_times_on_the_wire_begin_at_zero() {
     let daemon = Daemon::start("");
@@ -103,7 +103,7 @@ fn decoding_times_on_the_wire_begin_at_zero() {
     let output = tempfile::NamedTempFile::new().unwrap();
     server.stdin(Stdio::null()).stdout(output.reopen().unwrap()).stderr(Stdio::null());
     let mut server = Process::spawn(&mut server);
-    // It comes to listen a little later; the daemon's retries see to that.
+    // The server listens a little later; the daemon retries until then.
     daemon.control().granted(&small(&url, "org.example.app", "stream-1"));
     assert!(server.wait(Duration::from_secs(30)).success(), "ffprobe got its 40 packets");
     daemon.finish();

@@ -1,4 +1,4 @@
-//! The server dies, pauses, or stays away: the stream goes on, and says what it is doing.
+//! The server dies, pauses, or stays away: the stream goes on, and reports its state.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn a_server_killed_twelve_times_costs_two_seconds_each_and_nothing_else() {
         assert_eq!(lost.cause(), "connection_lost");
         watch.wait_state("streaming", SOON);
         if resources.is_none() {
-            // What the old publisher had is given back at once, but not necessarily before the new one streams.
+            // The old publisher's resources are freed at once, but not necessarily before the new one streams.
             sleep(Duration::from_secs(2));
             resources = Some((daemon.process().open_files(), daemon.process().threads()));
         }

@@ -1,4 +1,4 @@
-//! The daemon as a service: what systemd hears, the socket it hands over, and a stream that outlives its process.
+//! The daemon as a service: what systemd is told, the socket it hands over, and a stream that outlives its process.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -12,10 +12,10 @@ use crate::support::control::{Control, small};
 use crate::support::{Daemon, Nginx, Process, monotonic};
 
 const SOON: Duration = Duration::from_secs(10);
-/// Live again after the process ended, three times what is promised.
+/// Limit for being live again after the process ended: three times the promised time.
 const LIVE_AGAIN: Duration = Duration::from_secs(9);
 
-/// Where systemd would listen.
+/// A stand-in for systemd.
 struct Manager {
     _folder: tempfile::TempDir,
     path: String,
@@ -30,7 +30,7 @@ impl Manager {
         Self { path: path.to_string_lossy().into_owned(), socket, _folder: folder }
     }
 
-    /// What it hears within that time.
+    /// The message received within that time, if any.
     fn next(&self, within: Duration) -> Option<String> {
         let mut buffer = [0; 4096];
         self.socket.set_read_timeout(Some(within.max(Duration::from_millis(1)))).expect("a time");
@@ -38,7 +38,7 @@ impl Manager {
         Some(String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned())
     }
 
-    /// What it hears until a word that begins like this, with it.
+    /// The messages received up to and including one that begins with `word`.
     fn until(&self, word: &str, within: Duration) -> Vec<String> {
         let deadline = Instant::now() + within;
         let mut heard = Vec::new();
@@ -87,7 +87,8 @@ fn systemds_socket_is_served_and_left_where_it_is() {
     let text = format!("[camera]\ndevice = \"test\"\n[control]\nsocket = {path:?}\n");
     std::fs::write(&config, text).expect("the configuration can be written");
     let listener = UnixListener::bind(&path).expect("a socket");
-    // Systemd's part: the socket as descriptor 3, and whom it is for. It asks before anybody is there to answer.
+    // systemd's part: the socket as descriptor 3, and the process it is for. The client connects before anybody
+    // answers.
     let mut early = Control::connect(&path);
     let mut command = Command::new("bash");
     command.args(["-c", "export LISTEN_PID=$$ LISTEN_FDS=1; exec 3<&0 < /dev/null; exec \"$@\"", "bash"]);

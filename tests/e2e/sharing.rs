@@ -1,4 +1,4 @@
-//! One owner of the camera at a time, and everybody else is told who.
+//! One owner of the camera at a time; everybody else is told who it is.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -22,7 +22,7 @@ print(s.makefile().readline(), end='', flush=True)
 time.sleep(600)
 ";
 
-/// Another process that asked for the camera, and what it was answered.
+/// Another process that requested the camera, and the answer it got.
 fn holder(daemon: &Daemon) -> (Process, Value) {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut command = Command::new("python3");
@@ -172,7 +172,7 @@ fn assert_is_photo(jpeg: &[u8], size: (u64, u64)) {
     assert_eq!((probe.codecs, probe.size), (vec!["mjpeg".to_owned()], size));
 }
 
-/// The stream goes on as if nothing had been asked: one publication, no frame missing, no camera reopened.
+/// Asserts that the stream was not affected: one publication, no frame missing, camera not reopened.
 fn assert_undisturbed(mut s: Scene) {
     let already = s.recordings.wait("the recording", SOON, |all| Some(all.first()?.frames().len()));
     s.recordings.wait_frames(0, already + 30, SOON);

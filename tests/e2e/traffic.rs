@@ -1,4 +1,4 @@
-//! The two streams that faults are tried on: what hides a dead peer longest is a small stream in large buffers.
+//! The two streams that faults are tested on: a small stream in large buffers hides a dead peer longest.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 use crate::support::control::start;
 use crate::support::recordings::Recordings;
 
-/// A picture that cannot be compressed: the usual test picture would fill a tenth of the bit rate asked for.
+/// An incompressible picture: the usual test picture would fill a tenth of the requested bitrate.
 pub const NOISE: &str = "[camera]\ndevice = \"test:snow\"\n";
 
-/// A stream of known weight.
+/// A stream of known bitrate.
 #[derive(Clone, Copy, Debug)]
 pub struct Traffic {
     size: (u32, u32),
@@ -24,7 +24,7 @@ pub const HEAVY: Traffic = Traffic { size: (1280, 720), frame_rate: 30, bitrate:
 pub const LIGHT: Traffic = Traffic { size: (320, 240), frame_rate: 15, bitrate: 250_000 };
 
 impl Traffic {
-    /// The request that starts it.
+    /// The start request for this stream.
     pub fn request(self, url: &str) -> Value {
         start(url, "org.example.app", "stream-1", self.size, self.frame_rate, self.bitrate)
     }
@@ -34,7 +34,7 @@ impl Traffic {
         self.bitrate
     }
 
-    /// Waits until it really flows: a test on traffic that is not there would prove nothing.
+    /// Waits until media really flows: a test without traffic would prove nothing.
     pub fn wait_flowing(self, recordings: &Recordings) {
         let measured = recordings.video_bitrate(0, Duration::from_secs(4), Duration::from_secs(30));
         let asked = f64::from(self.bitrate);

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use crate::support::{CloudStandIn, Daemon, Nginx, PhoneStandIn};
 
 const SOON: Duration = Duration::from_secs(10);
-/// The link's pauses between attempts grow while the cloud is away.
+/// Limit for a link to return: its delays between attempts grow while the cloud is away.
 const REJOINED: Duration = Duration::from_secs(30);
-/// The beginning of a frame that never was, the chip's word, a binary message, and what a loose contact brings.
+/// The beginning of a frame that never follows, the chip's word, a binary message, and the noise of a loose contact.
 const NOISE: &[u8] = b"\x00\xff##0\x21\x00{\"C\":\"##0\x15\x00{\"C\":\"cs_batv\",\"V\":1}$$##@\x09\x00\x0b\x01\x00\x00\x01\x02\x00v2$$#\r\n$$##";
 
 fn is_status(message: &Value, status: &str) -> bool {
@@ -34,7 +34,7 @@ fn a_stream_from_start_to_stop_amid_noise_while_the_cloud_comes_and_goes() {
     let daemon = Daemon::start(&format!("{}{}", cloud.config(), phone.config()));
     cloud.wait_connected(SOON);
 
-    // As phones do, until they are answered.
+    // Repeats it until answered, as phones do.
     let mut ready = None;
     for _ in 0..50 {
         phone.send(&json!({"type": "phone_ready"}));
@@ -71,7 +71,7 @@ fn a_stream_from_start_to_stop_amid_noise_while_the_cloud_comes_and_goes() {
         phone.send(&json!({"type": "keep_stream_alive", "streamId": "stream-1", "ackId": ack_id}));
         phone.wait("an acknowledgement", SOON, |m| m["type"] == "keep_alive_ack" && m["ackId"] == ack_id);
         phone.wait("a measurement", SOON, |m| m["m"]["w"] == 320 && m["streamId"] == "stream-1");
-        // Each return is waited for in its turn: an earlier one says nothing of the next.
+        // Waits for each return in turn: an earlier one says nothing about the next.
         if round != 1 {
             cloud.wait_connected(REJOINED);
             let whole = |m: &Value| m["kind"] == "snapshot" && m["streamId"] == "stream-1";
@@ -80,7 +80,7 @@ fn a_stream_from_start_to_stop_amid_noise_while_the_cloud_comes_and_goes() {
         }
     }
 
-    // What the cloud did not start, it does not stop without its id.
+    // A link cannot stop what it did not start, unless it names the id.
     cloud.send(&json!({"type": "stop_stream"}));
     cloud.wait_message("a refusal", SOON, |m| m["cause"] == "unknown_stream");
     phone.send_bytes(NOISE);

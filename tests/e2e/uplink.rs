@@ -1,6 +1,6 @@
-//! The uplink falls to less than a third and comes back: what those who watch see of it.
+//! The uplink falls to less than a third and comes back: what viewers see.
 //!
-//! The limits are three times what is promised: the machine may be busy.
+//! The limits are three times the promised ones: the machine may be busy.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::{Daemon, Namespace, Nginx, Viewing, heavy, monotonic};
 use crate::traffic::NOISE;
 
 const SOON: Duration = Duration::from_secs(15);
-/// kbit/s: what the link carries at first and at last, and between.
+/// The link's capacity at first and at last, kbit/s.
 const HIGH: u32 = 2000;
 const LOW: u32 = 600;
 
@@ -33,7 +33,7 @@ fn followed(congestion: &str) {
     let recordings = nginx.recordings();
     let daemon = Daemon::start(NOISE);
     let mut watch = daemon.watch();
-    // Asks for more than there is: the link decides.
+    // Requests more than the link carries.
     let request = start(&nginx.url("live", "key"), "org.example.app", "stream-1", (640, 360), 30, 2_500_000);
     daemon.control().granted(&request);
     watch.wait_state("streaming", SOON);

@@ -1,4 +1,4 @@
-//! What happens to cameras: unplugged, replaced, stalled, taken, faulty.
+//! Cameras that are unplugged, replaced, stalled, taken by others, or faulty.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn an_unplugged_webcam_is_missed_at_once_and_comes_back_on_the_same_connection()
     let webcam = guest.webcam("0001", WEBCAM);
     let mut live = Live::begin(&guest, "", SIZE, 500_000);
     let generation = live.camera()["generation"].as_u64();
-    // Somebody still has the old node open, so that the camera comes back under another number.
+    // Another program still has the old node open, so the camera comes back under another number.
     guest.shell(&format!("sleep 300 < {} > /dev/null 2>&1 &", webcam.node()));
     webcam.unplug();
     live.wait_outage("camera_lost", Duration::from_secs(3));
@@ -160,7 +160,8 @@ fn a_sensor_on_its_side_gives_an_upright_picture_of_the_asked_shape() {
     guest.webcam("0001", WEBCAM);
     let more = "[camera]\ndevice = \"auto\"\nrotation = 90\n";
     let live = Live::begin(&guest, more, (240, 320), 500_000);
-    // The smallest width that may be asked for is 320: the picture is as near to the asked shape as that allows.
+    // The smallest width that may be requested is 320: the picture comes as near to the requested shape as that
+    // allows.
     let ended = live.finish();
     let all = &ended.recordings;
     let probe = crate::support::probe::probe(&all[0].path);
@@ -185,7 +186,7 @@ fn faults_of_the_driver_end_in_pictures_or_in_a_cause() {
     live.finish();
 }
 
-/// Waits until the camera gives pictures again, and the stream carries them.
+/// Waits until the camera delivers pictures again, and the stream carries them.
 fn wait_fresh_frames(live: &Live, after: &str) {
     poll_until(&format!("frames after {after}"), LIVE, || {
         let before = live.camera()["frames"].as_u64()?;
@@ -213,14 +214,14 @@ fn a_driver_that_drops_buffers_costs_frames_and_not_the_stream() {
     let whole = rate(&mut live);
     guest.shell(&format!("v4l2-ctl -d {} --set-ctrl=percentage_of_dropped_buffers=30", nodes[0]));
     let thinned = rate(&mut live);
-    // Seven tenths are left; a busy machine drops more.
+    // Seven tenths remain; a busy machine drops more.
     assert!(thinned < 0.9 * whole && thinned > 0.4 * whole, "{thinned:.1} of {whole:.1} frames a second");
     assert_eq!(live.daemon.control().status()["stream"]["state"], "streaming");
     assert_eq!(live.recordings.count(), 1, "the server saw one publication");
     live.finish();
 }
 
-/// An HDMI input at 720p; gives its node.
+/// Sets up an HDMI input at 720p; returns its node.
 fn hdmi(guest: &Guest) -> String {
     let node = guest.hardware("vivid n_devs=1 node_types=0x1 input_types=0x3").remove(0);
     guest.shell(&format!(
@@ -230,7 +231,7 @@ fn hdmi(guest: &Guest) -> String {
     node
 }
 
-/// What an HDMI input is given: `dv_timings_signal_mode` of vivid.
+/// Sets the signal of an HDMI input: `dv_timings_signal_mode` of vivid.
 fn set_signal(guest: &Guest, node: &str, mode: u32) {
     guest.shell(&format!("v4l2-ctl -d {node} --set-ctrl=dv_timings_signal_mode={mode}"));
 }
@@ -240,7 +241,7 @@ fn hdmi_that_loses_its_signal_is_not_streaming_until_it_is_back() {
     let guest = Guest::boot();
     let node = hdmi(&guest);
     let mut live = Live::begin(&guest, "", (640, 360), 800_000);
-    // It gives noise meanwhile: no deadline of pictures would see that anything is wrong.
+    // The camera delivers noise meanwhile: no deadline for pictures would notice the fault.
     for (fault, mode) in [("no signal", 1), ("no lock", 2)] {
         set_signal(&guest, &node, mode);
         live.wait_outage("camera_no_signal", NOTICED);
@@ -279,7 +280,7 @@ fn columns(recording: &std::path::Path) -> Vec<u32> {
     (0..WIDTH).map(column).collect()
 }
 
-/// Streams a 4:3 webcam as 16:9.
+/// Streams a 4:3 webcam as 16:9; returns the first picture's columns.
 fn wide(fit: &str) -> Vec<u32> {
     let guest = Guest::boot();
     guest.webcam("0001", "--mode yuyv:640x480@30");
@@ -291,7 +292,7 @@ fn wide(fit: &str) -> Vec<u32> {
 #[test]
 fn a_letterboxed_picture_of_another_shape_has_black_bars_beside_it() {
     let columns = wide("fit = \"letterbox\"\n");
-    // 640x480 in 640x360 is 480x360, with 80 columns left and right; edges of the encoder's blocks aside.
+    // 640x480 in 640x360 becomes 480x360, with 80 columns left and right; except at the edges of the encoder's blocks.
     let black = |columns: &[u32]| columns.iter().all(|grey| *grey < 24);
     assert!(black(&columns[..76]) && black(&columns[564..]), "bars: {columns:?}");
     assert!(columns[84..556].iter().all(|grey| *grey > 48), "the picture between them: {columns:?}");
@@ -318,7 +319,7 @@ fn hdmi_at_720p_streams_through_software() {
     let seconds = f64::from(frames[frames.len() - 1].dts_ms) / 1000.0;
     let rate = frames.len() as f64 / seconds;
     println!("{rate:.1} frames a second");
-    // The source has 60; of them as many as were asked for are sent, and no more.
+    // The source has 60 frames a second; no more than requested are sent.
     assert!((0.8 * 30.0..1.05 * 30.0).contains(&rate), "{rate:.1} frames a second");
     let probe = crate::support::probe::probe(&all[0].path);
     assert_eq!((probe.size, probe.frames, probe.complaints.as_str()), ((1280, 720), frames.len() as u64, ""));
@@ -336,8 +337,8 @@ fn the_doctor_names_camera_modes_encoder_and_what_is_missing() {
     }
 }
 
-/// A camera and an encoder that take the same format, and an encoder with these parameters; streams, takes a photo, and
-/// tells whether the pictures went from the one to the other without a copy.
+/// Streams and takes a photo with a camera and an encoder (with these parameters) that take the same format; returns
+/// whether pictures passed between them without a copy.
 fn without_copies(parameters: &str) -> bool {
     let guest = Guest::boot();
     guest.hardware(&format!("encoder {parameters}"));

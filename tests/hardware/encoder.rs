@@ -1,4 +1,4 @@
-//! What happens to hardware encoders: absent, busy, failing, hanging, slow; and their bitrate.
+//! Hardware encoders that are absent, busy, failing, hanging or slow; and their bitrate.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ fn without_one_software_encodes() {
     live.finish();
 }
 
-/// As at a boot, when drivers come in any order.
+/// As at boot, when drivers come in any order.
 #[test]
 fn one_that_comes_after_the_daemon_is_used() {
     let guest = Guest::boot();
@@ -40,7 +40,7 @@ fn one_that_others_hold_is_passed_over() {
     live.finish();
 }
 
-/// The fault is noticed, and the stream goes on by the next encoder, on the same connection, and says so.
+/// The fault is noticed, and the stream goes on with the next encoder, on the same connection, and reports it.
 fn fails_over(parameter: &str, value: &str) {
     let guest = Guest::boot();
     guest.hardware("encoder");
@@ -72,8 +72,8 @@ fn one_that_is_too_slow_gives_way_to_the_next() {
     fails_over("latency_us", "150000");
 }
 
-/// Streams moving content, and looks at windows of 5 s of it, before and after a change: each must have the bits that were
-/// asked for.
+/// Streams moving content, and measures windows of 5 s of it, before and after a change: each must have the requested
+/// bits.
 fn obeys_bitrate(guest: &Guest, encoder: &str) {
     guest.webcam("0001", &format!("{WEBCAM} --pattern noise"));
     let live = Live::begin(guest, "", (640, 480), 800_000);
@@ -88,7 +88,7 @@ fn obeys_bitrate(guest: &Guest, encoder: &str) {
 
 fn measure(live: &Live, asked: u32) {
     const WINDOW_MS: u32 = 5_000;
-    // Encoders go down at once; x264 takes this long to use more.
+    // Encoders follow downwards at once; x264 takes this long to use more.
     const SETTLED_MS: u32 = 4_000;
     let index = live.recordings.count() - 1;
     let now = live.recordings.wait("frames", LIVE, |all| Some(all[index].frames().last()?.dts_ms));
@@ -100,7 +100,7 @@ fn measure(live: &Live, asked: u32) {
     for from in [begin, begin + WINDOW_MS] {
         let window: Vec<_> = frames.iter().filter(|frame| (from..from + WINDOW_MS).contains(&frame.dts_ms)).collect();
         let bits = 8 * window.iter().map(|frame| frame.bytes).sum::<usize>();
-        // Encoders share out bits by the frame, 30 of them a second; on a busy machine fewer come out of the camera.
+        // Encoders divide bits by frame, 30 a second; on a busy machine the camera delivers fewer.
         let measured = bits as f64 * 30.0 / window.len() as f64;
         println!("{measured:.0} bit/s where {asked} were asked; {} frames in 5 s", window.len());
         let asked = f64::from(asked);

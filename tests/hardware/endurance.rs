@@ -1,4 +1,4 @@
-//! The same again and again: nothing may grow.
+//! The same cycle again and again: nothing may grow.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,17 @@ use serde_json::json;
 use crate::live::{LIVE, Live, SIZE};
 use crate::support::{Guest, poll_until};
 
-/// How often; `make soak-hw` asks for more.
+/// Number of cycles; `make soak-hw` sets more.
 fn cycles() -> usize {
     std::env::var("LENSCAST_CYCLES").ok().and_then(|count| count.parse().ok()).unwrap_or(20)
 }
 
-/// A guest that lives for as long as the cycles may take.
+/// A guest that lives as long as the cycles may take.
 fn guest() -> Guest {
     Guest::boot_for(Duration::from_mins(2) + cycles() as u32 * Duration::from_secs(10))
 }
 
-/// Open files, threads, open video devices, and resident kilobytes of the daemon.
+/// The daemon's open files, threads, open video devices, and resident kilobytes.
 fn resources(guest: &Guest, pid: u32) -> [u64; 4] {
     let read = guest.shell(&format!(
         "ls /proc/{pid}/fd | wc -l; ls /proc/{pid}/task | wc -l; \
@@ -27,7 +27,8 @@ fn resources(guest: &Guest, pid: u32) -> [u64; 4] {
     numbers.try_into().expect("four of them")
 }
 
-/// Runs the cycles; files, threads and devices must be as after the first again, and memory must not climb.
+/// Runs the cycles; files, threads and devices must return to their numbers after the first, and memory must not
+/// climb.
 fn nothing_grows(guest: &Guest, live: &mut Live, mut cycle: impl FnMut(&mut Live)) {
     let pid = live.daemon.program().pid();
     cycle(live);
@@ -37,7 +38,7 @@ fn nothing_grows(guest: &Guest, live: &mut Live, mut cycle: impl FnMut(&mut Live
     for number in 2..=cycles() {
         cycle(live);
         let now = resources(guest, pid);
-        // What is still being closed may count here; only the end is asserted.
+        // A device that is still being closed may count here; only the end is asserted.
         if grown.is_none() && now[2] > first[2] {
             grown = Some((number, now));
         }
@@ -67,8 +68,8 @@ fn nothing_grows(guest: &Guest, live: &mut Live, mut cycle: impl FnMut(&mut Live
     assert!(slope < 50.0, "memory grows by {slope:.0} kB a cycle: {memory:?}");
 }
 
-/// By how much values rise from one to the next: the line of least squares, since an allocator's steps make single ones
-/// worthless.
+/// The average rise from one value to the next: the slope of the least-squares line, since an allocator's steps make
+/// single values meaningless.
 fn slope(values: &[u64]) -> f64 {
     let middle = (values.len() - 1) as f64 / 2.0;
     let (mut rise, mut run) = (0.0, 0.0);
@@ -88,7 +89,7 @@ fn twenty_unplugs_leave_nothing_behind() {
     nothing_grows(&guest, &mut live, |live| {
         webcam.unplug();
         live.watch.wait_state("reconnecting", LIVE);
-        // The simulator has one plug: it must be out before it goes in again.
+        // The simulator has one plug: it must be unplugged before it is plugged in again.
         poll_until("the node to go", LIVE, || (guest.shell("ls /dev").matches("video").count() == 0).then_some(()));
         webcam.plug();
         live.watch.wait_state("streaming", LIVE);

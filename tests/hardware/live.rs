@@ -9,16 +9,16 @@ use crate::support::recordings::{Recording, Recordings};
 use crate::support::watch::{Event, Watch};
 use crate::support::{Guest, GuestDaemon, Nginx};
 
-/// One emulated CPU on a busy machine, and a trial of each encoder before the first frame.
+/// Limit for going live: one emulated CPU on a busy machine, and a trial of each encoder before the first frame.
 pub const LIVE: Duration = Duration::from_secs(40);
-/// Three times what is promised for coming back, 2 s.
+/// Limit for coming back: three times the promised 2 s.
 pub const BACK: Duration = Duration::from_secs(6);
-/// Three times what is promised for noticing, 3 s at most.
+/// Limit for noticing: three times the promised 3 s.
 pub const NOTICED: Duration = Duration::from_secs(9);
-/// What the tests of faults stream: small, since many run on one CPU.
+/// The size for tests of faults: small, since many run on one CPU.
 pub const SIZE: (u32, u32) = (320, 240);
 
-/// Everything that a stream needs, around a guest whose hardware is the test's business.
+/// A complete setup around a guest whose hardware the test chooses.
 pub struct Live {
     pub nginx: Nginx,
     pub recordings: Recordings,
@@ -36,7 +36,7 @@ impl Live {
         Self { nginx, recordings, daemon, watch }
     }
 
-    /// Goes live and waits until it is.
+    /// Starts a stream and waits until it is live.
     pub fn begin(guest: &Guest, more: &str, size: (u32, u32), bitrate: u32) -> Self {
         let mut live = Self::prepare(guest, more);
         live.daemon.control().granted(&live.request(size, bitrate));
@@ -50,7 +50,7 @@ impl Live {
         start(&self.nginx.url("live", "key"), "org.example", "s-1", size, 30, bitrate)
     }
 
-    /// Waits to be told of an outage, and gives that report.
+    /// Waits for the report of an outage, and returns it.
     pub fn wait_outage(&mut self, cause: &str, within: Duration) -> Event {
         let outage =
             self.watch.wait(&format!("an outage by {cause}"), within, |event| event.report() == Some("reconnecting"));
@@ -63,15 +63,15 @@ impl Live {
         self.daemon.control().status()["camera"].clone()
     }
 
-    /// Waits for `count` more frames than there are in the last recording.
+    /// Waits for `count` more frames than the latest recording has now.
     pub fn wait_more_frames(&self, count: usize) {
         let index = self.recordings.count() - 1;
         let now = self.recordings.wait("the last recording", LIVE, |all| all.get(index).map(|r| r.frames().len()));
         self.recordings.wait_frames(index, now + count, LIVE);
     }
 
-    /// Ends stream and daemon, and checks what is true of every recording: key frame first, times that never step back,
-    /// nothing that a decoder complains of.
+    /// Ends stream and daemon, and checks what holds for every recording: a key frame first, times that never step
+    /// back, no complaint from a decoder.
     pub fn finish(self) -> Ended {
         self.daemon.control().granted(&json!({"cmd": "stop"}));
         self.daemon.finish();
@@ -85,7 +85,7 @@ impl Live {
     }
 }
 
-/// What is left of it.
+/// What remains of a stream that has ended.
 pub struct Ended {
     pub recordings: Vec<Recording>,
     /// Keeps their files.

@@ -1,4 +1,4 @@
-//! A bad network, by the kernel's own emulator.
+//! A bad network, emulated by the kernel.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use crate::support::clock::monotonic;
 use crate::support::recordings::{Frame, Recording};
 use crate::support::watch::Event;
 
-/// What the emulator adds to the way to the server.
+/// Delay that the emulator adds on the way to the server.
 const DELAY: Duration = Duration::from_millis(200);
-/// Pictures that are longer on their way are late.
+/// A picture that takes longer than this is late.
 const LATE: Duration = Duration::from_secs(1);
-/// How soon after an outage they no longer are. Found within 1.6 to 4.25 s after 29 outages of 5 to 6.8 s: up to a second until
-/// the next SYN, 1.4 s for the seven round trips to the first picture, and about a second for each packet lost on the way.
+/// Time after an outage until no picture is late. Measured 1.6 to 4.25 s after 29 outages of 5 to 6.8 s: up to a
+/// second until the next SYN, 1.4 s for the seven round trips to the first picture, and about a second for each packet
+/// lost on the way.
 const BACK: Duration = Duration::from_secs(5);
-/// When several such packets were lost.
+/// The same when several such packets were lost.
 const BACK_AT_WORST: Duration = Duration::from_secs(10);
 
 #[test]
@@ -49,14 +50,14 @@ fn delay_loss_and_outages_are_neither_an_end_nor_a_frozen_server() {
     live.finish();
 }
 
-/// How long each outage is, seconds; `LENSCAST_OUTAGES` of them, each a little longer, to see what retries make of it.
+/// Duration of each outage, seconds; `LENSCAST_OUTAGES` of them, each a little longer, to see how retries fall.
 fn outages() -> Vec<f64> {
     let count = std::env::var("LENSCAST_OUTAGES").ok().and_then(|count| count.parse().ok()).unwrap_or(3);
     (0..count).map(|index| 5.0 + 0.3 * f64::from(index)).collect()
 }
 
-/// When each picture arrived, and how long it was on its way, taking the fastest of each publication for one that nothing but
-/// the emulator's delay held up.
+/// When each picture arrived, and how long it took. The fastest of each publication is taken to have been delayed by
+/// the emulator only.
 fn pictures(recordings: &[Recording]) -> Vec<(Duration, Duration)> {
     let of_one = |recording: &Recording| {
         let frames = recording.frames();

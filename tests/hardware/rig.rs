@@ -1,4 +1,4 @@
-//! The rig proven without the daemon: what it cannot do, no test built on it can show.
+//! Tests the rig without the daemon: what it cannot do, no test built on it can show.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::{Guest, Process, guest, heavy, poll_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Frames that `v4l2-ctl` gets from a camera, and what it says if it gets none.
+/// Frames that `v4l2-ctl` gets from a camera, and its output if it gets none.
 fn stream(guest: &Guest, node: &str, size: &str, format: &str, count: u32) -> String {
     let (width, height) = size.split_once('x').expect("a size");
     guest.shell(&format!(
@@ -87,7 +87,7 @@ fn an_encoder_can_be_busy_fail_and_hang() {
 
     guest.set_encoder("hang", "1");
     let hanging = encode(10);
-    // Whoever opens it to ask may take its only place before it is taken.
+    // Whoever opens the device to ask may take its only place before it is taken.
     let opened = "/sys/module/vh264enc/parameters/opened";
     poll_until("the encoder to be in use", SOON, || (guest.read(opened) == "1\n").then_some(()));
     let busy = guest.start(&["v4l2-ctl", "-d", &node, "--info"], &[]);
@@ -122,7 +122,7 @@ fn sound_played_into_the_card_is_heard() {
     let sine = "sine=frequency=1000:sample_rate=48000:duration=20";
     let play = ["ffmpeg", "-v", "error", "-re", "-f", "lavfi", "-i", sine, "-ac", "2", "-f", "alsa", "hw:0,0"];
     let player = guest.start(&play, &[]);
-    // The loudness of what is left of it 40 Hz around its pitch.
+    // The loudness of what remains within 40 Hz of its pitch.
     let heard = guest.shell(
         "timeout 30 ffmpeg -hide_banner -f alsa -ac 2 -i hw:0,1 -t 2 -af bandpass=f=1000:w=40,volumedetect -f null - 2>&1",
     );
@@ -130,7 +130,7 @@ fn sound_played_into_the_card_is_heard() {
     assert!(volume.is_some_and(|volume| volume > -40.0), "{heard}; {}", player.output());
 }
 
-/// `run-guest.py` with a script of these lines.
+/// Runs `run-guest.py` with a script of these lines.
 fn script(lines: &str, options: &[&str]) -> (Process, NamedTempFile, NamedTempFile) {
     guest::prepare();
     let file = NamedTempFile::new().expect("a file for the script");

@@ -11,7 +11,7 @@ const TONE: &str = "gst-launch-1.0 -q audiotestsrc is-live=true freq=1000 ! audi
                     alsasink device=hw:0,0 buffer-time=200000";
 const SOUND: &str = "[audio]\ndevice = \"hw:0,1\"\n";
 
-/// Plays the tone. Returns once the card is fed: a busy machine takes seconds until then.
+/// Plays the tone. Returns once the card has data: on a busy machine that takes seconds.
 fn play(guest: &Guest) -> Program {
     let tone = guest.start(&["bash", "-c", TONE], &[]);
     poll_until("the tone", LIVE, || {
@@ -38,7 +38,7 @@ fn a_tone_arrives_with_its_pitch_and_in_step_with_the_picture() {
     assert_eq!(pitch(&all[0].path), 1000);
 }
 
-/// The tone's frequency, Hz, to the nearest 10: the median over its periods, since the card of a busy guest leaves gaps.
+/// The tone's frequency, Hz, to the nearest 10: the median over its periods, since a busy guest's card leaves gaps.
 fn pitch(recording: &std::path::Path) -> u32 {
     let path = recording.to_str().expect("a path in UTF-8");
     let arguments = ["-v", "error", "-ss", "3", "-t", "4", "-i", path, "-f", "s16le", "-ac", "1", "-ar", "16000", "-"];
@@ -53,7 +53,7 @@ fn pitch(recording: &std::path::Path) -> u32 {
     ((16_000.0 / median / 10.0).round() * 10.0) as u32
 }
 
-/// The card's speaker is its microphone: what the wearer hears is in the stream.
+/// The card's speaker is also its microphone: what the wearer hears is in the stream.
 #[test]
 fn the_wearer_hears_that_the_stream_is_live() {
     let guest = Guest::boot();
@@ -78,7 +78,7 @@ fn the_wearer_hears_that_the_stream_is_live() {
     assert!(when(660.0) < when(880.0), "two notes up");
 }
 
-/// How much of one frequency there is in samples of 16 kHz: the amplitude of that part.
+/// The strength of one frequency in samples at 16 kHz: its amplitude.
 fn strength(samples: &[f64], frequency: f64) -> f64 {
     let part = |wave: fn(f64) -> f64| -> f64 {
         let turn = std::f64::consts::TAU * frequency / 16_000.0;
@@ -128,7 +128,7 @@ fn what_happens_at_once_is_heard_as_it_is_seen() {
     let (seen, heard) = (flashes(recording), beeps(recording));
     assert_eq!(seen.len(), flashed.len(), "every flash is in the recording: {seen:?}");
     assert!(heard.len() >= 4, "beeps are in the recording: {heard:?}");
-    // From the clock of the camera and the card to the recording's.
+    // From the clock of camera and card to the recording's.
     let shift = median(seen.iter().zip(&flashed).map(|(seen, flashed)| seen - flashed).collect());
     let late = heard.iter().map(|heard| {
         let since = (heard - shift - began) / BEAT;
@@ -151,7 +151,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// When white pictures begin in it, seconds.
+/// When white pictures begin in the recording, seconds.
 fn flashes(recording: &Recording) -> Vec<f64> {
     let path = recording.path.to_str().expect("a path in UTF-8");
     let one_pixel = ["-v", "error", "-i", path, "-vf", "scale=1:1:flags=area", "-fps_mode", "passthrough"];
@@ -163,7 +163,7 @@ fn flashes(recording: &Recording) -> Vec<f64> {
     white.map(|(_, frame)| f64::from(frame.dts_ms) / 1000.0).collect()
 }
 
-/// When sound begins after silence in it, seconds, by the times of its packets, each of which holds 1024 samples.
+/// When sound begins after silence, seconds, by the times of its packets, each of which holds 1024 samples.
 fn beeps(recording: &Recording) -> Vec<f64> {
     const PACKET: usize = 1024;
     let path = recording.path.to_str().expect("a path in UTF-8");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::control::start;
 use crate::support::{Guest, GuestDaemon, Nginx, probe};
 
-/// One emulated CPU, and a trial of each encoder before the first frame.
+/// Limit for going live: one emulated CPU, and a trial of each encoder before the first frame.
 const LIVE: Duration = Duration::from_secs(40);
 
 #[test]

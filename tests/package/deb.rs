@@ -1,4 +1,4 @@
-//! The packages themselves.
+//! The packages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::process::run;
 
-/// An architecture that there is a package for.
+/// An architecture with a package.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(dead_code, reason = "the board's tests have but one")]
 pub enum Architecture {
@@ -17,7 +17,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// The package, made or brought up to date first.
+    /// The package, built or updated first.
     pub fn deb(self) -> &'static Path {
         static AMD64: OnceLock<PathBuf> = OnceLock::new();
         static ARM64: OnceLock<PathBuf> = OnceLock::new();
@@ -29,17 +29,17 @@ impl Architecture {
         made.get_or_init(|| made_by("scripts/deb.sh", arguments))
     }
 
-    /// A root file system to install it on. Not to be written to.
+    /// A root file system to install it on. Must not be written to.
     pub fn base(self) -> PathBuf {
         match self {
             Self::Amd64 => made_by("tests/package/make-root.sh", &[]),
-            // The emulated board's, before it is put onto its disk: to make another takes minutes.
+            // The emulated board's, from before it is put onto a disk: making another takes minutes.
             Self::Arm64 => made_by("hw-fixtures/board/make-root.sh", &[]).join("root"),
         }
     }
 }
 
-/// The path that is the last line of what a script of ours says.
+/// The path that a script of ours prints as its last line.
 fn made_by(script: &str, arguments: &[&str]) -> PathBuf {
     let output = run(&format!("{}/{script}", env!("CARGO_MANIFEST_DIR")), arguments);
     let text = String::from_utf8(output.stdout).expect("a path in UTF-8");
@@ -48,14 +48,14 @@ fn made_by(script: &str, arguments: &[&str]) -> PathBuf {
     path
 }
 
-/// What is in it.
+/// The contents of the package.
 pub fn unpacked(deb: &Path) -> TempDir {
     let folder = TempDir::new().expect("a folder");
     run("dpkg-deb", &["--raw-extract", deb.to_str().expect("UTF-8"), folder.path().to_str().expect("UTF-8")]);
     folder
 }
 
-/// The same package with an earlier version and, in `/etc`, a line more than now.
+/// The same package with an earlier version and an additional line in `/etc`.
 pub fn earlier(deb: &Path) -> (TempDir, PathBuf) {
     let folder = unpacked(deb);
     let control = folder.path().join("DEBIAN/control");
@@ -65,7 +65,7 @@ pub fn earlier(deb: &Path) -> (TempDir, PathBuf) {
     let config = folder.path().join("etc/lenscast/lenscastd.toml");
     let text = fs::read_to_string(&config).expect("a configuration");
     fs::write(&config, text + "# as it was\n").expect("written");
-    // The sums are of the files as they were.
+    // The checksums are those of the original files.
     let _ = fs::remove_file(folder.path().join("DEBIAN/md5sums"));
     let tree = folder.path().to_str().expect("UTF-8").to_owned();
     let out = TempDir::new().expect("a folder");

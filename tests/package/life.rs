@@ -20,13 +20,13 @@ fn the_package_comes_and_goes_without_leftovers() {
     root.dpkg(&["--install", root.put(&old)]);
     installed(&root);
 
-    // Not changed by the user: the new version's comes in place of the old one's.
+    // Not changed by the user: the new version replaces it.
     assert!(root.read(CONFIG).contains("as it was"));
     root.dpkg(&["--install", root.put(deb)]);
     assert!(!root.read(CONFIG).contains("as it was"));
     installed(&root);
 
-    // Changed by the user: it stays, though the other version brings another.
+    // Changed by the user: it stays, although the other version brings a new one.
     root.write(CONFIG, "[camera]\ndevice = \"test\"\n");
     for package in [&old, deb] {
         root.dpkg(&["--install", root.put(package)]);
@@ -34,7 +34,7 @@ fn the_package_comes_and_goes_without_leftovers() {
     }
     installed(&root);
 
-    // What the user and the daemon have put there.
+    // Files that the user and the daemon have put there.
     for file in
         ["/etc/lenscast/lenscastd.d/10.toml", "/etc/lenscast/pipelines/mine.toml", "/var/lib/lenscast/stream.json"]
     {
@@ -52,7 +52,7 @@ fn the_package_comes_and_goes_without_leftovers() {
     root.dpkg(&["--purge", "lenscast"]);
     std::fs::remove_file(root.path("/tmp/put.deb")).unwrap();
 
-    // The user stays, as Debian has it, and its programs keep a log, and the version before of what they have changed.
+    // The system user stays, as is Debian's policy; its programs keep a log, and a backup of what they have changed.
     let debians = |path: &&String| {
         let kept =
             ["/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/.pwd.lock", "/var/log/dpkg.log"];
@@ -67,21 +67,21 @@ fn the_package_comes_and_goes_without_leftovers() {
     assert!(gone.is_empty(), "taken along: {gone:#?}");
 }
 
-/// What must hold after each installation.
+/// Checks what must hold after each installation.
 fn installed(root: &Root) {
     assert_eq!(root.run(&["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}", "lenscast"]), "ii ");
     assert_eq!(root.dpkg(&["--audit"]), "");
     for program in ["lenscastd", "lenscastctl"] {
         assert_eq!(root.run(&[program, "--version"]).trim(), format!("{program} {}", env!("CARGO_PKG_VERSION")));
     }
-    // Its user may read its configuration, which is good.
+    // The daemon's user may read its configuration, which is valid.
     root.run(&["runuser", "-u", "lenscast", "--", "lenscastd", "--check-config"]);
     root.run(&["runuser", "-u", "lenscast", "--", "lenscastctl", "check-config", CONFIG]);
     let groups = root.run(&["id", "--name", "--groups", "lenscast"]);
     let groups: BTreeSet<_> = groups.split_whitespace().collect();
     assert_eq!(groups, BTreeSet::from(["lenscast", "video", "audio", "render", "dialout"]));
 
-    // At boot, with or without a camera.
+    // Starts at boot, with or without a camera.
     for link in [
         "multi-user.target.wants/lenscastd.service",
         "sockets.target.wants/lenscastd.socket",

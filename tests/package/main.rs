@@ -1,6 +1,6 @@
-//! Tests of the Debian packages, as `make deb` makes them for amd64 and arm64; that for amd64 is installed, started, upgraded and
-//! purged on a root file system that holds no more than it depends on. No systemd runs there; that, and what is for arm64, is the
-//! emulated board's part (`tests/board`). Needs root.
+//! Tests of the Debian packages that `make deb` makes for amd64 and arm64. The amd64 package is installed, started,
+//! upgraded and purged on a root file system with no more than its dependencies. No systemd runs there; that, and the
+//! arm64 package, is tested on the emulated board (`tests/board`). Needs root.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,5 +11,5 @@ mod manual;
 mod root;
 mod streaming;
 
-/// Of the package that is installed here.
+/// The architecture of the package that is installed here.
 const ARCHITECTURE: deb::Architecture = deb::Architecture::Amd64;

@@ -1,4 +1,4 @@
-//! What comes with the programs: that it is good Debian, good roff, and completes.
+//! What comes with the programs: it follows Debian's policy, is valid roff, and completes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,7 +77,7 @@ fn bash_completes_subcommands_and_options() {
     assert!(completions(&script, &["lenscastctl", "camera", "a"]).contains(&"acquire".to_owned()));
 }
 
-/// What bash offers for the last of these words.
+/// bash's completions for the last of these words.
 fn completions(script: &Path, words: &[&str]) -> Vec<String> {
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     let last = words.len() - 1;

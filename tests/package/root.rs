@@ -1,7 +1,8 @@
-//! A root file system to install a package on: a cached one, with what is written lying over it and thrown away after.
+//! A root file system to install a package on: a cached one, with an overlay for writes that is thrown away
+//! afterwards.
 //!
-//! It is mounted in a mount namespace of its own, which ends with the process that holds it; nothing is left mounted, whatever
-//! ends the test.
+//! It is mounted in its own mount namespace, which ends with the process that holds it; nothing stays mounted,
+//! whatever ends the test.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +22,7 @@ pub struct Root {
 }
 
 impl Root {
-    /// Another one with no more on it than the package depends on.
+    /// A new one with no more than the package's dependencies.
     pub fn new(architecture: Architecture) -> Self {
         let base = architecture.base();
         let dir = TempDir::with_prefix("lenscast-root-").expect("a folder");
@@ -47,7 +48,7 @@ impl Root {
         Self { dir, holder }
     }
 
-    /// A program in it, as `chroot` starts it.
+    /// A program inside it, as started by `chroot`.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = self.enter();
         command.args(["chroot".as_ref(), self.dir.path().join("root").as_os_str()]).args(words);
@@ -56,7 +57,7 @@ impl Root {
         command
     }
 
-    /// Runs one to its end, which must be a good one, and gives what it says.
+    /// Runs a program to its end, which must be successful, and returns its output.
     pub fn run(&self, words: &[&str]) -> String {
         let Output { status, stdout, stderr } = self.command(words).output().expect("chroot can be started");
         let (said, complaints) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
@@ -70,14 +71,14 @@ impl Root {
         self.run(&[&all[..], words].concat())
     }
 
-    /// Puts a file of this machine into it, and gives its path there.
+    /// Copies a file of this machine into it, and returns its path there.
     pub fn put(&self, file: &Path) -> &'static str {
         const PLACE: &str = "/tmp/put.deb";
         fs::copy(file, self.path(PLACE)).expect("a file can be copied into the root file system");
         PLACE
     }
 
-    /// Where this machine sees a path of it.
+    /// Where this machine sees this path of it.
     pub fn path(&self, path: &str) -> PathBuf {
         let root = self.dir.path().join("root");
         PathBuf::from(format!("/proc/{}/root{}{path}", self.holder.pid(), root.display()))
@@ -93,7 +94,7 @@ impl Root {
         fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    /// Whether there is anything of this name, be it a link to nowhere.
+    /// Whether this path exists, even as a dangling link.
     pub fn has(&self, path: &str) -> bool {
         self.path(path).symlink_metadata().is_ok()
     }

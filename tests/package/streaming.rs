@@ -1,4 +1,4 @@
-//! The packaged daemon goes live from where it was installed.
+//! The packaged daemon goes live from its installed location.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -13,7 +13,7 @@ use crate::support::clock::poll_until;
 use crate::support::control::{Control, small};
 use crate::support::{Nginx, Process, Watch, heavy, probe};
 
-/// Emulated, all of GStreamer's plugins are looked into first.
+/// Limit for emulated programs: all GStreamer plugins are scanned first.
 const SLOWLY: Duration = Duration::from_mins(2);
 
 #[test]
@@ -38,7 +38,7 @@ fn the_package_streams_with_no_more_than_it_depends_on() {
         UnixStream::connect(&socket).ok()
     });
 
-    // Which encoder works is what it asks first.
+    // Ask first which encoder works.
     let findings = root.run(&["lenscastctl", "doctor", "--json"]);
     assert!(findings.contains("\"encoder\"") && !findings.contains("\"fail\""), "{findings}");
 
