@@ -1,7 +1,7 @@
 #!/bin/bash
-# cross.sh [TARGET [COMMAND...]]: builds the glasses' programs in release for TARGET or, without one, for this machine; or runs
-# COMMAND, such as `cargo build --target TARGET`, with what Cargo needs for TARGET: a Rust standard library, a C compiler, and a
-# sysroot of Debian 12 (sysroot.sh). What is missing is made or installed.
+# cross.sh [TARGET [COMMAND...]]: builds the glasses' programs in release mode for TARGET or, without one, for this
+# machine; or runs COMMAND, such as `cargo build --target TARGET`, with what Cargo needs for TARGET: a Rust standard
+# library, a C compiler, and a sysroot of Debian 12 (sysroot.sh). Makes or installs whatever is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -25,7 +25,7 @@ if ! has_std rustc && command -v rustup > /dev/null; then
   timeout 120 rustup --quiet target add "$target" || echo "rustup cannot bring it; taking Debian's Rust" >&2
 fi
 if ! has_std rustc; then
-  # The standard library must be of the very compiler, so this is a whole one.
+  # The standard library must come from exactly this compiler, so this is a complete one.
   RUSTC=$(scripts/debian-rust.sh "$architecture" "$target")
   export RUSTC
 fi
@@ -37,8 +37,8 @@ export PKG_CONFIG_ALLOW_CROSS=1
 export PKG_CONFIG_SYSROOT_DIR=$sysroot
 export PKG_CONFIG_LIBDIR=$sysroot/usr/lib/$gnu/pkgconfig:$sysroot/usr/share/pkgconfig
 export "CARGO_TARGET_${upper}_LINKER=$gnu-gcc"
-# The libraries that a library needs are not the program's own: only looked up, where -rpath-link says.
-# Both in the form that bears spaces in paths.
+# Indirect libraries are not the program's own: the linker only looks them up, where -rpath-link says.
+# Both in the form that allows spaces in paths.
 export CARGO_ENCODED_RUSTFLAGS=-Clink-arg=--sysroot=$sysroot$'\x1f'-Clink-arg=-Wl,-rpath-link,$sysroot/usr/lib/$gnu:$sysroot/lib/$gnu
 export "CC_$lower=$gnu-gcc" CC_SHELL_ESCAPED_FLAGS=1 "CFLAGS_$lower='--sysroot=$sysroot'"
 exec "$@"

@@ -1,9 +1,11 @@
 #!/bin/bash
-# debian-rust.sh ARCHITECTURE TARGET: unpacks Debian's current Rust with the standard library for ARCHITECTURE beside that of this
-# machine, where rustup's servers are out of reach but Debian's are not, and prints a rustc of it:
-# ${LENSCAST_SYSROOT:-~/.cache/lenscast-sysroot}/rust-ARCHITECTURE-VERSION/rustc. Takes about 40 seconds and 700 MB.
+# debian-rust.sh ARCHITECTURE TARGET: unpacks Debian's current Rust with the standard library for ARCHITECTURE in
+# addition to this machine's, for when rustup's servers are out of reach but Debian's are not, and prints the path of
+# its rustc: ${LENSCAST_SYSROOT:-~/.cache/lenscast-sysroot}/rust-ARCHITECTURE-VERSION/rustc. Takes about 40 seconds and
+# 700 MB.
 #
-# rust-web is what Debian builds its browsers with: in the security updates of Debian 12, and as new as they need it.
+# Debian builds its browsers with rust-web: it is in the security updates of Debian 12, and as new as the browsers
+# need.
 set -euo pipefail
 architecture=${1:?architecture, such as arm64} target=${2:?target, such as aarch64-unknown-linux-gnu}
 cache=${LENSCAST_SYSROOT:-~/.cache/lenscast-sysroot}
@@ -27,7 +29,7 @@ echo "Rust: fetching Debian's $version, about 40 seconds" >&2
   tail -n 40 "$work/log" >&2
   exit 1
 }
-# Of the C library there can be but one in a process: that of the machine, which its linker too will use.
+# A process can have only one C library: the machine's, which its linker uses too.
 mkdir -p "$work"/rust/{bin,lib}
 mv "$work/root/usr/bin/rustc" "$work/rust/bin/rustc"
 mv "$work/root/usr/lib/rustlib" "$work/root/usr/lib/$(uname -m)-linux-gnu" "$work/rust/lib"

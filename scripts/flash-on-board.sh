@@ -1,17 +1,17 @@
 #!/bin/sh
-# flash-on-board.sh package|files FOLDER: flash.sh's half on the board, as root: installs FOLDER/lenscast.deb, or the files in
-# FOLDER/lenscast.tar.gz, has systemd run them, and takes all of it back if the service does not come up. Removes FOLDER. Ends with
-# the status that flash.sh documents. For any POSIX shell and busybox's tools.
+# flash-on-board.sh package|files FOLDER: flash.sh's part on the board, as root: installs FOLDER/lenscast.deb, or the
+# files in FOLDER/lenscast.tar.gz, makes systemd run them, and undoes all of it if the service does not come up.
+# Removes FOLDER. Exits with the status that flash.sh documents. For any POSIX shell and busybox's tools.
 kind=$1 folder=$2
 service=lenscastd.service sockets="lenscastd.socket lenscast-holders.socket"
-# Where there is no dpkg to remember it: the files that were put there.
+# Without dpkg, the list of files that were put there.
 list=/usr/share/lenscast/flashed-files
-# A service on a slow board scans its GStreamer plugins first, once.
+# On a slow board the service first scans its GStreamer plugins, once.
 start_limit=120
-# A service that falls over right after its start is not up.
+# A service that fails right after its start is not up.
 steady_for=3
 log=$folder/log
-# Whoever watches may leave; half an installation would be worse.
+# The user may disconnect; half an installation would be worse.
 trap '' HUP PIPE
 exec 3>&1
 say() { echo "board: $*" >&3 2> /dev/null; }
@@ -19,8 +19,8 @@ show() { sed 's/^/  | /' >&3 2> /dev/null; }
 
 property() { systemctl show --property="$1" --value $service; }
 
-# Waits for the service to be up and to stay so: it has told systemd that it is, and does not restart. Not by lenscastctl, as the
-# configuration may have the control socket elsewhere.
+# Waits for the service to be up and stay so: it has notified systemd, and does not restart. Does not use lenscastctl,
+# as the configuration may have the control socket elsewhere.
 is_up() {
   timeout $start_limit systemctl start $service >> "$log" 2>&1 || return 1
   before=$(property InvocationID)
@@ -28,7 +28,7 @@ is_up() {
   [ "$(property ActiveState)" = active ] && [ "$(property InvocationID)" = "$before" ]
 }
 
-# Whether the process of before gives way to another one soon.
+# Whether a new process soon replaces the old one.
 gives_way() {
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     [ "$(property InvocationID)" = "$invocation" ] || return 0
@@ -37,12 +37,12 @@ gives_way() {
   return 1
 }
 
-# Makes systemd run what is installed now: the process of before is told by SIGHUP to hand its stream over. Packages do so
-# themselves. To restart it would end the stream.
+# Makes systemd run what is installed now: SIGHUP tells the old process to hand its stream over. Packages do so
+# themselves. A restart would end the stream.
 switch_over() { # UNIT...: to be started at boot
   systemctl daemon-reload
   [ $# -eq 0 ] || systemctl enable --quiet "$@" >> "$log" 2>&1 || return 1
-  # What failed before may be tried again.
+  # A failed service may be tried again.
   systemctl reset-failed $service > /dev/null 2>&1
   if [ -n "$invocation" ] && [ "$(property ActiveState)" = active ]; then
     [ "$kind" = package ] || systemctl kill --signal=HUP $service >> "$log" 2>&1
@@ -51,7 +51,7 @@ switch_over() { # UNIT...: to be started at boot
   is_up
 }
 
-# What is installed as a package again, with the user's configuration.
+# Makes a package again of what is installed, with the user's configuration.
 repack() {
   tree=$folder/tree
   mkdir -p "$tree/DEBIAN"
@@ -61,7 +61,7 @@ repack() {
   dpkg-query --status lenscast | awk '/^[^ ]/ { skip = /^(Status|Conffiles):/ } !skip' > "$tree/DEBIAN/control"
   dpkg-query --listfiles lenscast | while read -r path; do
     case $path in
-      # Links on most boards, which are not the package's.
+      # On most boards these are links, which the package does not contain.
       /bin | /sbin | /lib) mkdir -p "$tree$path" ;;
       *)
         if [ -d "$path" ] && [ ! -L "$path" ]; then mkdir -p "$tree$path"
@@ -70,7 +70,7 @@ repack() {
         ;;
     esac || exit 1
   done 2>> "$log" || return 1
-  # One that the user has removed is none.
+  # A configuration file that the user has removed is not one.
   if [ -e "$tree/DEBIAN/conffiles" ]; then
     while read -r path; do [ -e "$tree$path" ] && echo "$path"; done < "$tree/DEBIAN/conffiles" > "$tree/conffiles"
     mv "$tree/conffiles" "$tree/DEBIAN/conffiles"
@@ -81,14 +81,14 @@ repack() {
 install_package() { # FILE
   export DEBIAN_FRONTEND=noninteractive
   dpkg --force-confdef --force-confold --install "$1" >> "$log" 2>&1 && return
-  # Either something that it depends on is missing, or it is broken; apt knows.
+  # Either a dependency is missing, or the package is broken; apt knows.
   command -v apt-get > /dev/null && say "fetching what it depends on" &&
     apt-get update --quiet >> "$log" 2>&1 &&
     apt-get install --yes --no-install-recommends --fix-broken --no-remove >> "$log" 2>&1 &&
     [ "$(dpkg-query --show --showformat='${db:Status-Status}' lenscast)" = installed ]
 }
 
-# Paths of files in the new version, one a line without the slash, configuration that is there already left out.
+# Paths of the new version's files, one per line without the leading slash, except configuration that already exists.
 new_files() {
   tar -tzf "$folder/lenscast.tar.gz" | sed 's:^\./::' | grep -v '/$' | while read -r path; do
     case $path in etc/lenscast/*) [ -e "/$path" ] && continue ;; esac
@@ -100,7 +100,7 @@ put_files() {
   new_files > "$folder/new"
   sed 's:^:./:' "$folder/new" > "$folder/new.tar"
   tar -xzf "$folder/lenscast.tar.gz" -C / -T "$folder/new.tar" >> "$log" 2>&1 || return 1
-  # What the version before had and this one has not.
+  # Files of the old version that the new one does not have.
   [ ! -e "$folder/old.list" ] || grep -vxF -f "$folder/new" "$folder/old.list" | grep -v '^etc/lenscast/' | while read -r path; do rm -f "/$path"; done
   mkdir -p "${list%/*}"
   { cat "$folder/new"; [ ! -e "$folder/old.list" ] || grep '^etc/lenscast/' "$folder/old.list"; } | sort -u > $list
@@ -138,7 +138,7 @@ if [ "$kind" = package ]; then
   fi
 else
   [ ! -e $list ] || cp $list "$folder/old.list"
-  # Without a list where an image brought it, or somebody by hand.
+  # There is no list if the files came with an image, or were copied by hand.
   if [ -e $list ] || [ -e /usr/bin/lenscastd ] || [ "$(property LoadState)" = loaded ]; then had="the version before"; fi
   new_files > "$folder/new"
   sort -u "$folder/new" $([ ! -e $list ] || echo $list) | while read -r path; do [ -e "/$path" ] && echo "$path"; done > "$folder/there"
@@ -165,7 +165,7 @@ say "it did not come up:"
 say "taking it back"
 : > "$log"
 invocation=$(property InvocationID)
-# At boot as before: what was enabled with the others is enabled again below.
+# Enabled at boot as before: what was enabled together with the others is enabled again below.
 [ -z "$had" ] || [ -z "$disabled" ] || systemctl disable --quiet $disabled >> "$log" 2>&1
 if [ "$kind" = package ]; then
   if [ -n "$had" ]; then dpkg --force-confold --force-downgrade --install "$folder/old.deb" >> "$log" 2>&1; else dpkg --remove --force-remove-reinstreq lenscast >> "$log" 2>&1; fi

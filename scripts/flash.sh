@@ -1,17 +1,18 @@
 #!/bin/bash
-# flash.sh USER@BOARD | --adb: puts lenscast on a board by ssh or adb, starts its service there and shows what works on it. If the
-# service does not come up, the board runs again what it ran before. `make flash HOST=USER@BOARD` and `make flash ADB=1` call this.
+# flash.sh USER@BOARD | --adb: installs lenscast on a board by ssh or adb, starts its service there and shows what
+# works. If the service does not come up, the previous version is restored. `make flash HOST=USER@BOARD` and `make
+# flash ADB=1` call this.
 #
 # Environment:
 #   PACKAGE  the package to put there; built for the board (`make deb`) unless given
 #   SSH      the ssh to use with its options, such as "ssh -p 2222 -i key"
 #   ADB_COMMAND  the adb to use with its options, such as "adb -s SERIAL"
 #
-# The board needs systemd, and GStreamer 1.22 or later. With dpkg it gets the Debian package, otherwise the files in it. What is in
-# /etc/lenscast there stays as it is.
+# The board needs systemd, and GStreamer 1.22 or later. With dpkg it gets the Debian package, otherwise the files in
+# it. Files in /etc/lenscast there are kept.
 #
-# Exits with 0: the new version runs; 1: nothing was changed; 2: used wrongly; 3: it did not come up and what was there before runs
-# again; 4: it did not come up, and neither does what was there before.
+# Exit status: 0: the new version runs; 1: nothing was changed; 2: wrong usage; 3: it did not come up, and the previous
+# version runs again; 4: it did not come up, and neither does the previous version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 CHANGED_NOTHING=1 WRONG_USE=2
@@ -30,7 +31,7 @@ finish() {
   [ $by = adb ] || "${ssh[@]}" -O exit "$board" 2> /dev/null || true
   rm -rf "$work"
 }
-# One login for all that follows.
+# One login for all the commands that follow.
 read -ra ssh <<< "${SSH:-ssh}"
 ssh+=(-o ControlMaster=auto -o "ControlPath=$work/%C" -o ControlPersist=60 -o ConnectTimeout=15 -o ServerAliveInterval=5)
 read -ra adb <<< "${ADB_COMMAND:-adb}"
@@ -40,7 +41,7 @@ on_board() { # SCRIPT: runs it there with sh, as whoever logs in; gives its outp
   if [ $by = ssh ]; then
     "${ssh[@]}" "$board" "$1" < /dev/null
   else
-    # Old ones have no status of their own, and end lines as terminals do.
+    # Old versions return no status of their own, and end lines as terminals do.
     "${adb[@]}" shell "$1; status=\$?; echo; echo status=\$status" < /dev/null | tr -d '\r' > "$work/answer" || return 255
     sed '$d' "$work/answer"
     local status
@@ -57,7 +58,7 @@ copy() { # FILE FOLDER: puts it into a folder there
   fi
 }
 
-# Who is there?
+# What is on the board?
 command -v "${ssh[0]}" > /dev/null || [ $by = adb ] || give_up $CHANGED_NOTHING "${ssh[0]} is not installed here"
 if [ $by = adb ]; then
   command -v "${adb[0]}" > /dev/null || give_up $CHANGED_NOTHING "${adb[0]} is not installed here: apt-get install adb"
@@ -92,7 +93,7 @@ kind=files
 [ $kind = files ] || [ "$(fact dpkg)" = $debian ] ||
   give_up $CHANGED_NOTHING "the programs on $board are $(fact dpkg), though its kernel is $(fact machine)"
 
-# What is to be put there?
+# What is to be installed?
 package=${PACKAGE:-}
 if [ -z "$package" ]; then
   say "building the package for $target"
@@ -104,7 +105,7 @@ fi
 built_for=$(dpkg-deb --field "$package" Architecture 2> "$work/answer") ||
   give_up $CHANGED_NOTHING "$package is no package: $(tail -n 1 "$work/answer")"
 [ "$built_for" = $debian ] || give_up $CHANGED_NOTHING "$package is for $built_for, and $board is $debian"
-# The package, and as much again for a copy of what is there now.
+# The package, and as much again for a copy of the installed one.
 needed=$(($(dpkg-deb --field "$package" Installed-Size) * 3 + 1024))
 [ "$(fact free)" -ge $needed ] || give_up $CHANGED_NOTHING "/var/tmp on $board has $(fact free) KiB free and needs $needed"
 

@@ -1,19 +1,19 @@
 #!/bin/bash
-# fuzz.sh SECONDS [TARGET...]: fuzzes each target of fuzz/ (or these) for so long, one after another, and sums up. What was new
-# is in fuzz/target/corpus/TARGET, what failed in fuzz/artifacts/TARGET. Fails if any did.
-# fuzz.sh keep [TARGET...]: of what is new, takes what reaches new code into fuzz/corpus, within its bounds.
+# fuzz.sh SECONDS [TARGET...]: fuzzes each target of fuzz/ (or these) for this many seconds, one after another, and
+# sums up. New inputs are in fuzz/target/corpus/TARGET, failures in fuzz/artifacts/TARGET. Fails if there were any.
+# fuzz.sh keep [TARGET...]: copies new inputs that reach new code into fuzz/corpus, within its bounds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:?seconds, or keep}
 shift
 [ $# -gt 0 ] || set -- $(cd fuzz/targets && ls | sed 's/\.rs$//')
 
-# Why so: fuzz/README.md.
+# For the reason see fuzz/README.md.
 export RUSTC_BOOTSTRAP=1
 cargo fuzz build --fuzz-dir fuzz >&2
 programs=fuzz/target/$(rustc -vV | sed -n 's/^host: //p')/release
 export ASAN_OPTIONS=detect_odr_violation=0
-# What a peer claims is no reason to take so much memory or time.
+# A peer's claims must not make the program take this much memory or time.
 limits=(-timeout=5 -rss_limit_mb=1024 -malloc_limit_mb=64)
 
 keep() {
@@ -53,7 +53,7 @@ for target in "$@"; do
   "$programs/$target" "${options[@]}" "$new" "fuzz/corpus/$target" > "$log" 2>&1 || true
   crashes=$(($(find "$artifacts" -type f | wc -l) - before))
   last() { sed -n "s/^stat::$1: *//p" "$log"; }
-  # A program that ends without its statistics has failed, whatever it left behind.
+  # A program that ends without statistics has failed, whatever it left behind.
   executions=$(last number_of_executed_units)
   [ -n "$executions" ] && [ $crashes -eq 0 ] || failed=1
   printf '%-18s %12s %8s %8s %8s\n' "$target" "${executions:-failed}" "$(last average_exec_per_sec)" "$(last new_units_added)" $crashes

@@ -1,37 +1,37 @@
 #!/bin/bash
-# install-dependencies.sh [run|test|deny|fuzz|cross|deb]: installs the Debian and npm packages that building and running (run) or testing
-# too (test) need and that are not there yet; or what `make deny`, `make fuzz`, `make cross` and `make deb` are about. Returns at
-# once when nothing is missing; without root it only says what is.
-# install-dependencies.sh packages NAME...: the same of these Debian packages.
+# install-dependencies.sh [run|test|deny|fuzz|cross|deb]: installs the missing Debian and npm packages for building and
+# running (run), or also for testing (test); or those for `make deny`, `make fuzz`, `make cross` and `make deb`.
+# Returns at once when nothing is missing; without root it only says what is.
+# install-dependencies.sh packages NAME...: the same for these Debian packages.
 set -euo pipefail
 
 build="gcc make pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libssl-dev"
 # libav decodes AAC and key frames for the cloud.
 run="gstreamer1.0-libav gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
   gstreamer1.0-plugins-ugly gstreamer1.0-alsa glib-networking ca-certificates nginx-light libnginx-mod-rtmp"
-# iproute2, nftables, util-linux: a network to cut. openssl and the stream module: RTMPS. chromium: the watch page and the
-# players. The lines after: the camera rig; packages; the emulated board, and what flashes it.
+# iproute2, nftables, util-linux: a network that can be cut. openssl and the stream module: RTMPS. chromium: the watch
+# page and the players. The lines after: the camera rig; packages; the emulated board, and what flashes it.
 test="libnginx-mod-stream ffmpeg curl openssl iproute2 nftables util-linux python3
   chromium linux-source-6.1 patch flex bison bc libelf-dev xz-utils kmod busybox-static v4l-utils python3-minimal
   mmdebstrap arch-test qemu-user-static gcc-aarch64-linux-gnu lintian mandoc groff
   qemu-system-arm qemu-utils u-boot-qemu e2fsprogs fdisk cpio libc6-dev-arm64-cross openssh-client"
 
-# What npm brings: the player in the watch page; the tests' browser driver and players, and the apps' SDK.
+# From npm: the player in the watch page; the tests' browser driver and players, and the apps' SDK.
 run_npm="web"
 test_npm="web tests/browser tests/sdk"
 
-# Built from source, a few minutes each, in the versions that are known to work.
+# Built from source, a few minutes each, in versions that are known to work.
 cargo_command() {
   command -v "$1" > /dev/null || cargo install --locked --quiet "$1@$2"
 }
 
-# A Node.js that is not Debian's will do.
+# A Node.js from elsewhere will do.
 command -v npm >/dev/null || build="$build nodejs npm"
 
 npm_packages() {
   cd "$(dirname "$0")/.."
   for folder in $1; do
-    # npm leaves a copy of the lock file where it has installed all of it.
+    # npm leaves a copy of the lock file where it has installed everything.
     if [ "$folder/package-lock.json" -nt "$folder/node_modules/.package-lock.json" ]; then
       echo "installing: npm packages of $folder"
       npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error
@@ -63,7 +63,7 @@ look() {
 
 look
 command -v cargo >/dev/null || { echo "cargo is missing: install the Rust toolchain (https://rustup.rs)" >&2; exit 1; }
-# Rustup's cargo may be there without a toolchain, for a user or a HOME that is new.
+# rustup's cargo may be there without a toolchain, for a new user or HOME.
 reason=$(cargo --version 2>&1 >/dev/null) || { echo "cargo does not run: ${reason%%$'\n'*}" >&2; exit 1; }
 finish() {
   npm_packages "$npm"
@@ -83,7 +83,7 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
   exit 1
 fi
 
-# Debian starts a web server on port 80 when nginx is installed. Nobody asked for that one.
+# Debian starts a web server on port 80 when nginx is installed, which nobody wants here.
 policy=/usr/sbin/policy-rc.d
 if [[ " ${missing[*]} " == *" nginx-light "* && ! -e $policy ]]; then
   printf '#!/bin/sh\nexit 101\n' > $policy
@@ -93,11 +93,12 @@ fi
 echo "installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 apt-get update -qq
-# Apt sees the whole list, lest it take away what is there to make room for what is not, and removes nothing.
+# Apt gets the whole list, so that it does not remove installed packages of it to make room for others, and removes
+# nothing.
 install=(apt-get install -y -qq --no-install-recommends --no-remove --no-upgrade)
 versions=()
 if ! "${install[@]}" --simulate $wanted >/dev/null 2>&1; then
-  # Packages from elsewhere (backports) may be too new for those that this machine's sources have: qemu-utils 10 breaks
+  # Packages from elsewhere (backports) may be too new for those in this machine's sources: qemu-utils 10 breaks
   # qemu-system-arm 7.2. Those of the list go back to the sources' version.
   for package in $wanted; do
     there=$(dpkg-query -W -f='${Version}' "$package" 2>/dev/null || true)

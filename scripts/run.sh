@@ -1,7 +1,7 @@
 #!/bin/bash
-# run.sh: the main job on this machine. Builds, starts the cloud and, linked to it, the daemon, starts a managed stream,
-# shows where to watch it and then what happens. The camera is a real one if there is one, else the test picture. Ctrl-C ends
-# it and leaves nothing.
+# run.sh: a demonstration on this machine. Builds, starts the cloud and, linked to it, the daemon, starts a managed
+# stream, shows where to watch it and then what happens. Uses a real camera if there is one, else the test picture.
+# Ctrl-C ends everything and leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
@@ -14,7 +14,7 @@ work=$(mktemp -d -t lenscast.XXXXXX)
 pids=()
 finish() {
   trap - EXIT INT TERM
-  # The daemon first: it says goodbye to the cloud.
+  # The daemon first, so that it can say goodbye to the cloud.
   for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
     kill "${pids[i]}" 2>/dev/null || true
     wait "${pids[i]}" 2>/dev/null || true
@@ -31,7 +31,7 @@ import socket, sys
 tcp = sys.argv[1] == "tcp"
 for port in (int(sys.argv[2]), 0):
     with socket.socket(type=socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as s:
-        # With TCP this passes over connections that are still closing; with UDP it would share the port.
+        # With TCP this ignores connections that are still closing; with UDP it would share the port.
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, tcp)
         try:
             s.bind(("127.0.0.1", port))
@@ -57,7 +57,8 @@ socket = "$work/cloud.sock"
 CONF
 export LENSCAST_CLOUD_SOCKET=$work/cloud.sock LENSCAST_SOCKET=$work/control.sock RUST_LOG=${RUST_LOG:-warn}
 
-# wait_for NAME PID COMMAND...: until the command succeeds; the program's log and the end if it dies or takes too long
+# wait_for NAME PID COMMAND...: waits until the command succeeds; prints the program's log and exits if it dies or
+# takes too long
 wait_for() {
   local name=$1 pid=$2
   shift 2
@@ -79,7 +80,7 @@ cat > "$work/lenscastd.toml" <<CONF
 [control]
 socket = "$work/control.sock"
 CONF
-# Codecs have nodes as cameras have. Which is a camera that can be used, the daemon knows.
+# Codecs have nodes like cameras. The daemon knows which one is a usable camera.
 "$bin/lenscastd" --config "$work/lenscastd.toml" 2> "$work/lenscastd.log" &
 pids[1]=$!
 wait_for lenscastd $! "$bin/lenscastctl" camera list --json

@@ -1,6 +1,6 @@
 #!/bin/bash
-# A stand-in for adb, as no USB cable leads to the emulated board: runs its words there by the ssh in $ADB_SSH. As old ones do, `shell`
-# has no status of its own and ends lines as terminals do.
+# A stand-in for adb, since no USB cable leads to the emulated board: runs the command there by the ssh in $ADB_SSH.
+# Like old versions, its `shell` returns no status of its own and ends lines as terminals do.
 set -euo pipefail
 read -ra ssh <<< "$ADB_SSH"
 case $1 in
