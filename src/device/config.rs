@@ -302,7 +302,7 @@ impl Config {
             return contradiction("cloud.url must begin with ws:// or wss://");
         }
         if self.cloud.url.is_none() && (self.cloud.token.is_some() || self.cloud.token_file.is_some()) {
-            return contradiction("cloud.token is of no use without cloud.url");
+            return contradiction("cloud.token and cloud.token_file need cloud.url");
         }
         if self.stream.keep_alive_timeout_s == 0 {
             return contradiction(
@@ -313,9 +313,7 @@ impl Config {
             return contradiction("stream.floor_kbps must be 50 to 10000");
         }
         if self.link.uart.as_ref().is_some_and(|uart| !uart::is_baud(uart.baud)) {
-            return contradiction(
-                "link.uart.baud is no speed of a serial line; they have 115200, 460800, 1152000, ...",
-            );
+            return contradiction("link.uart.baud must be a speed of serial lines, such as 115200, 460800 or 1152000");
         }
         if let Some(text) = self.board_contradiction() {
             return contradiction(text);

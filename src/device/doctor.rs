@@ -48,7 +48,7 @@ fn line(level: Level, subject: &str, text: impl Into<String>) -> DoctorLine {
 fn examine_camera(config: &Config, lines: &mut Vec<DoctorLine>) {
     let wanted = &config.camera.device;
     if plan::test_pattern(wanted).is_some() {
-        lines.push(line(Level::Warn, "camera", "the configuration asks for the test picture, not for a camera"));
+        lines.push(line(Level::Warn, "camera", "the test picture is configured instead of a camera"));
     } else {
         lines.push(match plan::find(config) {
             Ok(device) => line(Level::Ok, "camera", format!("camera.device = {wanted:?} is {}", device.node.display())),
@@ -76,8 +76,8 @@ fn examine_encoders(encoders: &Encoders, lines: &mut Vec<DoctorLine>) {
                 let (measured, asked) = trial.bitrate;
                 let size = if profile.hardware { "1280x720" } else { "320x240" };
                 let text = format!(
-                    "{} ({kind}, {}): works; H.264 profile {idc}, level {}.{}; {} pictures/s at {size}; {} kbit/s of noise \
-                     where {} were asked",
+                    "{} ({kind}, {}): works; H.264 profile {idc}, level {}.{}; {} pictures/s at {size}; noise encoded \
+                     at {} kbit/s, {} requested",
                     profile.name,
                     trial.element,
                     level / 10,
@@ -111,10 +111,10 @@ fn examine_sound(config: &Config, lines: &mut Vec<DoctorLine>) {
 
 fn examine_link(config: &Config, lines: &mut Vec<DoctorLine>) {
     lines.push(match (&config.cloud.url, &config.cloud.token) {
-        (None, _) => line(Level::Ok, "link", "no cloud is configured; lenscastctl is in charge"),
+        (None, _) => line(Level::Ok, "link", "no cloud is configured; only lenscastctl controls the glasses"),
         (Some(url), Some(_)) => line(Level::Ok, "link", format!("to {}", place(url))),
         (Some(url), None) => {
-            line(Level::Warn, "link", format!("to {}, without a token; most clouds want one", place(url)))
+            line(Level::Warn, "link", format!("to {}, without a token; most clouds require one", place(url)))
         }
     });
 }

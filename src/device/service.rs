@@ -67,7 +67,7 @@ impl Service {
 
 fn tell(what: NotifyState) {
     if let Err(error) = sd_notify::notify(&[what]) {
-        tracing::debug!(%error, "systemd was not told");
+        tracing::debug!(%error, "cannot notify systemd");
     }
 }
 

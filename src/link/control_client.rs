@@ -42,7 +42,7 @@ pub enum ClientError {
     #[error("the daemon does not answer")]
     Silent,
     /// The answer makes no sense; the two programs may be of different versions.
-    #[error("the daemon's answer makes no sense: {0}")]
+    #[error("the daemon's answer is not understood: {0}")]
     Garbled(String),
 }
 

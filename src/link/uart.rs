@@ -174,7 +174,7 @@ impl SerialLink {
                     }
                 }
                 () = sleep_until(silent_at), if up && untold.is_empty() => {
-                    info!(silence = ?self.timing.silence, "serial link: nothing is heard of the phone");
+                    info!(silence = ?self.timing.silence, "serial link: nothing received from the phone");
                     up = false;
                     untold.push_back(LinkEvent::Down);
                 }
@@ -226,7 +226,7 @@ fn packed(outgoing: &Outgoing, sequence: u64, order: LengthOrder) -> Vec<u8> {
     let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
     let frames = k900::pack(text, &format!("-1_{ms}_{sequence}"), Toward::Phone, order);
     if frames.is_none() {
-        debug!(bytes = text.len(), "serial link: a message is too long for it");
+        debug!(bytes = text.len(), "serial link: dropped a message that is too long");
     }
     frames.unwrap_or_default().concat()
 }
@@ -241,9 +241,9 @@ fn hear(receiver: &mut Receiver, bytes: &[u8], now: Duration, events: &mut VecDe
                 events.push_back(LinkEvent::Message(text));
             }
             Received::Piece => heard = true,
-            Received::Word => debug!("serial link: a word of the chip's"),
-            Received::Malformed => debug!("serial link: a frame that is no message"),
-            Received::Other(kind) => debug!(kind, "serial link: a frame of a type that is not spoken"),
+            Received::Word => debug!("serial link: ignored a word from the chip"),
+            Received::Malformed => debug!("serial link: ignored a frame that is not a message"),
+            Received::Other(kind) => debug!(kind, "serial link: ignored a frame of an unsupported type"),
         }
     }
     heard

@@ -319,7 +319,7 @@ fn check_deadlines(progress: &Progress) -> Result<(), Failure> {
         && progress.encoded() > 0
         && progress.encoder_silent() > progress.offers_silent() + ONE_AFTER_THE_OTHER
     {
-        return Err(Failure::new(Cause::EncoderStalled, "the encoder gave up"));
+        return Err(Failure::new(Cause::EncoderStalled, "the encoder stopped taking pictures"));
     }
     if camera_silent > camera_limit {
         return Err(Failure::new(Cause::CameraStalled, format!("no picture for {camera_limit:?}")));
@@ -408,11 +408,11 @@ async fn hear(microphone: &mut AudioPipeline, show: impl Fn(bool)) -> Failure {
     match tokio::time::timeout(AUDIO_OPENING_LIMIT, microphone.start()).await {
         Ok(Ok(())) => show(true),
         Ok(Err(failure)) => return failure,
-        Err(_) => return Failure::new(Cause::AudioFailed, format!("not open after {AUDIO_OPENING_LIMIT:?}")),
+        Err(_) => return Failure::new(Cause::AudioFailed, format!("did not open within {AUDIO_OPENING_LIMIT:?}")),
     }
     match microphone.errors.recv().await {
         Some(message) => capture_failure(&message),
-        None => Failure::new(Cause::AudioFailed, "it ended without a word"),
+        None => Failure::new(Cause::AudioFailed, "it ended without an error"),
     }
 }
 

@@ -124,7 +124,7 @@ async fn play(device: &str, chime: Chime) -> Result<(), Failure> {
     };
     // A driver may hang while it opens the device.
     let outcome =
-        tokio::time::timeout(LIMIT, over).await.unwrap_or_else(|_| Err(format!("it is not over after {LIMIT:?}")));
+        tokio::time::timeout(LIMIT, over).await.unwrap_or_else(|_| Err(format!("did not finish within {LIMIT:?}")));
     pipeline::shut_down(elements, "chime").await;
     outcome.map_err(|why| Failure::new(Cause::AudioFailed, why))
 }

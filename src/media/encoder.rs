@@ -178,10 +178,10 @@ impl Encoders {
                 trials.lock().unwrap_or_else(PoisonError::into_inner).insert(key(&tried, &settings), result.clone());
                 let _ = outcome.send(result); // nobody waits for one that overran
             })
-            .map_err(|error| failed(format!("no thread for its trial: {error}")))?;
+            .map_err(|error| failed(format!("cannot start a thread for its trial: {error}")))?;
         waiting.recv_timeout(TRIAL_LIMIT).unwrap_or_else(|error| {
             self.overrun().insert(profile.name.clone(), thread);
-            Err(failed(format!("its trial came to nothing within {TRIAL_LIMIT:?}: {error}")))
+            Err(failed(format!("its trial gave no result within {TRIAL_LIMIT:?}: {error}")))
         })
     }
 

@@ -54,7 +54,7 @@ pub fn of_capture(message: &gst::message::Error) -> Failure {
         element_name::CAMERA => of_camera(&error, &place),
         _ => Cause::CameraFailed,
     };
-    tracing::debug!(source, %error, %place, "GStreamer gave a capture up");
+    tracing::debug!(source, %error, %place, "GStreamer ended a capture");
     Failure::new(cause, format!("{source}: {}", words(&error, &place)))
 }
 

@@ -64,7 +64,7 @@ impl PhotoBranch {
 fn decoder(names: &[&str]) -> Result<[gst::Element; 2], Failure> {
     let name = names.iter().find(|name| gst::ElementFactory::find(name).is_some()).ok_or_else(|| {
         let missing = names.join(" or ");
-        Failure::new(Cause::CameraFailed, format!("to decode the camera's H.264, GStreamer's {missing} is missing"))
+        Failure::new(Cause::CameraFailed, format!("decoding the camera's H.264 needs GStreamer's {missing}"))
     })?;
     Ok([pipeline::element("h264parse", None)?, pipeline::element(name, None)?])
 }

@@ -56,7 +56,7 @@ pub async fn still(frame: KeyFrame<'_>, max_width: u32, quality: u8) -> Result<V
     };
     let outcome = tokio::time::timeout(LIMIT, work).await;
     pipeline::shut_down(pipeline.clone(), "still").await;
-    outcome.unwrap_or_else(|_| Err(Failure::new(Cause::Internal, "no still within 3 s")))
+    outcome.unwrap_or_else(|_| Err(Failure::new(Cause::Internal, "no picture within 3 s")))
 }
 
 fn build(

@@ -64,9 +64,9 @@ impl Health {
     /// Names what exceeded its limit, if anything did.
     pub fn overrun(&self, now: Time) -> Option<&'static str> {
         if self.opening.is_some_and(|(_, until)| now >= until) {
-            Some("the camera is being opened without end")
+            Some("opening the camera does not finish")
         } else if self.picture_until.is_some_and(|until| now >= until) {
-            Some("a pipeline that would not end keeps the camera")
+            Some("a pipeline that would not end still holds the camera")
         } else {
             None
         }

@@ -79,7 +79,7 @@ causes! {
     /// The camera may not be opened by this process.
     CameraForbidden = "camera_forbidden": "the camera may not be opened; check the group of /dev/video*",
     /// The camera cannot deliver the requested picture, or fails in another way.
-    CameraFailed = "camera_failed": "the camera failed or cannot give the picture asked for",
+    CameraFailed = "camera_failed": "the camera failed or cannot deliver the requested picture",
     /// No encoder works, or the one in use failed.
     EncoderFailed = "encoder_failed": "no video encoder works",
     /// The encoder takes frames but gives none back.

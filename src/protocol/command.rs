@@ -139,7 +139,7 @@ pub fn parse(text: &str) -> Result<Incoming, CommandError> {
     let message_id = json.get("mId").and_then(Value::as_i64);
     let kind = json.get("type").and_then(Value::as_str);
     let (Ok(Some(message)), Some(kind)) = (Object::new("", &json), kind) else {
-        let rejection = Rejection::json("the message is no object with a type".to_owned());
+        let rejection = Rejection::json("the message is not an object with a type".to_owned());
         return Err(rejection.addressed(guess(), None, message_id));
     };
 

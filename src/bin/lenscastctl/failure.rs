@@ -99,7 +99,7 @@ fn hint(error: &ClientError) -> Option<String> {
             }
             _ => "Is lenscastd running? systemctl status lenscastd",
         },
-        ClientError::Closed | ClientError::Silent => "What it was doing: journalctl -u lenscastd",
+        ClientError::Closed | ClientError::Silent => "See its log: journalctl -u lenscastd",
         // The refusal's own message says everything.
         ClientError::Refused(_) | ClientError::Garbled(_) => return None,
     };

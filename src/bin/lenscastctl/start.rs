@@ -46,7 +46,7 @@ fn url_from_input() -> Result<String, Failure> {
     let mut url = String::new();
     std::io::stdin().lock().read_line(&mut url).map_err(|error| Failure::Other(format!("standard input: {error}")))?;
     match url.trim() {
-        "" => Err(Failure::Usage("standard input holds no URL".into())),
+        "" => Err(Failure::Usage("there is no URL on standard input".into())),
         url => Ok(url.to_owned()),
     }
 }

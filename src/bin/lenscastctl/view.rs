@@ -72,7 +72,7 @@ impl View {
         let mut rows = Vec::new();
         if let Some(trouble) = &self.trouble {
             rows.push(
-                Row::new("!").with(Tone::Bad, trouble).with(Tone::Warn, "waiting for it; below is the last known"),
+                Row::new("!").with(Tone::Bad, trouble).with(Tone::Warn, "waiting for it; last known state below"),
             );
         }
         rows.extend(self.state.iter().flat_map(render::state));
@@ -91,7 +91,7 @@ impl View {
         }
         lines.push(String::new());
         lines.truncate(height.saturating_sub(1));
-        lines.push(cut("Ctrl-C leaves", width));
+        lines.push(cut("Ctrl-C to quit", width));
         lines.truncate(height);
         lines
     }
@@ -132,7 +132,7 @@ mod tests {
         assert!(lines.iter().any(|line| line.contains("attempt 499") && line.contains("1.5 s")));
         assert!(!lines.iter().any(|line| line.contains("attempt 1,")));
         assert!(lines[0].contains("0.1.0"));
-        assert_eq!(lines[23], "Ctrl-C leaves");
+        assert_eq!(lines[23], "Ctrl-C to quit");
     }
 
     #[test]

@@ -4,31 +4,32 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// Captures the camera, encodes in hardware, publishes RTMP, and tells the truth about it.
+/// Captures the camera, encodes in hardware, publishes RTMP, and reports what really happens.
 ///
-/// Controlled by lenscastctl, or by phone and cloud over the link of the configuration.
+/// Controlled by lenscastctl, or by phone and cloud over the configured link.
 #[derive(Parser)]
 #[command(
     name = "lenscastd",
     version,
-    after_help = "Environment: RUST_LOG chooses what is logged, to stderr or systemd's journal (default info), GST_DEBUG what \
-GStreamer adds.\nSignals: SIGTERM and SIGINT end it and its stream. SIGHUP ends it without a word, for systemd to start it anew (another \
-version, another configuration); that one goes on with the stream.\nExit status: 0 ended by a signal, 1 cannot run, 2 usage."
+    after_help = "Environment: RUST_LOG selects what is logged, to stderr or systemd's journal (default info), GST_DEBUG what \
+GStreamer adds.\nSignals: SIGTERM and SIGINT end the daemon and its stream. SIGHUP ends the daemon alone: \
+systemd restarts it (with another version or configuration), and the new process resumes the stream.\n\
+Exit status: 0 ended by a signal, 1 cannot run, 2 wrong usage."
 )]
 pub struct Arguments {
-    /// Read this configuration file, and FILE's folder with .d for .toml [default: /etc/lenscast/lenscastd.toml]
+    /// Read this configuration file and its drop-ins, in FILE with .d for .toml [default: /etc/lenscast/lenscastd.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Put the control socket here, whatever the configuration says
+    /// Path of the control socket; overrides the configuration
     #[arg(long, value_name = "PATH", env = "LENSCAST_SOCKET")]
     pub socket: Option<PathBuf>,
-    /// Check the configuration and end
+    /// Check the configuration and exit
     #[arg(long)]
     pub check_config: bool,
-    /// Switch the configured privacy LED off and end; for after a crash
+    /// Switch the configured privacy LED off and exit; for use after a crash
     #[arg(long)]
     pub led_off: bool,
-    /// Say on standard output who has the device open whose number comes on standard input; for lenscast-holders@.service
+    /// Read a device number from standard input and print who has that device open; for lenscast-holders@.service
     #[arg(long, hide = true)]
     pub name_holders: bool,
 }

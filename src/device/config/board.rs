@@ -128,7 +128,7 @@ impl super::Config {
         } else if led.require && led.name.is_none() && led.path.is_none() {
             Some("privacy_led.require needs privacy_led.name or privacy_led.path")
         } else if led.name.as_ref().is_some_and(|name| name.is_empty() || name.contains('/') || name.starts_with('.')) {
-            Some("privacy_led.name is a name under /sys/class/leds; a folder goes into privacy_led.path")
+            Some("privacy_led.name must be a name under /sys/class/leds; use privacy_led.path for a folder")
         } else {
             None
         }

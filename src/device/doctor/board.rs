@@ -12,9 +12,9 @@ pub fn examine(config: &Config) -> Vec<DoctorLine> {
     let mut lines: Vec<DoctorLine> = zones.iter().map(examine_zone).collect();
     if lines.is_empty() {
         let text = if config.heat.zones.is_empty() {
-            "the kernel shows no thermal zone; streams do not give way to heat".into()
+            "the kernel reports no thermal zone; streams do not give way to heat".into()
         } else {
-            format!("no thermal zone is of a type in heat.zones = {:?}", config.heat.zones)
+            format!("no thermal zone has a type listed in heat.zones = {:?}", config.heat.zones)
         };
         lines.push(line(Level::Warn, "heat", text));
     }
@@ -24,7 +24,7 @@ pub fn examine(config: &Config) -> Vec<DoctorLine> {
 }
 
 fn examine_zone(zone: &Zone) -> DoctorLine {
-    let whose = if zone.has_trips { "by its trip points" } else { "by default, as it names no trip point" };
+    let whose = if zone.has_trips { "by its trip points" } else { "by default, as it has no trip points" };
     let limits = zone.limits;
     let plan = format!(
         "streams give way from {:.0} \u{b0}C, the board throttles at {:.0}, streams end at {:.0} ({whose})",
@@ -38,13 +38,13 @@ fn examine_zone(zone: &Zone) -> DoctorLine {
             line(level, "heat", format!("{}: {celsius:.1} \u{b0}C; {plan}", zone.name))
         }
         // Many sensors sleep together with what they watch.
-        None => line(Level::Ok, "heat", format!("{}: tells nothing now; {plan}", zone.name)),
+        None => line(Level::Ok, "heat", format!("{}: no reading at the moment; {plan}", zone.name)),
     }
 }
 
 fn examine_battery(config: &Config) -> DoctorLine {
     let Some(charge) = battery(&config.board.sys) else {
-        return line(Level::Ok, "battery", "none that the kernel tells of");
+        return line(Level::Ok, "battery", "the kernel reports none");
     };
     let floor = config.battery.floors().of(charge);
     let level = if charge.percent < floor { Level::Warn } else { Level::Ok };
@@ -60,7 +60,7 @@ fn examine_led(led: &Led, require: bool) -> DoctorLine {
             line(Level::Ok, "privacy LED", format!("{folder} can be switched; it is {now}"))
         }
         Err(error) => {
-            let (level, so) = if require { (Level::Fail, "; no stream without it") } else { (Level::Warn, "") };
+            let (level, so) = if require { (Level::Fail, "; streams require it") } else { (Level::Warn, "") };
             line(level, "privacy LED", format!("{error}{so}"))
         }
     }

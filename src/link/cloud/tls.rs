@@ -24,7 +24,7 @@ pub(crate) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Stri
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in native.errors {
-        debug!(%error, "a certificate of the system's cannot be read");
+        debug!(%error, "one of the system's certificates cannot be read");
     }
     roots.add_parsable_certificates(native.certs);
     if let Some(path) = ca_file {

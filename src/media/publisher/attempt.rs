@@ -234,7 +234,7 @@ impl Life<'_> {
             gst::MessageView::Error(error) => {
                 let place = error.debug().unwrap_or_default();
                 let cause = failure::of_publisher(self.phase, &error.error(), &place);
-                tracing::debug!(phase = ?self.phase, place = self.target.url.redact(&place), "GStreamer gave a publisher up");
+                tracing::debug!(phase = ?self.phase, place = self.target.url.redact(&place), "GStreamer ended a publication");
                 Failure::new(cause, failure::words(&error.error(), &place))
             }
             _ => Failure::new(Cause::ConnectionLost, "the sink ended the stream"),

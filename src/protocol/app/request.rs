@@ -118,7 +118,7 @@ pub fn parse(text: &str) -> Result<AppRequest, Refused> {
     let json: Value = serde_json::from_str(text).map_err(|error| Refused::Message(error.to_string()))?;
     let kind = json.get("type").and_then(Value::as_str);
     let (Ok(Some(message)), Some(kind)) = (Object::new("", &json), kind) else {
-        return Err(Refused::Message("the message is no object with a type".into()));
+        return Err(Refused::Message("the message is not an object with a type".into()));
     };
     let unmanaged = |dialect| move |error: String| Refused::Unmanaged(dialect, error);
     match kind {
@@ -200,7 +200,7 @@ fn destinations(message: &Object) -> Result<Vec<Destination>, String> {
         let url = item.get("url").and_then(Value::as_str).unwrap_or_default();
         let url = StreamUrl::parse(url).map_err(|error| format!("restreamDestinations[{n}].url: {error}"))?;
         if all.iter().any(|other| other.url == url) {
-            return Err(format!("restreamDestinations[{n}].url is there twice"));
+            return Err(format!("restreamDestinations[{n}].url is given twice"));
         }
         let name = item.get("name").and_then(Value::as_str).map(|name| name.chars().take(MAX_TEXT).collect());
         all.push(Destination { url, name });

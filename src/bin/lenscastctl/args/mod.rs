@@ -45,7 +45,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what the daemon is doing, as it goes on
+    /// Follow what the daemon is doing
     ///
     /// On a terminal: a live view, until Ctrl-C. In a pipe: a line for every change.
     Watch {
@@ -65,19 +65,19 @@ pub enum Command {
     },
     /// Change the running stream's video bitrate
     Bitrate {
-        /// Bits per second, 100k to 10M; k and M are understood
+        /// Bits per second, 100k to 10M; accepts k and M
         #[arg(value_parser = scaled)]
         bitrate: u32,
     },
     /// Take a photo; works while a stream runs
     Photo {
-        /// Where to put the JPEG; - for standard output
+        /// Where to write the JPEG; - for standard output
         file: PathBuf,
         /// The app to take it for; an unmanaged stream allows photos to its own app only
         #[arg(long)]
         app: Option<String>,
     },
-    /// See and reserve cameras
+    /// List and reserve cameras
     #[command(subcommand)]
     Camera(CameraCommand),
     /// Check cameras, encoders, permissions and configuration; fails if something does not work
@@ -90,7 +90,7 @@ pub enum Command {
     CheckConfig {
         /// For example /etc/lenscast/lenscastd.toml
         file: PathBuf,
-        /// It is one for lenscast-cloud
+        /// The file is for lenscast-cloud
         #[cfg(feature = "cloud")]
         #[arg(long)]
         cloud: bool,
@@ -103,7 +103,7 @@ pub enum Command {
 /// What to do with cameras.
 #[derive(Debug, Subcommand)]
 pub enum CameraCommand {
-    /// List the cameras, what they offer and who uses them
+    /// List the cameras, their modes and who uses them
     List {
         /// Print the cameras as one line of JSON
         #[arg(long)]
@@ -117,13 +117,14 @@ pub enum CameraCommand {
     },
     /// Run a program while the camera is reserved for it
     ///
-    /// The program finds the device's path in the environment variable `LENSCAST_CAMERA`. The reservation ends with the program. Exits with the program's
-    /// status, 128 + N if signal N ended it, 126 or 127 if it could not be run. SIGINT, SIGTERM and SIGHUP are passed on.
+    /// The program finds the device's path in the environment variable `LENSCAST_CAMERA`. The reservation ends with the
+    /// program. Exits with the program's status, 128 + N if signal N ended it, or 126 or 127 if it could not be run.
+    /// SIGINT, SIGTERM and SIGHUP are forwarded.
     #[command(after_help = "\
 Example:
   lenscastctl camera acquire -- sh -c 'v4l2-ctl -d $LENSCAST_CAMERA --all'")]
     Acquire {
-        /// The name others see; by default the program's
+        /// Name to show to others; by default the program's
         #[arg(long)]
         program: Option<String>,
         /// The program and its arguments
@@ -159,19 +160,19 @@ pub struct StartArguments {
     /// Frames per second
     #[arg(long)]
     pub fps: Option<u32>,
-    /// Video bits per second; takes k and M, as in 1.5M
+    /// Video bits per second; accepts k and M, as in 1.5M
     #[arg(long, value_name = "BITS", value_parser = scaled)]
     pub bitrate: Option<u32>,
-    /// Audio bits per second; takes k and M, as in 96k
+    /// Audio bits per second; accepts k and M, as in 96k
     #[arg(long, value_name = "BITS", value_parser = scaled)]
     pub audio_bitrate: Option<u32>,
-    /// Audio samples per second; takes k, as in 44.1k
+    /// Audio samples per second; accepts k, as in 44.1k
     #[arg(long, value_name = "HERTZ", value_parser = scaled)]
     pub sample_rate: Option<u32>,
-    /// End after so many seconds of streaming
+    /// Stop after this many seconds of streaming
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub duration: Option<u64>,
-    /// Return only when the stream is live, or fail when it ends before
+    /// Wait until the stream is live; fail if it ends first
     #[arg(long)]
     pub wait: bool,
 }

@@ -28,9 +28,7 @@ pub fn changes(old: Option<&BoardSnapshot>, new: &BoardSnapshot) -> Vec<String> 
     let mut lines = Vec::new();
     let before = old.and_then(|old| old.heat);
     if before != new.heat {
-        lines.push(
-            new.heat.map_or_else(|| "heat no longer limits".into(), |given_up| format!("heat {}", heat(given_up))),
-        );
+        lines.push(new.heat.map_or_else(|| "heat limit lifted".into(), |given_up| format!("heat {}", heat(given_up))));
     }
     if old.and_then(|old| old.battery) != new.battery
         && let Some(charge) = new.battery
@@ -97,6 +95,6 @@ mod tests {
         let warmer = BoardSnapshot { temperature_c: Some(80.1), ..hot() };
         assert_eq!(changes(Some(&hot()), &warmer), Vec::<String>::new());
         let cool = BoardSnapshot { heat: None, privacy_led: Some(false), ..hot() };
-        assert_eq!(changes(Some(&hot()), &cool), ["heat no longer limits", "privacy LED off"]);
+        assert_eq!(changes(Some(&hot()), &cool), ["heat limit lifted", "privacy LED off"]);
     }
 }
