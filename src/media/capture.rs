@@ -25,7 +25,7 @@ use crate::protocol::{AudioSettings, Cause, Failure};
 
 /// Limit for a camera to wake up.
 const FIRST_PICTURE_LIMIT: Duration = Duration::from_secs(3);
-/// Longest gap between pictures of a running camera.
+/// Longest gap between pictures of a running camera; ten a second is the least that can be requested.
 const NEXT_PICTURE_LIMIT: Duration = Duration::from_secs(1);
 /// An encoder counts as given up when it has been silent this much longer than its input.
 const ONE_AFTER_THE_OTHER: Duration = Duration::from_millis(20);

@@ -21,9 +21,9 @@ const MEDIA: u8 = 1;
 /// The stream's properties in `onMetaData`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metadata {
-    /// Pixels.
+    /// Width, pixels.
     pub width: u32,
-    /// Pixels.
+    /// Height, pixels.
     pub height: u32,
     /// Frames per second.
     pub frame_rate: f64,

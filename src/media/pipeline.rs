@@ -126,7 +126,7 @@ pub struct EncodedUnit {
     pub dts: Duration,
     /// Decoding can begin here.
     pub key: bool,
-    /// The bytes.
+    /// The encoded bytes.
     pub data: gst::MappedBuffer<gst::buffer::Readable>,
     /// `codec_data` of the caps.
     pub config: Arc<[u8]>,

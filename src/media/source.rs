@@ -55,7 +55,7 @@ pub enum Fit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "u32")]
 pub enum Rotation {
-    /// Not at all.
+    /// No rotation.
     #[default]
     None,
     /// A quarter turn.

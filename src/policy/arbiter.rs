@@ -42,7 +42,7 @@ pub enum Claim {
     },
     /// Another process wants to open the device itself.
     Process {
-        /// The process.
+        /// Its process id, if known.
         pid: Option<u32>,
         /// Its program's name.
         program: String,
@@ -67,7 +67,7 @@ pub enum Event {
     /// The holder of a lease has let go of the camera, whether or not it was revoked. Ignored for leases that are
     /// over.
     Release {
-        /// The lease.
+        /// The lease that ends.
         lease: LeaseId,
     },
     /// The deadline has come.
@@ -106,7 +106,7 @@ pub enum Action {
     },
     /// The holder must let go and then send [`Event::Release`]; only then is the asker answered. Sent once per lease.
     Revoke {
-        /// The lease.
+        /// The lease to give up.
         lease: LeaseId,
         /// `Replaced` or `Preempted`.
         cause: Cause,

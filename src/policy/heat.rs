@@ -48,7 +48,7 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Everything.
+    /// No reduction.
     pub const ALL: Self = Self { percent: 100, pictures: Pictures::All };
 }
 

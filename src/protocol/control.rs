@@ -98,7 +98,7 @@ pub struct PhotoHeader {
 /// The reply to `camera_list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cameras {
-    /// The devices.
+    /// The cameras and what is known of them.
     pub cameras: Vec<CameraInfo>,
 }
 

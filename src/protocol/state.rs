@@ -162,7 +162,7 @@ pub struct DaemonState {
     pub stream: Option<StreamSnapshot>,
     /// How the last stream ended.
     pub last_end: Option<StreamEnd>,
-    /// The camera.
+    /// The camera's state.
     pub camera: CameraSnapshot,
     /// Who has the camera.
     pub owner: Option<Owner>,
@@ -227,7 +227,7 @@ pub struct BoardSnapshot {
     pub zone: Option<String>,
     /// What streams give up because of heat; absent while they give up nothing.
     pub heat: Option<HeatSnapshot>,
-    /// The battery.
+    /// The battery's charge.
     pub battery: Option<BatterySnapshot>,
     /// Whether the privacy light is on.
     pub privacy_led: Option<bool>,
@@ -276,7 +276,7 @@ pub struct StreamEnd {
     pub stream_id: String,
     /// `stopped` or `error`.
     pub state: StreamState,
-    /// The reason.
+    /// Why the stream ended.
     #[serde(flatten)]
     pub failure: Failure,
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 /// How a text is to be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// Neutral.
+    /// An ordinary value.
     Plain,
     /// Less important.
     Dim,

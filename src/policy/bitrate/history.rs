@@ -17,7 +17,7 @@ struct Entry {
     /// Bytes produced so far: acknowledged or on their way.
     produced: u64,
     encoded: u64,
-    /// Bits the encoder would have made so far had it made exactly what it was told.
+    /// Bytes the encoder would have made so far had it made exactly what it was told.
     told: u64,
 }
 

@@ -70,7 +70,7 @@ impl Serialize for ShownUrl {
 /// The state of one restream destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// The destination.
+    /// The destination's URL.
     pub url: ShownUrl,
     /// What the app calls it.
     pub name: Option<String>,

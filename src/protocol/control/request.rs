@@ -68,10 +68,10 @@ pub struct Start {
     /// Who controls the stream; by default `unmanaged`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<StreamKind>,
-    /// The picture.
+    /// Settings of the picture.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub video: Option<VideoWish>,
-    /// The sound.
+    /// Settings of the sound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio: Option<AudioWish>,
     /// Time of streaming after which the stream ends, seconds.
