@@ -82,14 +82,14 @@ class Guest:
         gstreamer_registry(os.path.dirname(rig), self.shared)
         self.network = network = Tap()
         ready = socket.create_server((str(network.host), 0))
-        # In quotes, as the kernel reads all of it as one line. Its uml_dir is read before, as it is.
+        # In quotes, since the kernel reads all arguments as one line. It reads uml_dir earlier, verbatim.
         command = [f"{rig}/linux", f"mem={options.memory}M", f"uml_dir={self.shared}/.uml", "rootfstype=hostfs", "rootflags=/", "ro",
                    "root=/dev/root", f'init="{HERE}/guest/init.sh"', "con=null", "con0=fd:0,fd:1", "panic=-1", "console=tty0", "quiet",
                    f"vec0:transport=fd,fd={network.tap},vec=0",
                    f'rig="{rig}"', f'fixtures="{HERE}"', f'shared="{self.shared}"',
                    f"address={network.guest}/30", f"host={network.host}", f"ready={ready.getsockname()[1]}"]
-        # In a PID namespace of its own: when its first process goes, the kernel takes all others with it. That is a shell, as a
-        # first process outlives the SIGABRT that a kernel in panic sends itself.
+        # In its own PID namespace: when the first process there ends, the kernel kills all others. That process is a shell,
+        # since a first process survives the SIGABRT that a kernel in panic sends itself.
         command = ["unshare", "--pid", "--fork", "--kill-child=KILL", "sh", "-c", '"$@"; exit', "guest", *command]
         self.machine = Machine(command, os.path.join(self.shared, "console.log"), pass_fds=[network.tap],
                                env=os.environ | {"TMPDIR": memory_folder(options.memory)})

@@ -14,7 +14,7 @@ import time
 
 AGENT_PORT = 7000
 NOT_HERE, TIME_OVER = 77, 124
-# One network of four addresses a machine; the TAP device's number says which.
+# Each machine has a network of four addresses, numbered by its TAP device.
 NETWORKS = ipaddress.ip_network("10.214.0.0/16")
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_TUN_EXCL = 0x400454CA, 0x0002, 0x1000, 0x8000
 PR_SET_PDEATHSIG = 1

@@ -28,11 +28,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 from runner import AGENT_PORT, NOT_HERE, TIME_OVER, Machine, Tap, end_by_signals, fail, last_words, run, run_script  # noqa: E402
 
-# Fifteen seconds where nothing else runs.
+# It takes fifteen seconds on an idle machine.
 BOOT_LIMIT = 180
 FIRMWARE = "/usr/lib/u-boot/qemu_arm64/u-boot.bin"
 QEMU = ["qemu-system-aarch64", "-M", "virt,gic-version=3", "-accel", "tcg,thread=multi",
-        # Not "max", whose pointer authentication takes emulation twice the time.
+        # Not "max": its pointer authentication doubles the time of emulation.
         "-cpu", "cortex-a53", "-smp", "2", "-m", "1G", "-nodefaults", "-display", "none", "-no-reboot", "-bios", FIRMWARE,
         "-device", "virtio-rng-pci"]
 
@@ -152,7 +152,7 @@ def serve(board, deadline):
             more = os.read(sys.stdin.fileno(), 4096).decode()
             if not more:
                 return 0
-            # A line may come in pieces.
+            # A line may arrive in parts.
             *lines, text = (text + more).split("\n")
             for line in lines:
                 word, *networks = line.split()
@@ -199,7 +199,7 @@ def main():
     deadline = time.monotonic() + options.limit
     if options.serve:
         return serve(board, deadline)
-    # Scripts are the host's files.
+    # Scripts are files on the host.
     script = list(options.script)
     if os.path.exists(script[0]):
         shutil.copy(script[0], os.path.join(board.shared, "script"))
