@@ -34,13 +34,13 @@ struct Arguments {
     /// Runs of each measurement
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
-    /// One short run of each, to see that all of it works; writes no file
+    /// Make one short run of each, to see that everything works; writes no file
     #[arg(long)]
     quick: bool,
-    /// Measure these parts alone; writes no file without --update
+    /// Measure only these parts; writes no file without --update
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Put the parts in place of what benches/RESULTS.md has of them
+    /// Replace these parts in benches/RESULTS.md
     #[arg(long, requires = "parts", conflicts_with = "quick")]
     update: bool,
     /// Given by cargo

@@ -32,25 +32,25 @@ use traces::Family;
 /// Lower seeds may be looked at while a rule is tuned.
 const FIRST_UNSEEN: u64 = 1000;
 
-/// Compares rules of bitrate over simulated uplinks and prints what each is worth.
+/// Compares bitrate rules over simulated uplinks and prints their scores.
 #[derive(Parser)]
 struct Arguments {
     /// Traces of each family
     #[arg(long, default_value_t = 200)]
     seeds: u64,
-    /// The seeds for tuning in place of those that were kept for the report
+    /// Use the tuning seeds instead of those kept for the report
     #[arg(long)]
     tuning: bool,
     /// Simulate only; writes no file
     #[arg(long)]
     simulated: bool,
-    /// Only lenscast on the real link of this congestion control, in a network namespace; writes no file
+    /// Run only lenscast, on the real link with this congestion control, in a network namespace; writes no file
     #[arg(long, value_name = "CONGESTION", conflicts_with = "rig")]
     real: Option<String>,
-    /// The same in the rig, with delay and loss
+    /// Do the same in the rig, with delay and loss
     #[arg(long, value_name = "CONGESTION")]
     rig: Option<String>,
-    /// Percent of the packets that get lost there
+    /// Packet loss there, per cent
     #[arg(long, default_value_t = 1.0, requires = "rig")]
     loss: f64,
     /// Seconds of each rate on the real link
