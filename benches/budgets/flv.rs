@@ -12,7 +12,7 @@ use crate::{Extent, milliseconds, progress};
 
 /// How much later than the camera a microphone may start.
 const LATE: Duration = Duration::from_millis(500);
-/// How far sound may be behind the picture of the same moment: a frame's 1024 samples and voaacenc's delay, at 44.1 kHz.
+/// How far sound may lag behind its picture: a frame's 1024 samples and voaacenc's delay, at 44.1 kHz.
 const BEHIND: Duration = Duration::from_millis(60);
 /// Period over which metadata is counted.
 const WINDOW: Duration = Duration::from_secs(10);

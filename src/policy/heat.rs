@@ -91,8 +91,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// From a zone's own trip points. The governor `power_allocator` only begins to watch at the first passive trip point
-    /// and holds the temperature at the last (kernel documentation, `power_allocator`); others throttle at the first.
+    /// From a zone's own trip points. The governor `power_allocator` begins to watch at the first passive trip point and
+    /// holds the temperature at the last (kernel documentation, `power_allocator`); others throttle at the first.
     pub fn of(trips: &[Trip], power_allocator: bool) -> Self {
         // Drivers mark unused trip points with impossible temperatures.
         let of = |kind| trips.iter().filter(move |t| t.kind == kind && (30.0..=150.0).contains(&t.celsius));

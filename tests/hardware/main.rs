@@ -1,5 +1,5 @@
-//! Tests on real camera, USB, sound and encoder drivers, in the rig of `hw-fixtures/`: the built daemon in a guest, real
-//! servers on the host.
+//! Tests on real camera, USB, sound and encoder drivers, in the rig of `hw-fixtures/`: the built daemon in a guest,
+//! real servers on the host.
 //!
 //! One CPU is emulated, on a machine that may be busy: tests expect 80 % of the frame rate, and times are three times
 //! the promised ones.

@@ -50,7 +50,7 @@ pub async fn run(socket: &Path, program: Option<String>, command: &[OsString]) -
         // Otherwise the program would inherit our blocked signals and never receive one.
         Ok(before.thread_set_mask()?)
     };
-    // SAFETY: between fork and exec only prctl and sigprocmask are called, both async-signal-safe, and nothing allocates.
+    // SAFETY: between fork and exec only prctl and sigprocmask are called, both async-signal-safe; nothing allocates.
     unsafe { child.pre_exec(prepare) };
     match child.spawn() {
         Ok(child) => attend(child, &signals, &mut client).await.map_err(|error| Failure::Other(error.to_string())),

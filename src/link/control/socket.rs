@@ -148,7 +148,7 @@ pub(crate) struct Hangup(AsyncFd<OwnedFd>);
 /// Watches `stream` through a separate descriptor, registered only for what the kernel always reports.
 pub(crate) fn hangup(stream: &UnixStream) -> io::Result<Hangup> {
     let fd = stream.as_fd().try_clone_to_owned()?;
-    // SAFETY: the descriptor is ours and open; `AsyncFd` keeps the `OwnedFd`, which never changes nor closes until dropped.
+    // SAFETY: the descriptor is ours and open; `AsyncFd` keeps the `OwnedFd`, which stays the same until dropped.
     let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::PRIORITY) }?;
     Ok(Hangup(fd))
 }

@@ -9,8 +9,8 @@
 //!   meanwhile, so that the queue drains; the longer the queue is going to be, the lower.
 //! - **Return**: while a queue drains the link is busy, so the arrival rate is its capacity. When the queue is gone the
 //!   rate goes there at once.
-//! - **Probe**: without a queue, and with a scene that fills the rate, the rate rises in steps: small ones near the rate
-//!   that was last too high, growing ones with each success well beyond it.
+//! - **Probe**: without a queue, and with a scene that fills the rate, the rate rises in steps: small ones near the
+//!   rate that was last too high, growing ones with each success well beyond it.
 //!
 //! - **Send buffer**: what the kernel has taken cannot be called back, and a full queue in the network loses segments,
 //!   which then wait behind it. So the kernel gets only what keeps the link busy; the rest waits where it can be
