@@ -54,7 +54,7 @@ use words::Outbox;
 /// Measurements come every second; links are told every second one: `MentraOS` expects them every 2 s.
 const METRICS_EVERY: u64 = 2;
 
-/// See the module's description.
+/// The state of the daemon.
 #[derive(Debug)]
 pub struct Core {
     board: Board,
@@ -82,7 +82,7 @@ impl Core {
         }
     }
 
-    /// A number for a request that is about to come.
+    /// The number of the next request.
     pub fn next_request(&mut self) -> RequestId {
         self.last_request += 1;
         RequestId(self.last_request)
@@ -147,7 +147,7 @@ impl Core {
         [self.claims.deadline(), self.camera.deadline(), self.streams.deadline()].into_iter().flatten().min()
     }
 
-    /// The stream that lives, by its lease, and its picture; there is something to measure then.
+    /// The live stream, which can be measured: its lease and its picture.
     pub fn measurable(&self) -> Option<(LeaseId, VideoSettings)> {
         self.streams.active().map(|stream| (stream.lease, stream.start.video))
     }
@@ -157,12 +157,12 @@ impl Core {
         self.streams.active().is_none() && !self.camera.is_open()
     }
 
-    /// Whether anybody uses the camera or is about to: so long its light is to shine.
+    /// Whether anybody uses the camera or is about to: the privacy light shines meanwhile.
     pub fn camera_in_use(&self) -> bool {
         self.camera.in_use()
     }
 
-    /// What happened so far.
+    /// What happened since the daemon began.
     pub fn counts(&self) -> &Counts {
         &self.out.counts
     }
@@ -177,7 +177,7 @@ impl Core {
         self.streams.decision().map(|what| what.bitrate)
     }
 
-    /// The state to be shown; the caller adds what only the capture itself knows.
+    /// The state to show. The caller adds what only the capture knows.
     pub fn state(&self, now: Time) -> DaemonState {
         DaemonState {
             version: env!("CARGO_PKG_VERSION").into(),

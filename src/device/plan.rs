@@ -1,4 +1,4 @@
-//! From what was asked and what is there to what is opened: the camera and its mode, the encoder, the microphone.
+//! Chooses what is opened, by the request and the hardware there is: the camera and its mode, the encoder, the microphone.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::policy::camera::CaptureSettings;
 use crate::protocol::{Cause, Failure, Owner, OwnerKind, VideoSettings};
 
 /// The pattern that `device = "test"` shows: colour bars to judge the picture by, and a corner of noise, so that the
-/// encoder fills whatever bitrate it is given, as a camera's picture would.
+/// encoder needs the bitrate that it is given, as with a camera's picture.
 const TEST_PATTERN: &str = "smpte";
 
-/// Looks at the hardware as it is now. Blocks for milliseconds, or for the trials of encoders not tried before.
+/// Looks at the hardware as it is now. Blocks for milliseconds, or for the trials of encoders that were not tried yet.
 pub fn make(config: &Config, encoders: &Arc<Encoders>, wanted: &CaptureSettings) -> Result<Plan, Failure> {
     let (source, settings) = video_source(config, wanted.video)?;
     let profile = if source.is_h264() { None } else { Some(encoders.choose(&config.encoder.profile, &settings)?) };
@@ -31,7 +31,7 @@ pub fn make(config: &Config, encoders: &Arc<Encoders>, wanted: &CaptureSettings)
     Ok(Plan { video, audio })
 }
 
-/// Makes sure of the privacy light before anybody opens the camera. Fails only where the camera needs it.
+/// Switches the privacy light on before the camera is opened. Fails only where the camera requires the light.
 pub fn light_up(config: &Config, light: Option<&Light>) -> Result<(), Failure> {
     match light.map(Light::settle) {
         Some(Err(error)) if config.privacy_led.require => Err(Failure::new(Cause::PrivacyLedFailed, error.to_string())),
@@ -39,7 +39,7 @@ pub fn light_up(config: &Config, light: Option<&Light>) -> Result<(), Failure> {
     }
 }
 
-/// A V4L2 encoder takes the camera's buffers as they are if nothing has to be done to the pictures.
+/// Whether a V4L2 encoder can take the camera's buffers: nothing else has to be done to the pictures.
 fn can_skip_copies(encoders: &Encoders, plan: &VideoPlan) -> bool {
     let (VideoSource::V4l2 { node, choice, .. }, Some(profile)) = (&plan.source, &plan.profile) else { return false };
     let taken = choice.mode.format.name().is_some_and(|name| profile.raw_formats.iter().any(|format| format == name));
@@ -53,7 +53,7 @@ fn can_skip_copies(encoders: &Encoders, plan: &VideoPlan) -> bool {
         && encoders.takes_buffers_of(node, choice, profile, &plan.settings)
 }
 
-/// The pattern, if the configuration asks for a test picture.
+/// The test pattern, if it is configured.
 pub fn test_pattern(device: &str) -> Option<&str> {
     if device == "test" { Some(TEST_PATTERN) } else { device.strip_prefix("test:") }
 }
@@ -68,11 +68,11 @@ fn video_source(config: &Config, wanted: VideoSettings) -> Result<(VideoSource, 
     }
     let frame_rate = FrameRate::new(wanted.frame_rate, 1)
         .ok_or_else(|| Failure::new(Cause::InvalidRequest, "a frame rate of 0 was asked for"))?;
-    // The camera is asked for the picture as it lies.
+    // The camera is asked for the picture before rotation.
     let rotation = config.camera.rotation;
     let (width, height) = rotation.turn((wanted.width, wanted.height));
     let size = Wanted { width, height, frame_rate };
-    // What comes encoded can be passed on, not turned.
+    // Encoded pictures cannot be rotated.
     let turned = rotation != Rotation::None;
     let choice =
         camera::choose(device.modes.iter().filter(|range| !(turned && range.format == PixelFormat::H264)), size)
@@ -94,8 +94,8 @@ fn video_source(config: &Config, wanted: VideoSettings) -> Result<(VideoSource, 
     Ok((VideoSource::V4l2 { node: device.node, name: device.card, choice, fit, zero_copy: false }, settings))
 }
 
-/// Pictures a second that there will be: an encoder counts its key frames in pictures. Rounded up, so that none of the
-/// camera's is dropped for it.
+/// Pictures per second to encode, by which an encoder counts its key frames. Rounded up, so that no picture of the
+/// camera is dropped.
 fn given_rate(asked: u32, mode: Option<FrameRate>) -> u32 {
     let gives = mode.map(FrameRate::fraction).map(|(pictures, seconds)| pictures.div_ceil(seconds));
     gives.map_or(asked, |gives| gives.min(asked))
@@ -108,7 +108,7 @@ pub fn find(config: &Config) -> Result<Device, Failure> {
     camera::find(&selector).map_err(|error| Failure::new(error.cause(), error.to_string()))
 }
 
-/// The device node that another process may open, or `test`.
+/// The device node for another process, or `test`.
 pub fn device_for_lease(config: &Config) -> Result<String, Failure> {
     if test_pattern(&config.camera.device).is_some() {
         return Ok("test".into());

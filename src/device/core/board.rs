@@ -1,7 +1,7 @@
 //! What the board's heat, battery and light mean for streams.
 //!
-//! A start is judged by the last look at the board, which costs nothing. Where that speaks against it, it may be out of
-//! date (a charger plugged in a moment ago), so such a start waits for a fresh look before it is refused.
+//! A start is judged by the last look at the board, which costs nothing. A look that forbids the start may be out of date (a
+//! charger was plugged in a moment ago), so the start waits for a fresh look before it is refused.
 
 use super::stream::Asked;
 use super::{Effect, Outbox};
@@ -14,7 +14,7 @@ use crate::policy::heat::{Allowance, Heat, STEPS};
 use crate::protocol::control::Refusal;
 use crate::protocol::{BatterySnapshot, BoardSnapshot, Cause, HeatSnapshot, StreamUrl};
 
-/// Starts that wait for a look at most.
+/// The most starts that wait for a look.
 const MOST_DOUBTED: usize = 16;
 
 /// What is known of the board.
@@ -48,7 +48,7 @@ impl Board {
         self.heat.allowance()
     }
 
-    /// Degrees Celsius, of the zone nearest to its limits.
+    /// Degrees Celsius of the zone nearest to its limits.
     pub fn celsius(&self) -> Option<f64> {
         self.reading.as_ref()?.hottest.as_ref().map(|(_, celsius)| *celsius)
     }
@@ -67,7 +67,7 @@ impl Board {
         (no_network && !url.is_loopback()).then(|| Cause::NetworkUnreachable.into())
     }
 
-    /// Why the stream that runs may not go on.
+    /// Why the running stream must end.
     pub fn end(&self) -> Option<Cause> {
         let unlit = self.reading.as_ref().is_some_and(|reading| reading.light_obeys == Some(false));
         if self.heat.too_hot() {
@@ -97,7 +97,7 @@ impl Board {
                 .battery
                 .charge()
                 .map(|charge| BatterySnapshot { percent: charge.percent, charging: charge.charging }),
-            // It is switched while the camera is being opened and closed; an instant early is as good.
+            // The light is switched while the camera opens and closes; this may be an instant early.
             privacy_led: light.map(|obeys| if obeys { in_use } else { false }),
         }
     }

@@ -6,27 +6,27 @@ use crate::protocol::StreamKind;
 pub struct Counts {
     /// Unmanaged streams that were granted the camera.
     pub unmanaged: u64,
-    /// Managed ones.
+    /// Managed streams that were granted the camera.
     pub managed: u64,
     /// Requests for a stream that were refused.
     pub refused: Tally,
     /// Streams that ended.
     pub ended: Tally,
-    /// Attempts, or publications, that were lost and are to be followed by another.
+    /// Attempts or publications that were lost and are retried.
     pub retries: Tally,
     /// Captures that were lost.
     pub captures_lost: Tally,
     /// Photos that were taken.
     pub photos: u64,
-    /// Photos that were not.
+    /// Photos that failed.
     pub photos_failed: Tally,
-    /// Keep-alives for the stream that lives.
+    /// Keep-alives for the live stream.
     pub keep_alives: u64,
-    /// Keep-alives for any other.
+    /// Keep-alives for any other stream.
     pub stray_keep_alives: u64,
     /// Times that a link to phone or cloud was lost.
     pub link_losses: u64,
-    /// Messages from it that could not be obeyed.
+    /// Messages from a link that could not be obeyed.
     pub messages_refused: Tally,
 }
 

@@ -12,18 +12,18 @@ use crate::protocol::command::{self, Dialect, Incoming};
 use crate::protocol::control::{Answer, Refusal, Reply};
 use crate::protocol::{Cause, StreamReport, photo, report};
 
-/// How many message ids are kept to recognise what is sent twice.
+/// Message ids that are kept, to recognise repeated messages.
 const SEEN_MESSAGES: usize = 64;
-/// Photos that the link may have asked for at a time.
+/// The most photos that the link may have requested at a time.
 const MOST_PHOTOS: usize = 8;
-/// Ends that wait for a link at most; more than a day of failures is of no use to anybody.
+/// The most ends of streams that wait for a link; older failures are of no use.
 const UNTOLD_ENDS: usize = 16;
 
 /// What is known of a link.
 #[derive(Debug)]
 struct LinkState {
     up: bool,
-    /// That it last spoke.
+    /// Of its last command.
     dialect: Dialect,
     seen_messages: VecDeque<i64>,
     untold_ends: VecDeque<String>,
@@ -63,7 +63,7 @@ impl Links {
         self.of(link).up
     }
 
-    /// That it last spoke.
+    /// The dialect of its last command.
     pub fn dialect(&self, link: LinkId) -> Dialect {
         self.of(link).dialect
     }

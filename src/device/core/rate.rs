@@ -1,4 +1,4 @@
-//! What a stream's encoder is to make: what was asked for, or as much of it as uplink and heat allow.
+//! What a stream's encoder makes: what was asked for, or the part of it that uplink and heat allow.
 
 use crate::device::config;
 use crate::policy::Time;
@@ -11,7 +11,7 @@ use crate::protocol::VideoSettings;
 pub struct Rate {
     /// Bit/s of video.
     asked: u32,
-    /// Bit/s of video that heat leaves at least.
+    /// The least bit/s of video that heat leaves.
     floor: u32,
     heat: Allowance,
     uplink: Uplink,
@@ -19,9 +19,9 @@ pub struct Rate {
 
 #[derive(Debug)]
 enum Uplink {
-    /// As allowed.
+    /// As much as is allowed.
     Taken(u32),
-    /// As the uplink carries.
+    /// As much as the uplink carries.
     Followed(Box<Follow>),
 }
 
@@ -40,7 +40,7 @@ impl Rate {
         rate
     }
 
-    /// What the encoder is to make now: the less of both.
+    /// What the encoder makes now: the lesser of both.
     pub fn decision(&self) -> Decision {
         let by_uplink = match &self.uplink {
             Uplink::Taken(bitrate) => Decision { bitrate: *bitrate, pictures: Pictures::All },
@@ -54,7 +54,7 @@ impl Rate {
         self.hear(Event::Connected, now);
     }
 
-    /// How the publication does. Says what the encoder is to make, if that is another thing than before.
+    /// How the publication does. Returns the new decision if it changed.
     pub fn sampled(&mut self, sample: Sample, now: Time) -> Option<Decision> {
         let before = self.decision();
         let after = self.hear(Event::Sampled(sample), now);
@@ -62,7 +62,7 @@ impl Rate {
         (after != before).then_some(after)
     }
 
-    /// How much the kernel may hold for the publication, bytes; none while it may decide that itself.
+    /// The most bytes that the kernel may hold for the publication; none while the kernel decides.
     pub fn send_buffer(&self) -> Option<u32> {
         match &self.uplink {
             Uplink::Taken(_) => None,
@@ -70,17 +70,17 @@ impl Rate {
         }
     }
 
-    /// What the network carried the last time, bit/s of video.
+    /// What the network carried in the last stream, bit/s of video.
     pub fn known(&mut self, bitrate: u32, now: Time) -> Decision {
         self.hear(Event::Known(bitrate), now)
     }
 
-    /// Whether the uplink was asked for all that was wanted, so that something was learned of it.
+    /// Whether the uplink was asked to carry everything requested, so that its limit is known.
     pub fn tried_uplink(&self) -> bool {
         matches!(self.uplink, Uplink::Followed(_)) && self.heat == Allowance::ALL
     }
 
-    /// Bit/s of video that the network carried of late, if that was ever less than asked for.
+    /// Bit/s of video that the network carried lately, if that was ever less than requested.
     pub fn carries(&self) -> Option<u32> {
         match &self.uplink {
             Uplink::Taken(_) => None,
@@ -94,7 +94,7 @@ impl Rate {
         self.apply_limit(now)
     }
 
-    /// What heat allows. Says what the encoder is to make, if that is another thing than before.
+    /// What heat allows. Returns the new decision if it changed.
     pub fn heat(&mut self, allowance: Allowance, now: Time) -> Option<Decision> {
         let before = self.decision();
         if std::mem::replace(&mut self.heat, allowance) == allowance {
@@ -104,7 +104,7 @@ impl Rate {
         (after != before).then_some(after)
     }
 
-    /// To the uplink's rule heat is a limit like any other: what it does not get, it does not try.
+    /// To the uplink's rule, heat is a limit like any other: the rule never tries more.
     fn apply_limit(&mut self, now: Time) -> Decision {
         let share = (u64::from(self.asked) * u64::from(self.heat.percent) / 100) as u32;
         let limit = share.max(self.floor).min(self.asked);

@@ -1,4 +1,4 @@
-//! The stream of the process before this one, taken up or told to be over; and what of ours the next one needs.
+//! The stream of the previous process: resumed, or reported as over. And what the next process needs of ours.
 
 use std::time::Duration;
 
@@ -14,31 +14,31 @@ use crate::protocol::command::{Dialect, StartStream};
 use crate::protocol::control::ReportLine;
 use crate::protocol::{Cause, StreamEnd, StreamReport, StreamState, report};
 
-/// What is kept is renewed every so many measurements, which come once a second: often enough to tell how long the process
-/// has been gone, and seldom enough for a board's flash memory.
+/// Measurements (one a second) between writes: often enough to tell how long the process has been gone, seldom enough for
+/// a board's flash memory.
 const KEPT_EVERY: u64 = 10;
 
-/// A stream that runs, as its next process needs it.
+/// A running stream, as the next process needs it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remembered {
-    /// What was asked for; of the duration, what is left.
+    /// The request, with the duration that is left.
     pub start: StartStream,
     /// The link that asked, and its dialect; none for a client of the control socket.
     pub link: Option<(LinkId, Dialect)>,
-    /// How long it goes on without a keep-alive.
+    /// How long the stream goes on without a keep-alive.
     pub patience: Duration,
-    /// How many processes in a row ended with it, none of them on purpose.
+    /// How many processes in a row crashed during this stream.
     pub crashes: u32,
-    /// This process ends on purpose, for the next one to go on.
+    /// This process ends on purpose, so that the next one continues.
     pub handed_over: bool,
 }
 
-/// What the process before this one left.
+/// What the previous process left.
 #[derive(Clone, Debug)]
 pub struct LeftOver {
     /// Its stream.
     pub stream: Remembered,
-    /// Since it was last known to live; `None` if the clock cannot tell.
+    /// Since that process was last known to live; `None` if the clock cannot tell.
     pub gone_for: Option<Duration>,
 }
 
@@ -56,7 +56,7 @@ impl LeftOver {
             crashes,
             "taking up the stream of the process before"
         );
-        // Nobody waits for the answer to this request: who asked heard it from the process before.
+        // Nobody waits for the answer to this request: the previous process gave it.
         let origin = link.map_or(Origin::Control(request), |(link, dialect)| Origin::Link(link, dialect));
         Ok(Asked { start, origin, crashes: Some(crashes) })
     }
@@ -71,7 +71,7 @@ pub(super) struct Over {
 }
 
 impl Streams {
-    /// The stream of a process that is gone is over. Returns what the link that asked for it is to be told.
+    /// The stream of the previous process is over. Returns the message for the link that asked for it.
     pub fn left_over_ended(&mut self, over: &Over, out: &mut Outbox) -> Option<(LinkId, String)> {
         let Over { stream_id, link, cause } = over;
         let state = if *cause == Cause::DaemonRestarted { StreamState::Stopped } else { StreamState::Error };
@@ -107,7 +107,7 @@ impl Streams {
         out.push(Effect::Remember(Some(Box::new(remembered))));
     }
 
-    /// Keeps it from time to time; called with each measurement.
+    /// Keeps it every `KEPT_EVERY` measurements.
     pub(super) fn remember_now_and_then(&self, now: Time, out: &mut Outbox) {
         if self.measured.is_multiple_of(KEPT_EVERY) {
             self.remember(false, now, out);

@@ -16,11 +16,11 @@ use crate::protocol::{Metrics, StreamSnapshot};
 pub struct Asked {
     pub start: StartStream,
     pub origin: Origin,
-    /// It is that of the process before this one, with which so many ended in a row.
+    /// A stream of the previous process: how many processes in a row crashed during it.
     pub crashes: Option<u32>,
 }
 
-/// Who asked, and so who is told.
+/// Who asked for a stream, and is told about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// That link, in this dialect.
@@ -51,14 +51,14 @@ pub struct Active {
     /// Control requests that wait for its end.
     pub stoppers: Vec<RequestId>,
     pub publications: u32,
-    /// Its attempts count from 1, the daemon's publishers on from this: one that is slow to end is never taken for the
-    /// next stream's.
+    /// Its attempts count from 1, the daemon's publishers on from this number: one that is slow to end is never taken for a
+    /// publisher of the next stream.
     pub publishers_before: u32,
-    /// The wearer was told that it is live.
+    /// The wearer heard that it is live.
     pub heard: bool,
-    /// How many processes in a row ended with it.
+    /// How many processes in a row crashed during it.
     pub crashes: u32,
-    /// What the encoder is to make.
+    /// What the encoder makes.
     pub rate: Rate,
 }
 

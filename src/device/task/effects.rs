@@ -1,4 +1,4 @@
-//! What the core decided, carried out: captures, publishers, links, looks at hardware. Nothing here waits.
+//! Carries out what the core decided: captures, publishers, links, looks at hardware. Nothing here waits.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::policy::health;
 use crate::protocol::control::Reply;
 use crate::protocol::{Cause, Failure};
 
-/// A photo from a running capture takes a few pictures' time.
+/// Limit of a photo from a running capture, which takes the time of a few pictures.
 const PHOTO_LIMIT: Duration = Duration::from_secs(2);
 
 impl Task {
@@ -89,7 +89,7 @@ impl Task {
         }
     }
 
-    /// Tells what this network carried before, if anything is known.
+    /// Reports the bitrate that this network carried before, if it is known.
     fn recall_uplink(&self, publisher: u32) {
         let known = network::current().and_then(|network| remember::uplink(&self.config, &network));
         if let Some(bitrate) = known {
@@ -134,7 +134,7 @@ impl Task {
     }
 
     fn reply(&mut self, request: RequestId, reply: Reply) {
-        // One that has left is nobody's by now.
+        // A client that has gone takes no answer.
         let delivered = self.replies.remove(&request).is_some_and(|sender| sender.send(reply).is_ok());
         if !delivered {
             let inputs = self.inputs.clone();

@@ -1,4 +1,4 @@
-//! Events made into the core's inputs: with what it cannot look up itself, and counted on the way.
+//! Turns events into the core's inputs. Adds what the core cannot look up itself, and counts on the way.
 
 use super::{FAREWELL_LIMIT, Task};
 use crate::device::core::Input;
@@ -77,11 +77,11 @@ impl Task {
         Input::Publisher(attempt, event)
     }
 
-    /// Requests that only look at hardware are answered from here, on a thread that may block.
+    /// Requests that only look at hardware are answered here, on a thread that may block.
     pub(super) fn control_input(&mut self, event: ControlEvent) -> Option<Input> {
         match event {
             ControlEvent::Closed { connection } => {
-                // Nobody reads the answers that it waited for.
+                // Nobody reads the answers that this connection waited for.
                 self.replies.retain(|_, reply| !reply.is_closed());
                 Some(Input::ConnectionClosed(connection))
             }

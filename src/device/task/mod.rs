@@ -41,29 +41,29 @@ use crate::protocol::control::{Reply, ReportLine};
 use crate::protocol::{DaemonState, VideoSettings};
 use crate::toml_file::FileError;
 
-/// Between measurements; the state that is shown is renewed as often.
+/// Between measurements. The shown state is renewed as often.
 const MEASURING: Duration = Duration::from_secs(1);
-/// For the stream's polite end and the camera's closing when the daemon ends.
+/// Limit for the end of the stream and the closing of the camera when the daemon ends.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
-/// Events wait here for the task; their senders wait when it is full.
+/// Events that wait for the task. A sender waits while the queue is full.
 const QUEUE: usize = 64;
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// GStreamer is not usable.
+    /// GStreamer cannot be initialized.
     #[error("GStreamer cannot be used: {0}")]
     GStreamer(String),
     /// An encoder profile is not usable.
     #[error("encoder profiles: {0}")]
     Profile(#[from] FileError),
-    /// `encoder.profile` names none.
+    /// `encoder.profile` names no profile.
     #[error("encoder.profile = {0:?}: there is no such profile; there are {1}, and auto")]
     UnknownProfile(String, String),
     /// `tls.ca_file` is not usable.
     #[error("tls.ca_file: {0}")]
     Authorities(String),
-    /// `metrics.listen` is not to be had.
+    /// `metrics.listen` cannot be bound.
     #[error("metrics.listen = {0}: {1}")]
     Metrics(SocketAddr, std::io::Error),
     /// The control socket cannot be opened.
@@ -74,13 +74,13 @@ pub enum StartError {
 /// How the daemon is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// With all that runs, which is told.
+    /// Ends the stream, which is told to everybody concerned.
     Ended,
-    /// For the next process to go on with the stream: nobody is told that it ended.
+    /// The next process continues the stream: nobody is told of an end.
     HandedOver,
 }
 
-/// Runs the daemon until `stop` is ready, then ends what runs.
+/// Runs the daemon until `stop` is ready, then ends the stream and closes the camera.
 pub async fn run(config: Config, stop: impl Future<Output = Stop>) -> Result<(), StartError> {
     let (mut task, mut events) = Task::start(config)?;
     tokio::pin!(stop);
@@ -181,7 +181,7 @@ struct Task {
     config: Arc<Config>,
     encoders: Arc<Encoders>,
     keeper: Keeper,
-    /// None if the wearer is to hear nothing.
+    /// `None`: the wearer hears nothing.
     speaker: Option<Speaker>,
     feed: Arc<Feed>,
     board: board::Watch,
@@ -189,7 +189,7 @@ struct Task {
     service: Service,
     captures: HashMap<u64, Capture>,
     publishers: HashMap<u32, Publisher>,
-    /// Of the stream with this lease.
+    /// The meter of the stream with this lease.
     meter: Option<(LeaseId, Meter)>,
     totals: Totals,
     replies: HashMap<RequestId, oneshot::Sender<Reply>>,
@@ -214,7 +214,7 @@ impl Task {
         let encoders = Arc::new(Encoders::new(profiles));
         let bind = |address| metrics_link::bind(address).map_err(|error| StartError::Metrics(address, error));
         let metrics_listener = config.metrics.listen.map(bind).transpose()?;
-        // Last: whoever finds it there finds everything else there too.
+        // The socket comes last: a client that finds it finds everything else ready.
         let listener =
             control::bind(&config.control.socket, Some(&config.control.group)).map_err(StartError::ControlSocket)?;
         let (capture_events, captures) = mpsc::channel(QUEUE);
@@ -292,13 +292,13 @@ impl Task {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        // None for what a clock cannot tell: a limit that somebody meant as "never".
+        // `None`: too far away for the clock, a limit that was meant as "never".
         self.core.deadline().and_then(|deadline| self.start.checked_add(deadline))
     }
 
     fn take(&mut self, input: Input) {
         let effects = self.core.on(input, self.now());
-        // First, so that the light shines before the camera sees.
+        // The light comes first, so that it shines before the camera sees.
         self.board.camera_in_use(self.core.camera_in_use());
         if !self.core.camera_in_use() {
             self.health.on(health::Event::Unwanted, self.now());
@@ -314,7 +314,7 @@ impl Task {
         self.show();
     }
 
-    /// Ends what runs still; cameras have so long for it, and all else has limits of its own.
+    /// Ends what still runs. Cameras have `left`; everything else has limits of its own.
     async fn end(mut self, events: Events, left: Duration) {
         drop(events); // who still has something to say is not kept waiting
         for (_, capture) in self.captures.drain() {

@@ -1,4 +1,4 @@
-//! What others see: the state, the stream's measurements, the numbers for Prometheus.
+//! What others see: the state, the stream's measurements, the metrics for Prometheus.
 
 use super::Task;
 use crate::device::metrics::{self, Present};
@@ -34,7 +34,7 @@ impl Task {
         metrics::write(&self.totals, &present)
     }
 
-    /// The state, with what only the capture knows.
+    /// The state, completed by what only the capture knows.
     pub(super) fn present(&self) -> DaemonState {
         let mut state = self.core.state(self.now());
         if let Some(capture) = self.captures.get(&state.camera.generation) {
