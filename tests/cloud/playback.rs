@@ -190,7 +190,7 @@ async fn hls_plays_on_over_a_reconnect_and_over_lost_sound() {
         publish(&served.broadcast, 1, &deaf, Duration::ZERO, 2).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         publish(&served.broadcast, 2, &again, Duration::from_secs(6), 2).await;
-        served.playback.close(ID);
+        served.broadcast.end();
     };
     let (hls, ()) = tokio::join!(watch, publish);
     check(&hls, &sent, 2);
@@ -205,7 +205,7 @@ async fn each_publication_is_a_period_that_decodes_by_itself() {
     let again = encode(&served.folder.path().join("b.flv"), 4, "640x360", &["-g", "250", "-bf", "2"]);
     publish(&served.broadcast, 1, &sent, Duration::ZERO, 16).await;
     publish(&served.broadcast, 2, &again, Duration::from_secs(6), 16).await;
-    served.playback.close(ID);
+    served.broadcast.end();
     let mut state = served.playback.state(ID).unwrap();
     tokio::time::timeout(Duration::from_secs(10), state.wait_for(|state| state.ended)).await.unwrap().unwrap();
     let manifest = String::from_utf8(fetch(&served, &format!("/dash/{ID}/manifest.mpd")).await).unwrap();
