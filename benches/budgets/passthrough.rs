@@ -15,7 +15,7 @@ use gstreamer_app::{AppSink, AppSinkCallbacks};
 use lenscast::media;
 use lenscast::media::feed::{Feed, Unit};
 use lenscast::media::flv::Metadata;
-use lenscast::media::publisher::{Event, Publisher, Target};
+use lenscast::media::publisher::{Publisher, PublisherEvent, Target};
 use lenscast::protocol::StreamUrl;
 use tokio::sync::mpsc;
 
@@ -51,7 +51,7 @@ pub fn run(file: &str, url: &str) {
         let capture = capture(file, feed);
         capture.set_state(gst::State::Playing).expect("the file can be played");
         while let Some((_, event)) = heard.recv().await {
-            if let Event::Lost(failure) = event {
+            if let PublisherEvent::Lost(failure) = event {
                 panic!("the publication was lost: {failure}");
             }
         }

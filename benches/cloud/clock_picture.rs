@@ -13,7 +13,7 @@ use gstreamer_app::{AppSink, AppSinkCallbacks, AppSrc};
 use lenscast::media;
 use lenscast::media::feed::{Feed, Unit};
 use lenscast::media::flv::Metadata;
-use lenscast::media::publisher::{Event, Publisher, Target};
+use lenscast::media::publisher::{Publisher, PublisherEvent, Target};
 use lenscast::protocol::StreamUrl;
 use tokio::sync::mpsc;
 
@@ -53,7 +53,7 @@ pub fn run(url: &str) {
         let (events, mut heard) = mpsc::channel(8);
         let _publisher = Publisher::open(1, target, feed, events);
         while let Some((_, event)) = heard.recv().await {
-            if let Event::Lost(failure) = event {
+            if let PublisherEvent::Lost(failure) = event {
                 panic!("the publication was lost: {failure}");
             }
         }

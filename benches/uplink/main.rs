@@ -24,7 +24,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lenscast::policy::bitrate::{self, Follow, Rule, Settings};
+use lenscast::policy::bitrate::{self, Follow, FollowSettings, Rule};
 
 use score::{Outcome, mean_score};
 use traces::Family;
@@ -72,7 +72,7 @@ const CONTESTANTS: [Contestant; 4] = [
     Contestant {
         name: "lenscast",
         interval: bitrate::INTERVAL,
-        rule: |limit| Box::new(Follow::new(&Settings { limit, floor: 150_000, frame_rate: run::FRAME_RATE })),
+        rule: |limit| Box::new(Follow::new(&FollowSettings { limit, floor: 150_000, frame_rate: run::FRAME_RATE })),
     },
     Contestant {
         name: "belacoder",

@@ -8,10 +8,10 @@ use lenscast::media::audio::AudioSource;
 use lenscast::media::capture::{Capture, Plan};
 use lenscast::media::flv::Metadata;
 use lenscast::media::profile;
-use lenscast::media::publisher::{Event as Published, Publisher, Target};
+use lenscast::media::publisher::{Publisher, PublisherEvent as Published, Target};
 use lenscast::media::source::{Rotation, VideoSource};
 use lenscast::media::video::VideoPlan;
-use lenscast::policy::bitrate::{self, Event, Rule};
+use lenscast::policy::bitrate::{self, Rule, UplinkEvent};
 use lenscast::protocol::{AudioSettings, StreamUrl, VideoSettings};
 use tokio::sync::mpsc;
 
@@ -25,7 +25,7 @@ pub fn publish(url: &str, video: VideoSettings, rule: &mut dyn Rule, interval: D
 
 async fn carry(url: &str, video: VideoSettings, rule: &mut dyn Rule, interval: Duration, stop: &AtomicBool) {
     let start = Instant::now();
-    let mut decision = rule.on(Event::Connected, Duration::ZERO);
+    let mut decision = rule.on(UplinkEvent::Connected, Duration::ZERO);
     let (feed, audio) = (Arc::default(), AudioSettings::default());
     let plan = plan(VideoSettings { bitrate: decision.bitrate, ..video }, audio);
     let (capture_events, mut captured) = mpsc::channel(64);
@@ -47,7 +47,7 @@ async fn carry(url: &str, video: VideoSettings, rule: &mut dyn Rule, interval: D
         let Ok(Some((_, Published::Sampled(sample)))) = event else { continue };
         for look in 0..looks {
             let now = start.elapsed() + interval * look;
-            let next = rule.on(Event::Sampled(sample), now);
+            let next = rule.on(UplinkEvent::Sampled(sample), now);
             if next != decision {
                 decision = next;
                 capture.encode(decision);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use lenscast::policy::Time;
-use lenscast::policy::bitrate::{Decision, Event, Pictures, Rule, Sample};
+use lenscast::policy::bitrate::{Decision, Pictures, Rule, UplinkEvent, UplinkSample};
 
 fn all(bitrate: f64) -> Decision {
     Decision { bitrate: bitrate as u32, pictures: Pictures::All }
@@ -14,7 +14,7 @@ fn all(bitrate: f64) -> Decision {
 pub struct Fixed(pub u32);
 
 impl Rule for Fixed {
-    fn on(&mut self, _: Event, _: Time) -> Decision {
+    fn on(&mut self, _: UplinkEvent, _: Time) -> Decision {
         all(f64::from(self.0))
     }
 }
@@ -67,7 +67,7 @@ impl Belacoder {
         }
     }
 
-    fn look(&mut self, sample: &Sample) {
+    fn look(&mut self, sample: &UplinkSample) {
         let waiting = (sample.backlog() as f64 / Self::PACKET).floor();
         self.waiting_mean = self.waiting_mean * 0.99 + waiting * 0.01;
         self.waiting_jitter = (self.waiting_jitter * 0.99).max(waiting - self.waiting);
@@ -115,12 +115,12 @@ impl Belacoder {
 }
 
 impl Rule for Belacoder {
-    fn on(&mut self, event: Event, now: Time) -> Decision {
+    fn on(&mut self, event: UplinkEvent, now: Time) -> Decision {
         match event {
-            Event::Connected => *self = Self::new(self.most as u32),
-            Event::Limit(most) => self.most = f64::from(most),
-            Event::Known(_) => {}
-            Event::Sampled(sample) => {
+            UplinkEvent::Connected => *self = Self::new(self.most as u32),
+            UplinkEvent::Limit(most) => self.most = f64::from(most),
+            UplinkEvent::Known(_) => {}
+            UplinkEvent::Sampled(sample) => {
                 self.look(&sample);
                 self.decide(now);
             }
@@ -175,12 +175,12 @@ impl Obs {
 }
 
 impl Rule for Obs {
-    fn on(&mut self, event: Event, now: Time) -> Decision {
+    fn on(&mut self, event: UplinkEvent, now: Time) -> Decision {
         match event {
-            Event::Connected => *self = Self::new(self.most as u32),
-            Event::Limit(most) => self.most = f64::from(most),
-            Event::Known(_) => {}
-            Event::Sampled(sample) => {
+            UplinkEvent::Connected => *self = Self::new(self.most as u32),
+            UplinkEvent::Limit(most) => self.most = f64::from(most),
+            UplinkEvent::Known(_) => {}
+            UplinkEvent::Sampled(sample) => {
                 // Sending a packet is handing it to the kernel.
                 let sent = sample.acked + sample.outstanding;
                 if self.sent.back().is_none_or(|&(_, before)| before != sent) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use lenscast::media::gate::{Gate, Verdict};
-use lenscast::policy::bitrate::{Decision, Event, Rule, Sample};
+use lenscast::policy::bitrate::{Decision, Rule, UplinkEvent, UplinkSample};
 
 use crate::path::Path;
 use crate::score::Outcome;
@@ -153,7 +153,7 @@ pub fn run(
     let mut path = Path::new(trace);
     let mut sender = Sender::default();
     let mut viewer = Viewer { last_s: 0.0, frozen_s: 0.0, waited: Vec::new(), bytes: 0.0 };
-    let mut decision = rule.on(Event::Connected, Duration::ZERO);
+    let mut decision = rule.on(UplinkEvent::Connected, Duration::ZERO);
     let least = trace.wanted * 0.02 / 8.0 / f64::from(FRAME_RATE);
     let mut encoder =
         Encoder { rng: Rng::with_seed(seed), rate: f64::from(decision.bitrate), until_key: 0, skip: 0, least };
@@ -190,7 +190,7 @@ pub fn run(
             viewer.sees(now_s, now_s - born_s, bytes);
         }
         if number % every == every - 1 {
-            let sample = Sample {
+            let sample = UplinkSample {
                 acked: path.acked as u64,
                 arrived: path.acked as u64,
                 outstanding: path.outstanding() as u64,
@@ -200,7 +200,7 @@ pub fn run(
                 round_trip: Duration::from_secs_f64(path.round_trip_s),
                 encoded: made as u64,
             };
-            let before = std::mem::replace(&mut decision, rule.on(Event::Sampled(sample), now));
+            let before = std::mem::replace(&mut decision, rule.on(UplinkEvent::Sampled(sample), now));
             changes += u32::from(before != decision);
         }
         if let Some(points) = points.as_deref_mut().filter(|_| number % 10 == 0) {

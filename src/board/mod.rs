@@ -19,7 +19,7 @@ pub use thermal::{Zone, zones};
 pub use watch::Watch;
 
 use crate::policy::battery::Charge;
-use crate::policy::heat::Sample;
+use crate::policy::heat::HeatSample;
 
 /// What to read, where, and how often.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct Reading {
     /// The zone nearest to its limits: its type, and its temperature in degrees Celsius.
     pub hottest: Option<(String, f64)>,
     /// Heat relative to the limits.
-    pub heat: Option<Sample>,
+    pub heat: Option<HeatSample>,
     /// The battery's charge.
     pub battery: Option<Charge>,
     /// Whether a network interface other than loopback is up. `None`: unknown.

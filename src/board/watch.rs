@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{Light, Reading, Settings, Zone, network, power, thermal};
-use crate::policy::heat::Sample;
+use crate::policy::heat::HeatSample;
 
 /// Limit for a reading; after that the board counts as unknown for now.
 const LIMIT: Duration = Duration::from_millis(500);
@@ -143,7 +143,7 @@ impl Looker {
         let mut nearest = f64::MIN;
         for zone in &self.zones {
             let Some(celsius) = zone.celsius() else { continue };
-            let sample = Sample::of(celsius, zone.limits);
+            let sample = HeatSample::of(celsius, zone.limits);
             reading.heat = Some(reading.heat.map_or(sample, |heat| heat.worse(sample)));
             if sample.over > nearest {
                 nearest = sample.over;

@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::broadcast::{AudioFormat, Broadcast, Frame, Media, Reader, VideoFormat};
 use crate::media::feed::{Feed, Unit};
 use crate::media::flv::Metadata;
-use crate::media::publisher::{Event, Publisher, Target};
+use crate::media::publisher::{Publisher, PublisherEvent, Target};
 use crate::policy::retry::{self, Backoff, Class};
 use crate::protocol::app::{Destination, Output, OutputState, ShownUrl};
 use crate::protocol::{Cause, Failure, StreamUrl};
@@ -253,13 +253,13 @@ impl Runner {
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Some((_, Event::Accepted | Event::Sampled(_))) => {}
-                    Some((_, Event::Flowing)) => {
+                    Some((_, PublisherEvent::Accepted | PublisherEvent::Sampled(_))) => {}
+                    Some((_, PublisherEvent::Flowing)) => {
                         verdicts.streaming();
                         self.show(OutputState::Active, None);
                     }
-                    Some((_, Event::Lost(why))) => failure = Some(why),
-                    Some((_, Event::Closed)) | None => break,
+                    Some((_, PublisherEvent::Lost(why))) => failure = Some(why),
+                    Some((_, PublisherEvent::Closed)) | None => break,
                 },
                 _ = ended.wait_for(|&ended| ended), if !asked => {
                     asked = true;

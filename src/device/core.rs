@@ -38,7 +38,7 @@ use crate::link::LinkId;
 use crate::media::chime::Chime;
 use crate::policy::Time;
 use crate::policy::arbiter::{Claim, LeaseId, RequestId};
-use crate::policy::stream::Event as StreamEvent;
+use crate::policy::stream::StreamEvent;
 use crate::protocol::command::{Dialect, StartStream};
 use crate::protocol::control::{Answer, PROTOCOL_VERSION, Refusal, Started};
 use crate::protocol::{BoardSnapshot, Cause, DaemonState, Metrics, StreamState, VideoSettings, report};

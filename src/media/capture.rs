@@ -61,7 +61,7 @@ pub struct Plan {
 
 /// What happens to a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum CaptureEvent {
     /// The first encoded picture is there.
     Running,
     /// A stage failed or fell silent; `Closed` follows.
@@ -119,7 +119,7 @@ impl Shown {
 
 impl Capture {
     /// Opens what `plan` resolves to. Its events are tagged with `generation`.
-    pub fn open<P>(generation: u64, plan: P, feed: Arc<Feed>, events: mpsc::Sender<(u64, Event)>) -> Self
+    pub fn open<P>(generation: u64, plan: P, feed: Arc<Feed>, events: mpsc::Sender<(u64, CaptureEvent)>) -> Self
     where
         P: Future<Output = Result<Plan, Failure>> + Send + 'static,
     {
@@ -169,7 +169,7 @@ async fn run<P>(
     generation: u64,
     plan: P,
     feed: Arc<Feed>,
-    events: mpsc::Sender<(u64, Event)>,
+    events: mpsc::Sender<(u64, CaptureEvent)>,
     mut commands: mpsc::Receiver<Command>,
     shown: Arc<Mutex<Shown>>,
 ) where
@@ -178,23 +178,23 @@ async fn run<P>(
     let mut left_behind = None;
     if let Err(failure) = capture(generation, plan, &feed, &events, &mut commands, &shown, &mut left_behind).await {
         tracing::warn!(generation, cause = %failure.cause, %failure, "capture lost");
-        let _ = events.send((generation, Event::Lost(failure))).await; // nobody listens while the daemon ends
+        let _ = events.send((generation, CaptureEvent::Lost(failure))).await; // nobody listens while the daemon ends
     }
     if let Some(left_behind) = left_behind {
-        let _ = events.send((generation, Event::LeftBehind)).await;
+        let _ = events.send((generation, CaptureEvent::LeftBehind)).await;
         // Until then the camera may still see, so it counts as open. Only the watchdog sets a deadline: nothing else
         // would help.
         left_behind.camera_free().await;
     }
     let _ = tokio::task::spawn_blocking(memory::give_back).await;
-    let _ = events.send((generation, Event::Closed)).await;
+    let _ = events.send((generation, CaptureEvent::Closed)).await;
 }
 
 async fn capture<P>(
     generation: u64,
     plan: P,
     feed: &Arc<Feed>,
-    events: &mpsc::Sender<(u64, Event)>,
+    events: &mpsc::Sender<(u64, CaptureEvent)>,
     commands: &mut mpsc::Receiver<Command>,
     shown: &Arc<Mutex<Shown>>,
     left_behind: &mut Option<LeftBehind>,
@@ -223,7 +223,7 @@ async fn opening(
     generation: u64,
     plan: &Plan,
     feed: &Arc<Feed>,
-    events: &mpsc::Sender<(u64, Event)>,
+    events: &mpsc::Sender<(u64, CaptureEvent)>,
     commands: &mut mpsc::Receiver<Command>,
     shown: &Arc<Mutex<Shown>>,
     left_behind: &mut Option<LeftBehind>,
@@ -259,7 +259,7 @@ async fn watch(
     generation: u64,
     video: &mut VideoPipeline,
     has_alternative: bool,
-    events: &mpsc::Sender<(u64, Event)>,
+    events: &mpsc::Sender<(u64, CaptureEvent)>,
     commands: &mut mpsc::Receiver<Command>,
 ) -> Result<(), Failure> {
     let mut running = false;
@@ -280,7 +280,7 @@ async fn watch(
             Some(message) = video.errors.recv() => return Err(capture_failure(&message)),
             () = video.progress.first_encoded(), if !running => {
                 running = true;
-                let _ = events.send((generation, Event::Running)).await;
+                let _ = events.send((generation, CaptureEvent::Running)).await;
             }
             _ = sampling.tick() => {
                 check_deadlines(&video.progress)?;
@@ -437,7 +437,7 @@ mod tests {
             capture.encode(Decision { bitrate, pictures: Pictures::All });
         }
         capture.close();
-        let closed = async { while told.recv().await.is_some_and(|(_, event)| event != Event::Closed) {} };
+        let closed = async { while told.recv().await.is_some_and(|(_, event)| event != CaptureEvent::Closed) {} };
         assert!(tokio::time::timeout(Duration::from_secs(10), closed).await.is_ok(), "it runs on");
     }
 

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use super::feed::Feed;
 
 use attempt::run;
-pub use attempt::{Event, Target};
+pub use attempt::{PublisherEvent, Target};
 pub use intake::Counters;
 use intake::Intake;
 
@@ -34,7 +34,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Begins an attempt. Its events are tagged with `attempt`.
-    pub fn open(attempt: u32, target: Target, feed: Arc<Feed>, events: mpsc::Sender<(u32, Event)>) -> Self {
+    pub fn open(attempt: u32, target: Target, feed: Arc<Feed>, events: mpsc::Sender<(u32, PublisherEvent)>) -> Self {
         let intake = Arc::new(Intake::new(feed));
         let (close, closed) = oneshot::channel();
         let task = tokio::spawn(run(attempt, target, intake.clone(), closed, events));

@@ -51,7 +51,7 @@ pub enum Claim {
 
 /// What happens to the arbiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum ArbiterEvent {
     /// Somebody wants the camera. Ignored while a request with that name waits.
     Ask {
         /// The answer carries this name.
@@ -96,7 +96,7 @@ pub enum Answer {
 
 /// What the caller must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum ArbiterAction {
     /// Tell the asker.
     Answer {
         /// Whose request.
@@ -104,7 +104,7 @@ pub enum Action {
         /// The only answer to it.
         answer: Answer,
     },
-    /// The holder must let go and then send [`Event::Release`]; only then is the asker answered. Sent once per lease.
+    /// The holder must let go and then send [`ArbiterEvent::Release`]; only then is the asker answered. Sent once per lease.
     Revoke {
         /// The lease to give up.
         lease: LeaseId,
@@ -152,23 +152,23 @@ impl Arbiter {
     }
 
     /// Handles an event; returns the actions in order.
-    pub fn on(&mut self, event: Event, now: Time) -> Vec<Action> {
+    pub fn on(&mut self, event: ArbiterEvent, now: Time) -> Vec<ArbiterAction> {
         let mut actions = Vec::new();
         self.expire(now, &mut actions);
         match event {
-            Event::Ask { request, claim } => {
+            ArbiterEvent::Ask { request, claim } => {
                 if !self.waiting.iter().any(|waiting| waiting.request == request) {
                     self.ask(request, claim, now, &mut actions);
                 }
             }
-            Event::Withdraw { request } => self.waiting.retain(|waiting| waiting.request != request),
-            Event::Release { lease } => {
+            ArbiterEvent::Withdraw { request } => self.waiting.retain(|waiting| waiting.request != request),
+            ArbiterEvent::Release { lease } => {
                 if self.holder.as_ref().is_some_and(|holder| holder.lease == lease) {
                     self.holder = None;
                     self.serve(now, &mut actions);
                 }
             }
-            Event::Tick => {}
+            ArbiterEvent::Tick => {}
         }
         actions
     }
@@ -188,7 +188,7 @@ impl Arbiter {
         self.waiting.iter().map(|waiting| waiting.until).min()
     }
 
-    fn ask(&mut self, request: RequestId, claim: Claim, now: Time, actions: &mut Vec<Action>) {
+    fn ask(&mut self, request: RequestId, claim: Claim, now: Time, actions: &mut Vec<ArbiterAction>) {
         let Some(holder) = &self.holder else {
             self.grant(request, claim, now, actions);
             return;
@@ -201,7 +201,7 @@ impl Arbiter {
         match verdict {
             Verdict::Join if self.waiting_stream().is_none() && !holder.revoked => {
                 let answer = Answer::Joined { of: holder.lease };
-                actions.push(Action::Answer { request, answer });
+                actions.push(ArbiterAction::Answer { request, answer });
             }
             Verdict::Refuse => {
                 let owner = owner_of(next, now.saturating_sub(since));
@@ -230,7 +230,7 @@ impl Arbiter {
     }
 
     /// Queues the request; false if the queue is full.
-    fn wait(&mut self, request: RequestId, claim: Claim, now: Time, actions: &mut Vec<Action>) -> bool {
+    fn wait(&mut self, request: RequestId, claim: Claim, now: Time, actions: &mut Vec<ArbiterAction>) -> bool {
         if self.waiting.len() >= MOST_WAITING {
             let owner = self.owner(now).unwrap_or_else(|| owner_of(&claim, Duration::ZERO));
             actions.push(refused(request, owner, Cause::CameraBusy));
@@ -240,17 +240,17 @@ impl Arbiter {
         true
     }
 
-    fn revoke(&mut self, cause: Cause, actions: &mut Vec<Action>) {
+    fn revoke(&mut self, cause: Cause, actions: &mut Vec<ArbiterAction>) {
         if let Some(holder) = &mut self.holder
             && !holder.revoked
         {
             holder.revoked = true;
-            actions.push(Action::Revoke { lease: holder.lease, cause });
+            actions.push(ArbiterAction::Revoke { lease: holder.lease, cause });
         }
     }
 
     /// The camera is free: the first in the queue gets it, the others are judged against that one.
-    fn serve(&mut self, now: Time, actions: &mut Vec<Action>) {
+    fn serve(&mut self, now: Time, actions: &mut Vec<ArbiterAction>) {
         for Waiting { request, claim, until } in std::mem::take(&mut self.waiting) {
             let Some(holder) = &self.holder else {
                 self.grant(request, claim, now, actions);
@@ -259,7 +259,7 @@ impl Arbiter {
             match judge(&holder.claim, &claim, self.managed_yields) {
                 Verdict::Join => {
                     let answer = Answer::Joined { of: holder.lease };
-                    actions.push(Action::Answer { request, answer });
+                    actions.push(ArbiterAction::Answer { request, answer });
                 }
                 Verdict::Wait => self.waiting.push_back(Waiting { request, claim, until }),
                 Verdict::Overtake(cause) => {
@@ -274,14 +274,14 @@ impl Arbiter {
         }
     }
 
-    fn grant(&mut self, request: RequestId, claim: Claim, now: Time, actions: &mut Vec<Action>) {
+    fn grant(&mut self, request: RequestId, claim: Claim, now: Time, actions: &mut Vec<ArbiterAction>) {
         self.last_lease += 1;
         let lease = LeaseId(self.last_lease);
         self.holder = Some(Holder { lease, claim, since: now, revoked: false });
-        actions.push(Action::Answer { request, answer: Answer::Granted(lease) });
+        actions.push(ArbiterAction::Answer { request, answer: Answer::Granted(lease) });
     }
 
-    fn expire(&mut self, now: Time, actions: &mut Vec<Action>) {
+    fn expire(&mut self, now: Time, actions: &mut Vec<ArbiterAction>) {
         let Some(owner) = self.owner(now) else { return };
         self.waiting.retain(|waiting| {
             let expired = now >= waiting.until;
@@ -317,8 +317,8 @@ fn judge(has: &Claim, asks: &Claim, managed_yields: bool) -> Verdict {
     }
 }
 
-fn refused(request: RequestId, owner: Owner, cause: Cause) -> Action {
-    Action::Answer { request, answer: Answer::Refused { owner, cause } }
+fn refused(request: RequestId, owner: Owner, cause: Cause) -> ArbiterAction {
+    ArbiterAction::Answer { request, answer: Answer::Refused { owner, cause } }
 }
 
 fn owner_of(claim: &Claim, held: Duration) -> Owner {

@@ -57,7 +57,7 @@ pub struct Holder {
 
 /// What happens to the camera.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum CameraEvent {
     /// Who needs it from now on. A new holder is answered with `Running` at once if it runs as wanted.
     Needed(Need),
     /// A fresh encoded frame of that generation. Only the first one matters.
@@ -85,7 +85,7 @@ pub enum Event {
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum CameraAction {
     /// Open the capture pipeline.
     Open {
         /// Which opening.
@@ -157,17 +157,18 @@ impl Camera {
     }
 
     /// Takes an event; what is to be done about it, in this order.
-    pub fn on(&mut self, event: Event, now: Time) -> Vec<Action> {
+    pub fn on(&mut self, event: CameraEvent, now: Time) -> Vec<CameraAction> {
         let mut actions = Vec::new();
         match event {
-            Event::Needed(need) => self.needed(need, now, &mut actions),
-            Event::Running { generation } if generation == self.generation => self.running(now, &mut actions),
-            Event::Lost { generation, failure } if generation == self.generation => {
+            CameraEvent::Needed(need) => self.needed(need, now, &mut actions),
+            CameraEvent::Running { generation } if generation == self.generation => self.running(now, &mut actions),
+            CameraEvent::Lost { generation, failure } if generation == self.generation => {
                 self.lost(failure, now, &mut actions);
             }
-            Event::Closed { generation } if generation == self.generation => self.closed(now, &mut actions),
-            Event::DevicesChanged => self.devices_changed(now),
-            Event::Running { .. } | Event::Lost { .. } | Event::Closed { .. } | Event::Tick => {}
+            CameraEvent::Closed { generation } if generation == self.generation => self.closed(now, &mut actions),
+            CameraEvent::DevicesChanged => self.devices_changed(now),
+            CameraEvent::Running { .. } | CameraEvent::Lost { .. } | CameraEvent::Closed { .. } | CameraEvent::Tick => {
+            }
         }
         self.proceed(now, &mut actions);
         actions
@@ -218,7 +219,7 @@ impl Camera {
         self.failure.as_ref()
     }
 
-    fn needed(&mut self, need: Need, now: Time, actions: &mut Vec<Action>) {
+    fn needed(&mut self, need: Need, now: Time, actions: &mut Vec<CameraAction>) {
         let before = std::mem::replace(&mut self.need, need);
         match (before, need) {
             (Need::Holder(last), Need::Holder(next)) if last.lease == next.lease => self.adjust(next.settings),
@@ -240,7 +241,7 @@ impl Camera {
     }
 
     /// A new holder. `joins`: another one held it until now, so that it may be amidst an outage.
-    fn take_on(&mut self, holder: Holder, joins: bool, now: Time, actions: &mut Vec<Action>) {
+    fn take_on(&mut self, holder: Holder, joins: bool, now: Time, actions: &mut Vec<CameraAction>) {
         self.given_up = false;
         self.linger_until = None;
         let other = match self.pipeline {
@@ -252,11 +253,11 @@ impl Camera {
         match &mut self.pipeline {
             Pipeline::Open { settings, .. } if other => {
                 self.pipeline = Pipeline::Closing { settings: *settings, reopen: now };
-                actions.push(Action::Close { generation: self.generation });
+                actions.push(CameraAction::Close { generation: self.generation });
             }
-            Pipeline::Open { since: Some(_), .. } => actions.push(Action::Running),
+            Pipeline::Open { since: Some(_), .. } => actions.push(CameraAction::Running),
             // Whoever joins an outage must know of it.
-            _ if joins && !other => actions.extend(self.failure.clone().map(Action::Lost)),
+            _ if joins && !other => actions.extend(self.failure.clone().map(CameraAction::Lost)),
             Pipeline::Open { since: None, .. } => {}
             Pipeline::Closed { reopen } => *reopen = Some(now),
             Pipeline::Closing { reopen, .. } => *reopen = now,
@@ -283,18 +284,18 @@ impl Camera {
         }
     }
 
-    fn running(&mut self, now: Time, actions: &mut Vec<Action>) {
+    fn running(&mut self, now: Time, actions: &mut Vec<CameraAction>) {
         if let Pipeline::Open { since: since @ None, .. } = &mut self.pipeline {
             *since = Some(now);
             self.first_opening = false;
             self.failure = None;
             if self.is_wanted() {
-                actions.push(Action::Running);
+                actions.push(CameraAction::Running);
             }
         }
     }
 
-    fn lost(&mut self, failure: Failure, now: Time, actions: &mut Vec<Action>) {
+    fn lost(&mut self, failure: Failure, now: Time, actions: &mut Vec<CameraAction>) {
         let Pipeline::Open { settings, since } = self.pipeline else { return };
         if since.is_some_and(|since| now.saturating_sub(since) >= HEALED) {
             self.delay = FIRST_DELAY;
@@ -302,7 +303,7 @@ impl Camera {
         self.pipeline = Pipeline::Closing { settings, reopen: now.saturating_add(self.delay) };
         self.delay = self.delay.mul_f64(1.5).min(LONGEST_DELAY);
         self.linger_until = None;
-        actions.push(Action::Close { generation: self.generation });
+        actions.push(CameraAction::Close { generation: self.generation });
         let first_opening = std::mem::take(&mut self.first_opening);
         if !self.is_wanted() {
             return;
@@ -314,18 +315,18 @@ impl Camera {
             self.first_opening = true;
         } else if first_opening && hopeless(failure.cause) {
             self.given_up = true;
-            actions.push(Action::Failed(failure));
+            actions.push(CameraAction::Failed(failure));
         } else {
             self.failure = Some(failure.clone());
-            actions.push(Action::Lost(failure));
+            actions.push(CameraAction::Lost(failure));
         }
     }
 
-    fn closed(&mut self, now: Time, actions: &mut Vec<Action>) {
+    fn closed(&mut self, now: Time, actions: &mut Vec<CameraAction>) {
         // Closed without having been asked to and without a word before: a loss all the same.
         if let Pipeline::Open { .. } = self.pipeline {
             self.lost(Cause::Internal.into(), now, actions);
-            actions.retain(|action| !matches!(action, Action::Close { .. }));
+            actions.retain(|action| !matches!(action, CameraAction::Close { .. }));
         }
         if let Pipeline::Closing { reopen, .. } = self.pipeline {
             self.pipeline = Pipeline::Closed { reopen: self.is_wanted().then_some(reopen) };
@@ -344,19 +345,19 @@ impl Camera {
     }
 
     /// What is due at `now`.
-    fn proceed(&mut self, now: Time, actions: &mut Vec<Action>) {
+    fn proceed(&mut self, now: Time, actions: &mut Vec<CameraAction>) {
         match self.pipeline {
             Pipeline::Closed { reopen: Some(at) } if now >= at => {
                 let settings = if let Need::Holder(holder) = self.need { holder.settings } else { None };
                 let settings = settings.unwrap_or_default();
                 self.generation += 1;
                 self.pipeline = Pipeline::Open { settings, since: None };
-                actions.push(Action::Open { generation: self.generation, settings });
+                actions.push(CameraAction::Open { generation: self.generation, settings });
             }
             Pipeline::Open { settings, .. } if self.linger_until.is_some_and(|until| now >= until) => {
                 self.linger_until = None;
                 self.pipeline = Pipeline::Closing { settings, reopen: now };
-                actions.push(Action::Close { generation: self.generation });
+                actions.push(CameraAction::Close { generation: self.generation });
             }
             _ => {}
         }

@@ -17,7 +17,7 @@ const LEFT_BEHIND_LIMIT: Duration = Duration::from_secs(15);
 
 /// What happens to captures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum HealthEvent {
     /// The capture with this generation is being opened.
     Opening(u64),
     /// The capture with this generation works, or gave up: the opening is over.
@@ -43,21 +43,23 @@ pub struct Health {
 
 impl Health {
     /// Takes an event.
-    pub fn on(&mut self, event: Event, now: Time) {
+    pub fn on(&mut self, event: HealthEvent, now: Time) {
         match event {
-            Event::Opening(generation) => {
+            HealthEvent::Opening(generation) => {
                 self.opening = Some((generation, now + OPENING_LIMIT));
                 if self.left_behind {
                     self.picture_until.get_or_insert(now + LEFT_BEHIND_LIMIT);
                 }
             }
-            Event::Settled(generation) => self.opening = self.opening.filter(|&(opening, _)| opening != generation),
-            Event::Running => (self.left_behind, self.picture_until) = (false, None),
-            Event::LeftBehind => {
+            HealthEvent::Settled(generation) => {
+                self.opening = self.opening.filter(|&(opening, _)| opening != generation);
+            }
+            HealthEvent::Running => (self.left_behind, self.picture_until) = (false, None),
+            HealthEvent::LeftBehind => {
                 self.left_behind = true;
                 self.picture_until.get_or_insert(now + LEFT_BEHIND_LIMIT);
             }
-            Event::Unwanted => self.picture_until = None,
+            HealthEvent::Unwanted => self.picture_until = None,
         }
     }
 
@@ -81,7 +83,7 @@ mod tests {
         Duration::from_secs(s)
     }
 
-    fn health(events: &[(u64, Event)]) -> Health {
+    fn health(events: &[(u64, HealthEvent)]) -> Health {
         let mut health = Health::default();
         for &(at, event) in events {
             health.on(event, s(at));
@@ -96,33 +98,35 @@ mod tests {
 
     #[test]
     fn an_opening_that_never_comes_to_anything_is_an_overrun() {
-        let opening = [(10, Event::Opening(1))];
+        let opening = [(10, HealthEvent::Opening(1))];
         assert_eq!(health(&opening).overrun(s(39)), None);
         assert!(health(&opening).overrun(s(40)).is_some());
-        assert!(health(&[opening[0], (20, Event::Settled(0))]).overrun(s(40)).is_some(), "another one's word");
-        assert_eq!(health(&[opening[0], (20, Event::Settled(1))]).overrun(s(1000)), None);
+        assert!(health(&[opening[0], (20, HealthEvent::Settled(0))]).overrun(s(40)).is_some(), "another one's word");
+        assert_eq!(health(&[opening[0], (20, HealthEvent::Settled(1))]).overrun(s(1000)), None);
     }
 
     #[test]
     fn a_camera_that_is_lost_again_and_again_is_no_ill_health() {
         let mut health = Health::default();
         for round in 0..1000 {
-            health.on(Event::Opening(round), s(round * 4));
-            health.on(Event::Settled(round), s(round * 4 + 3));
+            health.on(HealthEvent::Opening(round), s(round * 4));
+            health.on(HealthEvent::Settled(round), s(round * 4 + 3));
             assert_eq!(health.overrun(s(round * 4 + 3)), None);
         }
     }
 
     #[test]
     fn a_pipeline_left_behind_counts_until_the_camera_works_all_the_same() {
-        let left = (10, Event::LeftBehind);
+        let left = (10, HealthEvent::LeftBehind);
         assert_eq!(health(&[left]).overrun(s(24)), None);
         assert!(health(&[left]).overrun(s(25)).is_some());
-        let retries = [left, (11, Event::Opening(2)), (12, Event::Settled(2)), (20, Event::Opening(3))];
+        let retries =
+            [left, (11, HealthEvent::Opening(2)), (12, HealthEvent::Settled(2)), (20, HealthEvent::Opening(3))];
         assert!(health(&retries).overrun(s(25)).is_some(), "attempts are no recovery");
-        assert_eq!(health(&[left, (15, Event::Running)]).overrun(s(1000)), None);
-        assert_eq!(health(&[left, (15, Event::Unwanted)]).overrun(s(1000)), None, "nobody misses it");
-        let wanted_again = [left, (15, Event::Unwanted), (100, Event::Opening(2)), (101, Event::Settled(2))];
+        assert_eq!(health(&[left, (15, HealthEvent::Running)]).overrun(s(1000)), None);
+        assert_eq!(health(&[left, (15, HealthEvent::Unwanted)]).overrun(s(1000)), None, "nobody misses it");
+        let wanted_again =
+            [left, (15, HealthEvent::Unwanted), (100, HealthEvent::Opening(2)), (101, HealthEvent::Settled(2))];
         assert_eq!(health(&wanted_again).overrun(s(114)), None);
         assert!(health(&wanted_again).overrun(s(115)).is_some());
     }

@@ -118,14 +118,14 @@ impl Limits {
 
 /// The board's heat at one moment, by the zone nearest to its limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample {
+pub struct HeatSample {
     /// Degrees above the throttling point; usually negative.
     pub over: f64,
     /// Degrees left until the stream ends.
     pub left: f64,
 }
 
-impl Sample {
+impl HeatSample {
     /// The sample of one zone.
     pub fn of(celsius: f64, limits: Limits) -> Self {
         Self { over: celsius - limits.throttle, left: limits.end - celsius }
@@ -142,7 +142,7 @@ impl Sample {
 #[derive(Debug)]
 pub struct Heat {
     dwell: Duration,
-    recent: VecDeque<(Time, Sample)>,
+    recent: VecDeque<(Time, HeatSample)>,
     step: usize,
     cool_since: Option<Time>,
     /// When a step was last taken back.
@@ -167,7 +167,7 @@ impl Heat {
     }
 
     /// Takes a sample.
-    pub fn on(&mut self, sample: Sample, now: Time) {
+    pub fn on(&mut self, sample: HeatSample, now: Time) {
         let goes_on = self.recent.back().is_some_and(|&(at, _)| now.saturating_sub(at) <= STALE);
         if !goes_on {
             self.recent.clear();

@@ -5,14 +5,14 @@
 //!
 //! An *outage* lasts from the first loss, of camera or publisher, until the stream streams again. The first reason to
 //! come decides, once, what ends a stream for good. Then the publisher is closed; once it is closed, or its time is
-//! up, the terminal report and [`Action::End`] follow. Nothing comes after them.
+//! up, the terminal report and [`StreamAction::End`] follow. Nothing comes after them.
 
 mod report;
 mod words;
 
 use std::time::Duration;
 
-pub use words::{Action, Event, Settings};
+pub use words::{StreamAction, StreamEvent, StreamSettings};
 
 use super::{
     Time,
@@ -79,7 +79,7 @@ impl Outage {
 /// One stream.
 #[derive(Debug)]
 pub struct Stream {
-    settings: Settings,
+    settings: StreamSettings,
     life: Life,
     camera: Camera,
     publisher: Publisher,
@@ -107,7 +107,7 @@ pub struct Stream {
 
 impl Stream {
     /// A stream that begins at `now`, and its first actions. The caller opens the camera.
-    pub fn new(settings: Settings, now: Time) -> (Self, Vec<Action>) {
+    pub fn new(settings: StreamSettings, now: Time) -> (Self, Vec<StreamAction>) {
         let keep_alive = settings.keep_alive_timeout.filter(|_| settings.stop_on_keep_alive_loss).map(KeepAlive::new);
         let mut stream = Self {
             life: Life::Alive,
@@ -129,18 +129,18 @@ impl Stream {
             settings,
         };
         stream.reported = stream.view();
-        let mut actions = vec![Action::Report(stream.reported.clone())];
+        let mut actions = vec![StreamAction::Report(stream.reported.clone())];
         stream.proceed(now, &mut actions);
         (stream, actions)
     }
 
     /// Handles an event; returns the actions in order. None after the end.
-    pub fn on(&mut self, event: Event, now: Time) -> Vec<Action> {
+    pub fn on(&mut self, event: StreamEvent, now: Time) -> Vec<StreamAction> {
         let mut actions = Vec::new();
         self.proceed(now, &mut actions);
         if self.alive() {
             self.take(event, now, &mut actions);
-        } else if let Event::PublisherClosed { attempt } = event {
+        } else if let StreamEvent::PublisherClosed { attempt } = event {
             self.publisher_closed(attempt);
         }
         self.proceed(now, &mut actions);
@@ -210,28 +210,28 @@ impl Stream {
         matches!(self.life, Life::Alive)
     }
 
-    fn take(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
+    fn take(&mut self, event: StreamEvent, now: Time, actions: &mut Vec<StreamAction>) {
         let was_streaming = self.streaming();
         match event {
-            Event::CameraRunning => self.camera_running(now),
-            Event::CameraLost(failure) => self.camera_lost(failure, now),
-            Event::CameraFailed(failure) => self.end(StreamState::Error, failure, now, actions),
-            Event::PublisherFlowing { attempt } => self.publisher_flowing(attempt),
-            Event::PublisherLost { attempt, failure } => self.publisher_lost(attempt, failure, now, actions),
-            Event::PublisherClosed { attempt } => {
+            StreamEvent::CameraRunning => self.camera_running(now),
+            StreamEvent::CameraLost(failure) => self.camera_lost(failure, now),
+            StreamEvent::CameraFailed(failure) => self.end(StreamState::Error, failure, now, actions),
+            StreamEvent::PublisherFlowing { attempt } => self.publisher_flowing(attempt),
+            StreamEvent::PublisherLost { attempt, failure } => self.publisher_lost(attempt, failure, now, actions),
+            StreamEvent::PublisherClosed { attempt } => {
                 // Closed without a request and without a reported loss: still a loss.
                 self.publisher_lost(attempt, Cause::Internal.into(), now, actions);
                 self.publisher_closed(attempt);
             }
-            Event::KeepAlive => {
+            StreamEvent::KeepAlive => {
                 if let Some(clock) = &mut self.keep_alive {
                     clock.heard(now);
                 }
             }
-            Event::LinkUp => self.link_up(now),
-            Event::LinkDown => self.link_down(now),
-            Event::Stop(cause) => self.stop(cause, now, actions),
-            Event::Tick => {}
+            StreamEvent::LinkUp => self.link_up(now),
+            StreamEvent::LinkDown => self.link_down(now),
+            StreamEvent::Stop(cause) => self.stop(cause, now, actions),
+            StreamEvent::Tick => {}
         }
         match (was_streaming, self.streaming()) {
             (false, true) => self.streaming_began(now),
@@ -283,7 +283,7 @@ impl Stream {
         }
     }
 
-    fn publisher_lost(&mut self, which: u32, failure: Failure, now: Time, actions: &mut Vec<Action>) {
+    fn publisher_lost(&mut self, which: u32, failure: Failure, now: Time, actions: &mut Vec<StreamAction>) {
         match self.publisher {
             Publisher::Open { attempt, .. } if attempt == which => {}
             _ => return,
@@ -331,10 +331,10 @@ impl Stream {
     }
 
     /// Asks an open publisher to close, and waits for that no longer than `patience`.
-    fn close_publisher(&mut self, patience: Duration, now: Time, actions: &mut Vec<Action>) {
+    fn close_publisher(&mut self, patience: Duration, now: Time, actions: &mut Vec<StreamAction>) {
         if let Publisher::Open { attempt, .. } = self.publisher {
             self.publisher = Publisher::Closing { attempt, until: now.saturating_add(patience) };
-            actions.push(Action::ClosePublisher { attempt });
+            actions.push(StreamAction::ClosePublisher { attempt });
         }
     }
 
@@ -409,7 +409,7 @@ impl Stream {
         }
     }
 
-    fn stop(&mut self, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+    fn stop(&mut self, cause: Cause, now: Time, actions: &mut Vec<StreamAction>) {
         let state = match cause {
             Cause::Requested
             | Cause::Replaced
@@ -423,7 +423,7 @@ impl Stream {
         self.end(state, cause.into(), now, actions);
     }
 
-    fn end(&mut self, state: StreamState, failure: Failure, now: Time, actions: &mut Vec<Action>) {
+    fn end(&mut self, state: StreamState, failure: Failure, now: Time, actions: &mut Vec<StreamAction>) {
         self.life = Life::Ending { state, failure };
         self.outage = None;
         self.close_publisher(END_PATIENCE, now, actions);
@@ -432,7 +432,7 @@ impl Stream {
     // What follows from time and events.
 
     /// Does what is due at `now` and reports what changed.
-    fn proceed(&mut self, now: Time, actions: &mut Vec<Action>) {
+    fn proceed(&mut self, now: Time, actions: &mut Vec<StreamAction>) {
         if let Publisher::Closing { until, .. } = self.publisher
             && now >= until
         {
@@ -452,7 +452,7 @@ impl Stream {
                 if let Some(outage) = &mut self.outage {
                     outage.tried = true;
                 }
-                actions.push(Action::OpenPublisher { attempt: self.attempt });
+                actions.push(StreamAction::OpenPublisher { attempt: self.attempt });
             }
             let view = self.view();
             self.say(view, actions);
@@ -463,11 +463,11 @@ impl Stream {
             let (state, failure) = (*state, failure.clone());
             self.life = Life::Ended { failure: failure.clone() };
             self.say(StreamReport::new(state, Some(failure.clone())), actions);
-            actions.push(Action::End { state, failure });
+            actions.push(StreamAction::End { state, failure });
         }
     }
 
-    fn end_if_due(&mut self, now: Time, actions: &mut Vec<Action>) {
+    fn end_if_due(&mut self, now: Time, actions: &mut Vec<StreamAction>) {
         // The earliest, if several are due because a Tick came late.
         let due = self.ends().into_iter().flatten().filter(|&(at, _)| now >= at).min_by_key(|&(at, _)| at);
         if let Some((_, cause)) = due {

@@ -7,7 +7,7 @@ use crate::media::capture;
 use crate::policy::Time;
 use crate::policy::arbiter::{LeaseId, RequestId};
 use crate::policy::bitrate::Decision;
-use crate::policy::camera::{self as policy, Action, CaptureSettings, Event, Holder, Need};
+use crate::policy::camera::{self as policy, CameraAction, CameraEvent, CaptureSettings, Holder, Need};
 use crate::protocol::control::{Answer, Lease, Refusal, Reply};
 use crate::protocol::{CameraSnapshot, Cause, Failure, VideoSettings};
 
@@ -96,31 +96,31 @@ impl Camera {
         } else {
             Need::Nobody
         };
-        self.on(Event::Needed(need), now, out)
+        self.on(CameraEvent::Needed(need), now, out)
     }
 
     /// The capture of this generation says something.
     pub fn capture(
         &mut self,
         generation: u64,
-        event: capture::Event,
+        event: capture::CaptureEvent,
         now: Time,
         out: &mut Outbox,
     ) -> Vec<CameraOutcome> {
         match event {
-            capture::Event::Running => self.on(Event::Running { generation }, now, out),
-            capture::Event::Lost(failure) => {
+            capture::CaptureEvent::Running => self.on(CameraEvent::Running { generation }, now, out),
+            capture::CaptureEvent::Lost(failure) => {
                 let cause = failure.cause;
                 out.counts.captures_lost.count(cause.name());
                 if matches!(cause, Cause::EncoderFailed | Cause::EncoderStalled) {
                     out.push(Effect::DistrustEncoder(failure.clone()));
                 }
-                self.on(Event::Lost { generation, failure }, now, out)
+                self.on(CameraEvent::Lost { generation, failure }, now, out)
             }
             // The camera is in use until it is closed all the same.
-            capture::Event::LeftBehind => Vec::new(),
-            capture::Event::Closed => {
-                let outcomes = self.on(Event::Closed { generation }, now, out);
+            capture::CaptureEvent::LeftBehind => Vec::new(),
+            capture::CaptureEvent::Closed => {
+                let outcomes = self.on(CameraEvent::Closed { generation }, now, out);
                 self.give_process_leases(out);
                 outcomes
             }
@@ -128,11 +128,11 @@ impl Camera {
     }
 
     pub fn devices_changed(&mut self, now: Time, out: &mut Outbox) -> Vec<CameraOutcome> {
-        self.on(Event::DevicesChanged, now, out)
+        self.on(CameraEvent::DevicesChanged, now, out)
     }
 
     pub fn tick(&mut self, now: Time, out: &mut Outbox) -> Vec<CameraOutcome> {
-        let mut outcomes = self.on(Event::Tick, now, out);
+        let mut outcomes = self.on(CameraEvent::Tick, now, out);
         // A camera that was tried again and again in vain has said why.
         let failure = self.life.failure().cloned().unwrap_or(Cause::CameraStalled.into());
         outcomes.extend(self.end_photos(|photo| photo.deadline <= now, &Err(failure.into()), out));
@@ -280,22 +280,22 @@ impl Camera {
         outcomes
     }
 
-    fn on(&mut self, event: Event, now: Time, out: &mut Outbox) -> Vec<CameraOutcome> {
+    fn on(&mut self, event: CameraEvent, now: Time, out: &mut Outbox) -> Vec<CameraOutcome> {
         let mut outcomes = Vec::new();
         for action in self.life.on(event, now) {
             match action {
-                Action::Open { generation, settings } => {
+                CameraAction::Open { generation, settings } => {
                     let bitrate = self.bitrate.unwrap_or(settings.video.bitrate);
                     let video = VideoSettings { bitrate, ..settings.video };
                     out.push(Effect::OpenCapture(generation, CaptureSettings { video, ..settings }));
                 }
-                Action::Close { generation } => out.push(Effect::CloseCapture(generation)),
-                Action::Running => {
+                CameraAction::Close { generation } => out.push(Effect::CloseCapture(generation)),
+                CameraAction::Running => {
                     outcomes.push(CameraOutcome::Running);
                     self.take_photos(out);
                 }
-                Action::Lost(failure) => outcomes.push(CameraOutcome::Lost(failure)),
-                Action::Failed(failure) => {
+                CameraAction::Lost(failure) => outcomes.push(CameraOutcome::Lost(failure)),
+                CameraAction::Failed(failure) => {
                     outcomes.push(CameraOutcome::Failed(failure.clone()));
                     outcomes.extend(self.end_photos(|_| true, &Err(failure.into()), out));
                 }

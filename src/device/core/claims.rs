@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::stream::Asked;
 use crate::policy::Time;
-use crate::policy::arbiter::{Action, Answer, Arbiter, Claim, Event, LeaseId, RequestId};
+use crate::policy::arbiter::{Answer, Arbiter, ArbiterAction, ArbiterEvent, Claim, LeaseId, RequestId};
 use crate::protocol::{Cause, Failure, Owner};
 
 /// What the camera was asked for.
@@ -47,15 +47,15 @@ impl Claims {
 
     pub fn ask(&mut self, request: RequestId, claim: Claim, purpose: Purpose, now: Time) -> Vec<Decided> {
         self.waiting.insert(request, purpose);
-        self.on(Event::Ask { request, claim }, now)
+        self.on(ArbiterEvent::Ask { request, claim }, now)
     }
 
     pub fn release(&mut self, lease: LeaseId, now: Time) -> Vec<Decided> {
-        self.on(Event::Release { lease }, now)
+        self.on(ArbiterEvent::Release { lease }, now)
     }
 
     pub fn tick(&mut self, now: Time) -> Vec<Decided> {
-        self.on(Event::Tick, now)
+        self.on(ArbiterEvent::Tick, now)
     }
 
     /// Takes out the requests that wait, where `which` says so, in the order in which they came.
@@ -64,7 +64,7 @@ impl Claims {
         gone.sort_unstable_by_key(|(request, _)| *request);
         for (request, _) in &gone {
             // Or others would be judged against it. Nobody is answered because of it.
-            self.arbiter.on(Event::Withdraw { request: *request }, now);
+            self.arbiter.on(ArbiterEvent::Withdraw { request: *request }, now);
         }
         gone.into_iter().map(|(_, purpose)| purpose).collect()
     }
@@ -78,12 +78,12 @@ impl Claims {
         self.arbiter.deadline()
     }
 
-    fn on(&mut self, event: Event, now: Time) -> Vec<Decided> {
+    fn on(&mut self, event: ArbiterEvent, now: Time) -> Vec<Decided> {
         let mut decided = Vec::new();
         for action in self.arbiter.on(event, now) {
             let (request, answer) = match action {
-                Action::Answer { request, answer } => (request, answer),
-                Action::Revoke { lease, cause } => {
+                ArbiterAction::Answer { request, answer } => (request, answer),
+                ArbiterAction::Revoke { lease, cause } => {
                     decided.push(Decided::Revoked(lease, cause));
                     continue;
                 }

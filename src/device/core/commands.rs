@@ -9,7 +9,7 @@ use crate::link::LinkId;
 use crate::link::control::Peer;
 use crate::policy::Time;
 use crate::policy::arbiter::{Claim, RequestId};
-use crate::policy::stream::Event;
+use crate::policy::stream::StreamEvent;
 use crate::protocol::command::{Command, Dialect, Incoming, StartStream};
 use crate::protocol::control::{Answer, Holder, Refusal, Request};
 use crate::protocol::{Cause, report};
@@ -53,7 +53,7 @@ impl Core {
     fn keep_alive(&mut self, link: LinkId, dialect: Dialect, stream_id: &str, ack_id: &str, now: Time) {
         let message = if self.streams.active().is_some_and(|stream| stream.start.stream_id == stream_id) {
             self.out.counts.keep_alives += 1;
-            self.stream_event(Event::KeepAlive, now);
+            self.stream_event(StreamEvent::KeepAlive, now);
             report::keep_alive_ack(stream_id, ack_id, timestamp_ms())
         } else {
             self.out.counts.stray_keep_alives += 1;
@@ -71,7 +71,7 @@ impl Core {
         // What waits first: the end of what runs would begin it.
         let withdrawn = self.withdraw_starts(Cause::Requested, |waiting| meant(waiting.origin, &waiting.start), now);
         if self.streams.active().is_some_and(|stream| meant(stream.origin, &stream.start)) {
-            self.stream_event(Event::Stop(Cause::Requested), now);
+            self.stream_event(StreamEvent::Stop(Cause::Requested), now);
         } else if !withdrawn {
             tracing::info!(stream_id = asked, app, "stop for a stream that the link does not have");
             let message = report::unknown_stream(asked.unwrap_or(""), self.links.dialect(link), report::Asked::Stop);
@@ -135,7 +135,7 @@ impl Core {
         match self.streams.active() {
             Some(stream) if meant(&stream.start) => {
                 self.streams.answer_at_end(request);
-                self.stream_event(Event::Stop(Cause::Requested), now);
+                self.stream_event(StreamEvent::Stop(Cause::Requested), now);
             }
             _ if withdrawn => self.out.reply(request, Ok(Answer::Done)),
             Some(_) => self.out.reply(request, Err(Cause::UnknownStream.into())),

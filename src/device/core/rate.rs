@@ -2,7 +2,7 @@
 
 use crate::device::config;
 use crate::policy::Time;
-use crate::policy::bitrate::{Decision, Event, Follow, Pictures, Rule, Sample, Settings};
+use crate::policy::bitrate::{Decision, Follow, FollowSettings, Pictures, Rule, UplinkEvent, UplinkSample};
 use crate::policy::heat::Allowance;
 use crate::protocol::VideoSettings;
 
@@ -29,7 +29,7 @@ impl Rate {
     /// For a stream that asks for `video`, on a board in this state.
     pub fn new(config: &config::Stream, video: &VideoSettings, heat: Allowance, now: Time) -> Self {
         let floor = config.floor_kbps.saturating_mul(1000);
-        let settings = Settings { limit: video.bitrate, floor, frame_rate: video.frame_rate };
+        let settings = FollowSettings { limit: video.bitrate, floor, frame_rate: video.frame_rate };
         let uplink = if config.adaptive {
             Uplink::Followed(Box::new(Follow::new(&settings)))
         } else {
@@ -51,13 +51,13 @@ impl Rate {
 
     /// A publication begins.
     pub fn connected(&mut self, now: Time) {
-        self.hear(Event::Connected, now);
+        self.hear(UplinkEvent::Connected, now);
     }
 
     /// How the publication does. Returns the new decision if it changed.
-    pub fn sampled(&mut self, sample: Sample, now: Time) -> Option<Decision> {
+    pub fn sampled(&mut self, sample: UplinkSample, now: Time) -> Option<Decision> {
         let before = self.decision();
-        let after = self.hear(Event::Sampled(sample), now);
+        let after = self.hear(UplinkEvent::Sampled(sample), now);
         tracing::trace!(?sample, decision = ?after, send_buffer = self.send_buffer(), at = ?now, "the connection, sampled");
         (after != before).then_some(after)
     }
@@ -72,7 +72,7 @@ impl Rate {
 
     /// What the network carried in the last stream, bit/s of video.
     pub fn known(&mut self, bitrate: u32, now: Time) -> Decision {
-        self.hear(Event::Known(bitrate), now)
+        self.hear(UplinkEvent::Known(bitrate), now)
     }
 
     /// Whether the uplink was asked to carry everything requested, so that its limit is known.
@@ -111,10 +111,10 @@ impl Rate {
         if let Uplink::Taken(bitrate) = &mut self.uplink {
             *bitrate = limit;
         }
-        self.hear(Event::Limit(limit), now)
+        self.hear(UplinkEvent::Limit(limit), now)
     }
 
-    fn hear(&mut self, event: Event, now: Time) -> Decision {
+    fn hear(&mut self, event: UplinkEvent, now: Time) -> Decision {
         if let Uplink::Followed(follow) = &mut self.uplink {
             follow.on(event, now);
         }

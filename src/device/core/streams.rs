@@ -14,7 +14,7 @@ use crate::policy::Time;
 use crate::policy::arbiter::{LeaseId, RequestId};
 use crate::policy::bitrate::Decision;
 use crate::policy::heat::Allowance;
-use crate::policy::stream::{Action, Event, Settings, Stream};
+use crate::policy::stream::{Stream, StreamAction, StreamEvent, StreamSettings};
 use crate::protocol::command::StartStream;
 use crate::protocol::control::{Answer, ReportLine, Started};
 use crate::protocol::{Cause, Failure, Metrics, StreamEnd, StreamReport, StreamState, VideoSettings};
@@ -139,10 +139,17 @@ impl Streams {
         self.carry_out(actions, out)
     }
 
-    fn settings(&self, start: &StartStream, origin: Origin, resumed: bool, lease: LeaseId, now: Time) -> Settings {
+    fn settings(
+        &self,
+        start: &StartStream,
+        origin: Origin,
+        resumed: bool,
+        lease: LeaseId,
+        now: Time,
+    ) -> StreamSettings {
         let config = &self.config;
         let link = origin.link();
-        Settings {
+        StreamSettings {
             give_up_after: config.give_up_after(),
             keep_alive_timeout: (link.is_some() && !start.stream_id.is_empty())
                 .then(|| Duration::from_secs(config.keep_alive_timeout_s)),
@@ -172,7 +179,7 @@ impl Streams {
         }
     }
 
-    pub fn on(&mut self, event: Event, now: Time, out: &mut Outbox) -> Vec<StreamOutcome> {
+    pub fn on(&mut self, event: StreamEvent, now: Time, out: &mut Outbox) -> Vec<StreamOutcome> {
         let Some(stream) = &mut self.active else { return Vec::new() };
         let actions = stream.life.on(event, now);
         self.carry_out(actions, out)
@@ -182,7 +189,7 @@ impl Streams {
     pub fn publisher(
         &mut self,
         publisher: u32,
-        event: publisher::Event,
+        event: publisher::PublisherEvent,
         now: Time,
         out: &mut Outbox,
     ) -> (Option<Decision>, Vec<StreamOutcome>) {
@@ -191,12 +198,12 @@ impl Streams {
         };
         let attempt = publisher - stream.publishers_before;
         let event = match event {
-            publisher::Event::Accepted => {
+            publisher::PublisherEvent::Accepted => {
                 stream.publications += 1;
                 stream.rate.connected(now);
                 return (None, Vec::new());
             }
-            publisher::Event::Sampled(sample) => {
+            publisher::PublisherEvent::Sampled(sample) => {
                 let before = stream.rate.send_buffer();
                 let what = stream.rate.sampled(sample, now);
                 if let Some(bytes) = stream.rate.send_buffer().filter(|bytes| before != Some(*bytes)) {
@@ -204,13 +211,13 @@ impl Streams {
                 }
                 return (what, Vec::new());
             }
-            publisher::Event::Flowing => Event::PublisherFlowing { attempt },
-            publisher::Event::Lost(failure) => {
+            publisher::PublisherEvent::Flowing => StreamEvent::PublisherFlowing { attempt },
+            publisher::PublisherEvent::Lost(failure) => {
                 let (stream_id, cause) = (&stream.start.stream_id, failure.cause);
                 tracing::warn!(stream_id, %cause, attempt, %failure, "publication lost");
-                Event::PublisherLost { attempt, failure }
+                StreamEvent::PublisherLost { attempt, failure }
             }
-            publisher::Event::Closed => Event::PublisherClosed { attempt },
+            publisher::PublisherEvent::Closed => StreamEvent::PublisherClosed { attempt },
         };
         (None, self.on(event, now, out))
     }
@@ -241,20 +248,20 @@ impl Streams {
         self.remember_now_and_then(now, out);
     }
 
-    fn carry_out(&mut self, actions: Vec<Action>, out: &mut Outbox) -> Vec<StreamOutcome> {
+    fn carry_out(&mut self, actions: Vec<StreamAction>, out: &mut Outbox) -> Vec<StreamOutcome> {
         let mut outcomes = Vec::new();
         for action in actions {
             let Some(stream) = &self.active else { break };
             match action {
-                Action::OpenPublisher { attempt } => {
+                StreamAction::OpenPublisher { attempt } => {
                     self.publishers = stream.publishers_before + attempt;
                     out.push(Effect::OpenPublisher(self.publishers, stream.target(self.sound)));
                 }
-                Action::ClosePublisher { attempt } => {
+                StreamAction::ClosePublisher { attempt } => {
                     out.push(Effect::ClosePublisher(stream.publishers_before + attempt));
                 }
-                Action::Report(report) => outcomes.extend(self.report(report, out)),
-                Action::End { state, failure } => outcomes.extend(self.end(state, failure, out)),
+                StreamAction::Report(report) => outcomes.extend(self.report(report, out)),
+                StreamAction::End { state, failure } => outcomes.extend(self.end(state, failure, out)),
             }
         }
         outcomes

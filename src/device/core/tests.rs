@@ -88,23 +88,23 @@ impl Daemon {
             Effect::OpenCapture(generation, _) => {
                 self.captures.push(generation);
                 assert_eq!(self.captures.len(), 1, "two captures open");
-                inputs.extend(works.then_some(Input::Capture(generation, capture::Event::Running)));
+                inputs.extend(works.then_some(Input::Capture(generation, capture::CaptureEvent::Running)));
             }
             Effect::CloseCapture(generation) if works && self.captures.contains(&generation) => {
                 self.captures.clear();
-                inputs.push_back(Input::Capture(generation, capture::Event::Closed));
+                inputs.push_back(Input::Capture(generation, capture::CaptureEvent::Closed));
             }
             Effect::OpenPublisher(attempt, _) => {
                 self.publishers.push(attempt);
                 assert_eq!(self.publishers.len(), 1, "two publishers open");
                 if works {
-                    inputs.push_back(Input::Publisher(attempt, publisher::Event::Accepted));
-                    inputs.push_back(Input::Publisher(attempt, publisher::Event::Flowing));
+                    inputs.push_back(Input::Publisher(attempt, publisher::PublisherEvent::Accepted));
+                    inputs.push_back(Input::Publisher(attempt, publisher::PublisherEvent::Flowing));
                 }
             }
             Effect::ClosePublisher(attempt) => {
                 self.publishers.clear();
-                inputs.extend(works.then_some(Input::Publisher(attempt, publisher::Event::Closed)));
+                inputs.extend(works.then_some(Input::Publisher(attempt, publisher::PublisherEvent::Closed)));
             }
             Effect::TakePhoto(request) if works => inputs.push_back(Input::PhotoTaken(request, Ok(vec![0xff, 0xd8]))),
             Effect::FindCamera(request) => {
@@ -131,14 +131,14 @@ impl Daemon {
 
     fn lose_publisher(&mut self, cause: Cause) {
         let attempt = self.publishers.pop().expect("a publisher is open");
-        self.give(Input::Publisher(attempt, publisher::Event::Lost(Failure::new(cause, ""))));
-        self.give(Input::Publisher(attempt, publisher::Event::Closed));
+        self.give(Input::Publisher(attempt, publisher::PublisherEvent::Lost(Failure::new(cause, ""))));
+        self.give(Input::Publisher(attempt, publisher::PublisherEvent::Closed));
     }
 
     fn lose_capture(&mut self, failure: Failure) {
         let generation = self.captures.pop().expect("a capture is open");
-        self.give(Input::Capture(generation, capture::Event::Lost(failure)));
-        self.give(Input::Capture(generation, capture::Event::Closed));
+        self.give(Input::Capture(generation, capture::CaptureEvent::Lost(failure)));
+        self.give(Input::Capture(generation, capture::CaptureEvent::Closed));
     }
 
     fn ask(&mut self, connection: u64, what: Request) -> RequestId {
@@ -251,7 +251,7 @@ fn who_comes_after_a_stream_that_could_not_have_the_camera_is_told_as_soon() {
     let next = daemon.start("a", "s2", StreamKind::Unmanaged);
     daemon.lose_capture(Failure::new(Cause::CameraBusy, "EBUSY"));
     assert!(daemon.captures.is_empty(), "who ends does not try again");
-    daemon.give(Input::Publisher(publisher, publisher::Event::Closed));
+    daemon.give(Input::Publisher(publisher, publisher::PublisherEvent::Closed));
     assert_eq!(daemon.captures, [2], "it is tried for the next");
     daemon.world = World::Works;
     daemon.lose_capture(Failure::new(Cause::CameraBusy, "EBUSY"));
@@ -294,13 +294,13 @@ fn a_camera_that_a_hanging_pipeline_keeps_is_in_use_and_given_to_nobody() {
     daemon.world = World::Silent;
     daemon.photo("a");
     let generation = daemon.captures.pop().unwrap();
-    daemon.give(Input::Capture(generation, capture::Event::Lost(Failure::new(Cause::EncoderStalled, ""))));
-    daemon.give(Input::Capture(generation, capture::Event::LeftBehind));
+    daemon.give(Input::Capture(generation, capture::CaptureEvent::Lost(Failure::new(Cause::EncoderStalled, ""))));
+    daemon.give(Input::Capture(generation, capture::CaptureEvent::LeftBehind));
     daemon.pass(Duration::from_mins(1));
     assert!(daemon.core.camera_in_use(), "nobody wants it, but it may see");
     daemon.photo("a");
     assert!(daemon.captures.is_empty(), "it would only be busy");
-    daemon.give(Input::Capture(generation, capture::Event::Closed));
+    daemon.give(Input::Capture(generation, capture::CaptureEvent::Closed));
     assert_eq!(daemon.captures, [generation + 1]);
 }
 
@@ -475,8 +475,8 @@ proptest! {
         }
         // What a silent world swallowed, it now says.
         for generation in std::mem::take(&mut daemon.captures) {
-            daemon.give(Input::Capture(generation, capture::Event::Lost(Failure::new(Cause::CameraStalled, ""))));
-            daemon.give(Input::Capture(generation, capture::Event::Closed));
+            daemon.give(Input::Capture(generation, capture::CaptureEvent::Lost(Failure::new(Cause::CameraStalled, ""))));
+            daemon.give(Input::Capture(generation, capture::CaptureEvent::Closed));
         }
         daemon.pass(Duration::from_secs(10));
         daemon.publishers.clear();

@@ -36,9 +36,9 @@ pub enum Input {
     /// A message came over a link.
     LinkMessage(LinkId, String),
     /// The capture of this generation says something.
-    Capture(u64, capture::Event),
+    Capture(u64, capture::CaptureEvent),
     /// The publisher with this number says something.
-    Publisher(u32, publisher::Event),
+    Publisher(u32, publisher::PublisherEvent),
     /// What the network carried the last time, bit/s of video; before the publisher with this number is connected.
     Uplink(u32, u32),
     /// A photo was taken, or why not.

@@ -22,7 +22,7 @@ impl Task {
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::OpenCapture(generation, settings) => {
-                self.health.on(health::Event::Opening(generation), self.now());
+                self.health.on(health::HealthEvent::Opening(generation), self.now());
                 let plan = self.plan(settings);
                 let capture = Capture::open(generation, plan, self.feed.clone(), self.capture_events.clone());
                 self.captures.insert(generation, capture);

@@ -12,18 +12,20 @@ use crate::protocol::control::{Answer, Cameras, Checkup, Holder, Request};
 use crate::protocol::{Cause, Failure};
 
 impl Task {
-    pub(super) async fn capture_input(&mut self, (generation, event): (u64, capture::Event)) -> Input {
+    pub(super) async fn capture_input(&mut self, (generation, event): (u64, capture::CaptureEvent)) -> Input {
         let now = self.now();
         match &event {
-            capture::Event::Running => {
-                self.health.on(health::Event::Settled(generation), now);
-                self.health.on(health::Event::Running, now);
+            capture::CaptureEvent::Running => {
+                self.health.on(health::HealthEvent::Settled(generation), now);
+                self.health.on(health::HealthEvent::Running, now);
             }
-            capture::Event::Lost(_) | capture::Event::Closed => self.health.on(health::Event::Settled(generation), now),
-            capture::Event::LeftBehind => self.health.on(health::Event::LeftBehind, now),
+            capture::CaptureEvent::Lost(_) | capture::CaptureEvent::Closed => {
+                self.health.on(health::HealthEvent::Settled(generation), now);
+            }
+            capture::CaptureEvent::LeftBehind => self.health.on(health::HealthEvent::LeftBehind, now),
         }
         let event = match event {
-            capture::Event::Lost(failure) if failure.cause == Cause::CameraBusy && failure.owner.is_none() => {
+            capture::CaptureEvent::Lost(failure) if failure.cause == Cause::CameraBusy && failure.owner.is_none() => {
                 let plan = self.captures.get(&generation).and_then(|capture| capture.shown().plan);
                 let owner = match plan.map(|plan| plan.video.source) {
                     Some(VideoSource::V4l2 { node, .. }) => {
@@ -32,35 +34,35 @@ impl Task {
                     }
                     _ => None,
                 };
-                capture::Event::Lost(Failure { owner, ..failure })
+                capture::CaptureEvent::Lost(Failure { owner, ..failure })
             }
-            capture::Event::Closed => {
+            capture::CaptureEvent::Closed => {
                 if let Some(capture) = self.captures.remove(&generation) {
                     self.totals.capture_over(capture.shown().counters());
                     capture.join(FAREWELL_LIMIT).await;
                 }
-                capture::Event::Closed
+                capture::CaptureEvent::Closed
             }
-            capture::Event::Running => {
+            capture::CaptureEvent::Running => {
                 self.prepare_next_encoder(generation);
-                capture::Event::Running
+                capture::CaptureEvent::Running
             }
-            event @ (capture::Event::Lost(_) | capture::Event::LeftBehind) => event,
+            event @ (capture::CaptureEvent::Lost(_) | capture::CaptureEvent::LeftBehind) => event,
         };
         Input::Capture(generation, event)
     }
 
-    pub(super) async fn publisher_input(&mut self, attempt: u32, event: publisher::Event) -> Input {
+    pub(super) async fn publisher_input(&mut self, attempt: u32, event: publisher::PublisherEvent) -> Input {
         match event {
-            publisher::Event::Accepted => self.totals.accepted(attempt, self.now()),
-            publisher::Event::Flowing => {
+            publisher::PublisherEvent::Accepted => self.totals.accepted(attempt, self.now()),
+            publisher::PublisherEvent::Flowing => {
                 let now = self.now();
                 self.totals.flowing(attempt, now);
                 if let Some((_, meter)) = &mut self.meter {
                     meter.flowing(now);
                 }
             }
-            publisher::Event::Closed => {
+            publisher::PublisherEvent::Closed => {
                 if let Some(publisher) = self.publishers.remove(&attempt) {
                     let counters = publisher.counters();
                     self.totals.publication_over(counters);
@@ -72,7 +74,7 @@ impl Task {
                     publisher.join().await;
                 }
             }
-            publisher::Event::Sampled(_) | publisher::Event::Lost(_) => {}
+            publisher::PublisherEvent::Sampled(_) | publisher::PublisherEvent::Lost(_) => {}
         }
         Input::Publisher(attempt, event)
     }

@@ -164,8 +164,8 @@ async fn changed(hotplug: &mut Option<Hotplug>) -> std::io::Result<()> {
 }
 
 struct Events {
-    captures: mpsc::Receiver<(u64, capture::Event)>,
-    publishers: mpsc::Receiver<(u32, publisher::Event)>,
+    captures: mpsc::Receiver<(u64, capture::CaptureEvent)>,
+    publishers: mpsc::Receiver<(u32, publisher::PublisherEvent)>,
     inputs: mpsc::Receiver<Input>,
     control: mpsc::Receiver<ControlEvent>,
     cloud: mpsc::Receiver<LinkEvent>,
@@ -193,8 +193,8 @@ struct Task {
     meter: Option<(LeaseId, Meter)>,
     totals: Totals,
     replies: HashMap<RequestId, oneshot::Sender<Reply>>,
-    capture_events: mpsc::Sender<(u64, capture::Event)>,
-    publisher_events: mpsc::Sender<(u32, publisher::Event)>,
+    capture_events: mpsc::Sender<(u64, capture::CaptureEvent)>,
+    publisher_events: mpsc::Sender<(u32, publisher::PublisherEvent)>,
     inputs: mpsc::Sender<Input>,
     state: watch::Sender<DaemonState>,
     reports: broadcast::Sender<ReportLine>,
@@ -301,7 +301,7 @@ impl Task {
         // The light comes first, so that it shines before the camera sees.
         self.board.camera_in_use(self.core.camera_in_use());
         if !self.core.camera_in_use() {
-            self.health.on(health::Event::Unwanted, self.now());
+            self.health.on(health::HealthEvent::Unwanted, self.now());
         }
         for effect in effects {
             self.carry_out(effect);

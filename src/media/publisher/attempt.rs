@@ -48,13 +48,13 @@ pub struct Target {
 
 /// What happens to an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum PublisherEvent {
     /// The server accepted the publication.
     Accepted,
     /// Media arrives at the server, for the first time or again after the camera paused.
     Flowing,
     /// The state of the connection, every [`bitrate::INTERVAL`].
-    Sampled(bitrate::Sample),
+    Sampled(bitrate::UplinkSample),
     /// It failed; `Closed` follows.
     Lost(Failure),
     /// Everything is released. The last event.
@@ -67,14 +67,14 @@ pub(super) async fn run(
     target: Target,
     intake: Arc<Intake>,
     closed: oneshot::Receiver<()>,
-    events: mpsc::Sender<(u32, Event)>,
+    events: mpsc::Sender<(u32, PublisherEvent)>,
 ) {
     let outcome = publish(attempt, &target, &intake, closed, &events).await;
     if let Err(failure) = outcome {
         let detail = target.url.redact(&failure.detail);
-        let _ = events.send((attempt, Event::Lost(Failure::new(failure.cause, detail)))).await;
+        let _ = events.send((attempt, PublisherEvent::Lost(Failure::new(failure.cause, detail)))).await;
     }
-    let _ = events.send((attempt, Event::Closed)).await;
+    let _ = events.send((attempt, PublisherEvent::Closed)).await;
 }
 
 async fn publish(
@@ -82,7 +82,7 @@ async fn publish(
     target: &Target,
     intake: &Arc<Intake>,
     closed: oneshot::Receiver<()>,
-    events: &mpsc::Sender<(u32, Event)>,
+    events: &mpsc::Sender<(u32, PublisherEvent)>,
 ) -> Result<(), Failure> {
     let progress = socket::watch(target.url.host(), target.url.port()).await;
     let sink = pipeline::element("rtmp2sink", None)?;
@@ -154,7 +154,7 @@ struct Life<'a> {
     attempt: u32,
     target: &'a Target,
     intake: &'a Arc<Intake>,
-    events: &'a mpsc::Sender<(u32, Event)>,
+    events: &'a mpsc::Sender<(u32, PublisherEvent)>,
     progress: mpsc::UnboundedReceiver<Progress>,
     errors: mpsc::Receiver<gst::Message>,
     sink: gst::Element,
@@ -169,7 +169,7 @@ impl Life<'_> {
             _ = &mut closed => return Ok(End::Asked),
         }
         tracing::debug!(attempt = self.attempt, url = %self.target.url, after = ?start.elapsed(), "publication accepted");
-        self.say(Event::Accepted).await;
+        self.say(PublisherEvent::Accepted).await;
         self.intake.feed.attach(self.intake);
         self.intake.let_in();
         tokio::select! {
@@ -273,7 +273,7 @@ impl Life<'_> {
             }
             if sampled.elapsed() + SAMPLING / 10 >= bitrate::INTERVAL {
                 sampled = Instant::now();
-                let event = Event::Sampled(self.intake.sample(&info));
+                let event = PublisherEvent::Sampled(self.intake.sample(&info));
                 let _ = self.events.try_send((self.attempt, event)); // the next one says all that this one did
             }
             let now_from = self.intake.camera();
@@ -282,7 +282,7 @@ impl Life<'_> {
                 (camera, flowing, acked_before) = (now_from, false, info.acked);
             } else if !flowing && info.acked > acked_before && self.intake.state().gate.passed() > 0 {
                 flowing = true;
-                self.say(Event::Flowing).await;
+                self.say(PublisherEvent::Flowing).await;
             }
         }
     }
@@ -319,7 +319,7 @@ impl Life<'_> {
         let _ = tokio::time::timeout(UNPUBLISH_LIMIT, all_out).await;
     }
 
-    async fn say(&self, event: Event) {
+    async fn say(&self, event: PublisherEvent) {
         let _ = self.events.send((self.attempt, event)).await; // nobody listens while the daemon ends
     }
 }

@@ -124,8 +124,8 @@ impl Intake {
         Duration::from_millis(gate.newest_ms().saturating_sub(sent).into())
     }
 
-    pub(super) fn sample(&self, info: &TcpInfo) -> bitrate::Sample {
-        bitrate::Sample {
+    pub(super) fn sample(&self, info: &TcpInfo) -> bitrate::UplinkSample {
+        bitrate::UplinkSample {
             acked: info.acked,
             arrived: info.arrived,
             outstanding: info.outstanding,

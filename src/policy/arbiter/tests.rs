@@ -35,23 +35,23 @@ impl Bench {
         Self { arbiter: Arbiter::new(managed_yields), requests: 0 }
     }
 
-    fn ask(&mut self, claim: Claim, now: Time) -> Vec<Action> {
+    fn ask(&mut self, claim: Claim, now: Time) -> Vec<ArbiterAction> {
         self.requests += 1;
-        self.arbiter.on(Event::Ask { request: RequestId(self.requests), claim }, now)
+        self.arbiter.on(ArbiterEvent::Ask { request: RequestId(self.requests), claim }, now)
     }
 
-    fn release(&mut self, now: Time) -> Vec<Action> {
+    fn release(&mut self, now: Time) -> Vec<ArbiterAction> {
         let lease = self.arbiter.lease().unwrap();
-        self.arbiter.on(Event::Release { lease }, now)
+        self.arbiter.on(ArbiterEvent::Release { lease }, now)
     }
 }
 
-fn granted(request: u64, lease: u64) -> Action {
-    Action::Answer { request: RequestId(request), answer: Answer::Granted(LeaseId(lease)) }
+fn granted(request: u64, lease: u64) -> ArbiterAction {
+    ArbiterAction::Answer { request: RequestId(request), answer: Answer::Granted(LeaseId(lease)) }
 }
 
-fn joined(request: u64, lease: u64) -> Action {
-    Action::Answer { request: RequestId(request), answer: Answer::Joined { of: LeaseId(lease) } }
+fn joined(request: u64, lease: u64) -> ArbiterAction {
+    ArbiterAction::Answer { request: RequestId(request), answer: Answer::Joined { of: LeaseId(lease) } }
 }
 
 #[test]
@@ -59,20 +59,20 @@ fn what_is_withdrawn_is_neither_answered_nor_judged_by() {
     let mut bench = Bench::new(true);
     bench.ask(photo("a"), s(0));
     assert_eq!(bench.ask(unmanaged("a"), s(0)), []);
-    assert_eq!(bench.arbiter.on(Event::Withdraw { request: RequestId(2) }, s(0)), []);
+    assert_eq!(bench.arbiter.on(ArbiterEvent::Withdraw { request: RequestId(2) }, s(0)), []);
     assert_eq!(bench.ask(unmanaged("b"), s(1)), [], "it waits for the photo alone");
     assert_eq!(bench.release(s(2)), [granted(3, 2)]);
 }
 
-fn revoke(lease: u64, cause: Cause) -> Action {
-    Action::Revoke { lease: LeaseId(lease), cause }
+fn revoke(lease: u64, cause: Cause) -> ArbiterAction {
+    ArbiterAction::Revoke { lease: LeaseId(lease), cause }
 }
 
 /// The request and owner of a lone refusal with this cause.
 #[track_caller]
-fn refusal(actions: &[Action], expected: Cause) -> (u64, Owner) {
+fn refusal(actions: &[ArbiterAction], expected: Cause) -> (u64, Owner) {
     match actions {
-        [Action::Answer { request, answer: Answer::Refused { owner, cause } }] if *cause == expected => {
+        [ArbiterAction::Answer { request, answer: Answer::Refused { owner, cause } }] if *cause == expected => {
             (request.0, owner.clone())
         }
         other => panic!("not a refusal with {expected}: {other:?}"),
@@ -204,7 +204,7 @@ fn waiting_ends_after_5_s_and_the_holder_keeps_what_it_has() {
     bench.ask(unmanaged("a"), s(0));
     bench.ask(unmanaged("a"), s(1));
     assert_eq!(bench.arbiter.deadline(), Some(s(6)));
-    let (request, owner) = refusal(&bench.arbiter.on(Event::Tick, s(6)), Cause::CameraBusy);
+    let (request, owner) = refusal(&bench.arbiter.on(ArbiterEvent::Tick, s(6)), Cause::CameraBusy);
     assert_eq!((request, owner.for_s), (2, Some(6)));
     assert_eq!(bench.arbiter.deadline(), None);
     // A second request does not revoke the lease again; it waits.
@@ -243,7 +243,7 @@ fn a_release_of_a_lease_that_is_over_changes_nothing() {
     bench.ask(photo("a"), s(0));
     bench.release(s(1));
     bench.ask(unmanaged("b"), s(2));
-    assert_eq!(bench.arbiter.on(Event::Release { lease: LeaseId(1) }, s(3)), []);
+    assert_eq!(bench.arbiter.on(ArbiterEvent::Release { lease: LeaseId(1) }, s(3)), []);
     assert_eq!(bench.arbiter.lease(), Some(LeaseId(2)));
 }
 
@@ -284,10 +284,10 @@ struct Model {
 }
 
 impl Model {
-    fn check(&mut self, actions: &[Action], arbiter: &Arbiter, now: Time) -> Result<(), TestCaseError> {
+    fn check(&mut self, actions: &[ArbiterAction], arbiter: &Arbiter, now: Time) -> Result<(), TestCaseError> {
         for action in actions {
             match action {
-                Action::Answer { request, answer } => {
+                ArbiterAction::Answer { request, answer } => {
                     prop_assert!(self.pending.remove(request), "{request:?} answered twice or never asked");
                     match answer {
                         Answer::Granted(lease) => {
@@ -302,7 +302,7 @@ impl Model {
                         }
                     }
                 }
-                Action::Revoke { lease, cause } => {
+                ArbiterAction::Revoke { lease, cause } => {
                     prop_assert_eq!(Some(*lease), self.lease);
                     prop_assert!(matches!(cause, Cause::Replaced | Cause::Preempted));
                     prop_assert!(!std::mem::replace(&mut self.revoked, true), "revoked twice");
@@ -332,21 +332,21 @@ proptest! {
             let event = match step {
                 Step::Ask(claim) => {
                     next += 1;
-                    Event::Ask { request: RequestId(next), claim }
+                    ArbiterEvent::Ask { request: RequestId(next), claim }
                 }
-                Step::AskAgain(back, claim) => Event::Ask { request: RequestId(next.saturating_sub(back)), claim },
-                Step::ReleaseCurrent => Event::Release { lease: model.lease.unwrap_or(LeaseId(0)) },
-                Step::Release(lease) => Event::Release { lease: LeaseId(lease) },
-                Step::Tick => Event::Tick,
+                Step::AskAgain(back, claim) => ArbiterEvent::Ask { request: RequestId(next.saturating_sub(back)), claim },
+                Step::ReleaseCurrent => ArbiterEvent::Release { lease: model.lease.unwrap_or(LeaseId(0)) },
+                Step::Release(lease) => ArbiterEvent::Release { lease: LeaseId(lease) },
+                Step::Tick => ArbiterEvent::Tick,
             };
             // Whatever was due is answered before a request is taken, so a request's name may be free again.
-            let actions = arbiter.on(Event::Tick, now);
+            let actions = arbiter.on(ArbiterEvent::Tick, now);
             model.check(&actions, &arbiter, now)?;
             match &event {
-                Event::Ask { request, .. } => {
+                ArbiterEvent::Ask { request, .. } => {
                     model.pending.insert(*request);
                 }
-                Event::Release { lease } if model.lease == Some(*lease) => model.lease = None,
+                ArbiterEvent::Release { lease } if model.lease == Some(*lease) => model.lease = None,
                 _ => {}
             }
             let actions = arbiter.on(event, now);
@@ -354,14 +354,14 @@ proptest! {
         }
         // In any state: after `PATIENCE` nobody waits any more, and a released camera is available.
         now += PATIENCE;
-        let actions = arbiter.on(Event::Tick, now);
+        let actions = arbiter.on(ArbiterEvent::Tick, now);
         model.check(&actions, &arbiter, now)?;
         prop_assert!(model.pending.is_empty());
         if let Some(lease) = model.lease.take() {
-            arbiter.on(Event::Release { lease }, now);
+            arbiter.on(ArbiterEvent::Release { lease }, now);
         }
-        let actions = arbiter.on(Event::Ask { request: RequestId(1), claim: process() }, now);
-        let free = matches!(actions[..], [Action::Answer { answer: Answer::Granted(_), .. }]);
+        let actions = arbiter.on(ArbiterEvent::Ask { request: RequestId(1), claim: process() }, now);
+        let free = matches!(actions[..], [ArbiterAction::Answer { answer: Answer::Granted(_), .. }]);
         prop_assert!(free);
     }
 }

@@ -16,14 +16,14 @@
 //!   which then wait behind it. So the kernel gets only what keeps the link busy; the rest waits where it can be
 //!   dropped.
 //!
-//! Below [`Settings::floor`] (or below what the encoder has shown to need) pictures are left out instead of made
+//! Below [`FollowSettings::floor`] (or below what the encoder has shown to need) pictures are left out instead of made
 //! coarser.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::history::History;
-use super::{Decision, Event, Pictures, Rule, Sample, Time};
+use super::{Decision, Pictures, Rule, Time, UplinkEvent, UplinkSample};
 
 /// An excess that stays at or above this for `STANDING_FOR` is a standing queue.
 const STANDING: Duration = Duration::from_millis(90);
@@ -100,7 +100,7 @@ const USUAL: f64 = 0.01;
 
 /// Limits for a [`Follow`].
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct FollowSettings {
     /// Highest bitrate, bit/s of video.
     pub limit: u32,
     /// Below this, pictures are left out, bit/s of video.
@@ -168,7 +168,7 @@ impl Least {
 
 impl Follow {
     /// Starts at the requested bitrate.
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &FollowSettings) -> Self {
         let limit = f64::from(settings.limit).max(LEAST);
         let mut this = Self {
             limit,
@@ -228,7 +228,7 @@ impl Follow {
         self.decision
     }
 
-    fn sampled(&mut self, sample: &Sample, now: Time) {
+    fn sampled(&mut self, sample: &UplinkSample, now: Time) {
         self.history.push(now, sample, self.decision.bitrate);
         self.usual += (self.rate - self.usual) * USUAL;
         let excess = self.excess(sample, now);
@@ -258,7 +258,7 @@ impl Follow {
     }
 
     /// How much longer bytes waited than on an empty link.
-    fn excess(&mut self, sample: &Sample, now: Time) -> Duration {
+    fn excess(&mut self, sample: &UplinkSample, now: Time) -> Duration {
         self.least_round_trip.take(sample.round_trip, now, now);
         let Some(wait) = self.history.wait().filter(|_| sample.acked > 0) else { return Duration::ZERO };
         // A byte that has not arrived has not waited its full time.
@@ -278,7 +278,7 @@ impl Follow {
 
     /// Whether TCP itself sends much less than the link carries, as bbr briefly does every ten seconds to measure the
     /// empty link's delay (its state `PROBE_RTT`). Arrivals then, and a round trip later, say nothing about the link.
-    fn held_back(&self, sample: &Sample) -> bool {
+    fn held_back(&self, sample: &UplinkSample) -> bool {
         let Some(arrived) = self.history.arrived(USUALLY).filter(|_| sample.unsent > 0) else { return false };
         let in_flight = (sample.acked + sample.outstanding).saturating_sub(sample.unsent + sample.arrived) as f64 * 8.0;
         in_flight < HELD_BACK * arrived * self.delay().as_secs_f64()
@@ -419,9 +419,9 @@ impl Follow {
 }
 
 impl Rule for Follow {
-    fn on(&mut self, event: Event, now: Time) -> Decision {
+    fn on(&mut self, event: UplinkEvent, now: Time) -> Decision {
         match event {
-            Event::Connected => {
+            UplinkEvent::Connected => {
                 self.history.clear();
                 self.least_wait = Least::default();
                 self.least_round_trip = Least::default();
@@ -437,7 +437,7 @@ impl Rule for Follow {
                 self.may_rise = now + BETWEEN_RISES;
                 self.may_fall = now + SETTLING;
             }
-            Event::Limit(limit) => {
+            UplinkEvent::Limit(limit) => {
                 let limit = f64::from(limit).max(LEAST);
                 // At the limit there was nothing to learn about the link; a new limit is tried at once.
                 if self.rate >= self.limit {
@@ -446,13 +446,13 @@ impl Rule for Follow {
                 self.limit = limit;
                 self.rate = self.rate.min(limit);
             }
-            Event::Known(rate) => {
+            UplinkEvent::Known(rate) => {
                 self.rate = f64::from(rate).clamp(LEAST, self.limit);
                 (self.usual, self.tried) = (self.rate, self.rate);
                 // To be approached from below, as after a fall of our own.
                 self.ceiling = (self.rate < self.limit).then_some(self.rate);
             }
-            Event::Sampled(sample) => self.sampled(&sample, now),
+            UplinkEvent::Sampled(sample) => self.sampled(&sample, now),
         }
         let decision = self.quantised(now);
         if decision != self.decision {

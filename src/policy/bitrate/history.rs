@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Sample, Time};
+use super::{Time, UplinkSample};
 
 /// How far back queries reach. Longer waits count as this long.
 const LENGTH: Duration = Duration::from_secs(8);
@@ -32,7 +32,7 @@ impl History {
     }
 
     /// Adds a sample; since the previous one the encoder was told to make `told` bit/s.
-    pub fn push(&mut self, now: Time, sample: &Sample, told: u32) {
+    pub fn push(&mut self, now: Time, sample: &UplinkSample, told: u32) {
         let produced = sample.acked + sample.backlog();
         // The counters were read one after the other; `produced` must never decrease.
         let produced = self.0.back().map_or(produced, |last| last.produced.max(produced));

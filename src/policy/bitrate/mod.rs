@@ -11,7 +11,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use follow::{Follow, Settings};
+pub use follow::{Follow, FollowSettings};
 
 use super::Time;
 use crate::protocol::PictureShare;
@@ -21,7 +21,7 @@ pub const INTERVAL: Duration = Duration::from_millis(100);
 
 /// A sample of a publication and its socket. Byte counts begin with the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sample {
+pub struct UplinkSample {
     /// Bytes that the peer's kernel acknowledged (`tcpi_bytes_acked`).
     pub acked: u64,
     /// Bytes that arrived at the peer, in order or not, as nearly as the kernel knows.
@@ -40,7 +40,7 @@ pub struct Sample {
     pub encoded: u64,
 }
 
-impl Sample {
+impl UplinkSample {
     /// Bytes on their way that are not acknowledged.
     pub fn backlog(&self) -> u64 {
         self.outstanding + self.waiting
@@ -49,11 +49,11 @@ impl Sample {
 
 /// Input to a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum UplinkEvent {
     /// A connection begins, with counts at 0.
     Connected,
     /// A new sample.
-    Sampled(Sample),
+    Sampled(UplinkSample),
     /// The new maximum, bit/s of video.
     Limit(u32),
     /// What the network carried last time, bit/s of video. If that is less than the limit, start there.
@@ -109,5 +109,5 @@ impl From<Pictures> for PictureShare {
 /// Decides how much is encoded.
 pub trait Rule {
     /// Handles an event; returns what the encoder should make from now on.
-    fn on(&mut self, event: Event, now: Time) -> Decision;
+    fn on(&mut self, event: UplinkEvent, now: Time) -> Decision;
 }

@@ -7,8 +7,8 @@ use super::*;
 const WANTED: u32 = 2_000_000;
 const ROUND_TRIP: Duration = Duration::from_millis(40);
 
-fn settings() -> Settings {
-    Settings { limit: WANTED, floor: 150_000, frame_rate: 30 }
+fn settings() -> FollowSettings {
+    FollowSettings { limit: WANTED, floor: 150_000, frame_rate: 30 }
 }
 
 /// A link with one queue, fed by an encoder that obeys at once.
@@ -29,7 +29,7 @@ impl SimulatedLink {
     fn new(capacity: f64) -> Self {
         let mut rule = Follow::new(&settings());
         let now = Duration::from_secs(50);
-        rule.on(Event::Connected, now);
+        rule.on(UplinkEvent::Connected, now);
         Self { rule, now, capacity, scene: f64::INFINITY, coarsest: 0.0, encoded: 0.0, delivered: 0.0 }
     }
 
@@ -41,7 +41,7 @@ impl SimulatedLink {
         self.encoded += (f64::from(bitrate).min(self.scene) * step).max(self.coarsest * pictures_made) / 8.0;
         self.delivered = (self.delivered + self.capacity * step / 8.0).min(self.encoded);
         let backlog = self.encoded - self.delivered;
-        let sample = Sample {
+        let sample = UplinkSample {
             acked: self.delivered as u64 + 1,
             arrived: self.delivered as u64 + 1,
             outstanding: backlog.min(30e3) as u64 + 100,
@@ -51,7 +51,7 @@ impl SimulatedLink {
             round_trip: ROUND_TRIP + Duration::from_secs_f64(backlog.min(14e3) * 8.0 / self.capacity.max(1e3)),
             encoded: self.encoded as u64,
         };
-        self.rule.on(Event::Sampled(sample), self.now)
+        self.rule.on(UplinkEvent::Sampled(sample), self.now)
     }
 
     fn run(&mut self, seconds: u64) -> Decision {
@@ -108,7 +108,7 @@ fn the_kernel_holds_what_keeps_the_link_busy_and_more_when_nothing_arrives() {
     link.capacity = 0.6e6;
     link.run(1);
     assert!(link.rule.send_buffer() <= Some(fallen), "{:?}", link.rule.send_buffer());
-    link.rule.on(Event::Connected, link.now);
+    link.rule.on(UplinkEvent::Connected, link.now);
     assert_eq!(link.rule.send_buffer(), None, "another connection may be over another network");
 }
 
@@ -133,7 +133,7 @@ fn the_connection_after_a_black_hole_begins_where_the_one_before_usually_was() {
     assert_eq!(link.run(3).bitrate, 24_000);
     link.capacity = 1e6;
     (link.encoded, link.delivered) = (0.0, 0.0);
-    let after = link.rule.on(Event::Connected, link.now);
+    let after = link.rule.on(UplinkEvent::Connected, link.now);
     assert!(after.bitrate >= before / 2, "{before} before, {after:?} after");
     link.run(2);
     assert_eq!(link.rule.decision().pictures, Pictures::All);
@@ -175,8 +175,8 @@ fn an_encoder_that_cannot_go_lower_gets_fewer_pictures() {
 fn a_new_limit_holds_at_once() {
     let mut rule = Follow::new(&settings());
     let now = Duration::from_secs(1);
-    assert_eq!(rule.on(Event::Limit(800_000), now).bitrate, 800_000);
-    assert_eq!(rule.on(Event::Limit(1_500_000), now).bitrate, 1_500_000, "nothing spoke against it");
+    assert_eq!(rule.on(UplinkEvent::Limit(800_000), now).bitrate, 800_000);
+    assert_eq!(rule.on(UplinkEvent::Limit(1_500_000), now).bitrate, 1_500_000, "nothing spoke against it");
 }
 
 #[test]
@@ -187,13 +187,13 @@ fn what_is_known_of_the_network_is_where_it_begins() {
     let known = link.rule.carries().expect("it was too little");
     assert!((700_000..1_050_000).contains(&known), "{known}");
     let mut again = SimulatedLink::new(1e6);
-    again.rule.on(Event::Known(known), again.now);
+    again.rule.on(UplinkEvent::Known(known), again.now);
     assert_eq!(again.rule.decision().bitrate, known / 50_000 * 50_000);
     for _ in 0..20 {
         again.step();
         assert!(again.queue() < 0.5, "a queue of {} s from the start", again.queue());
     }
-    assert_eq!(Follow::new(&settings()).on(Event::Known(9_000_000), Duration::ZERO).bitrate, WANTED);
+    assert_eq!(Follow::new(&settings()).on(UplinkEvent::Known(9_000_000), Duration::ZERO).bitrate, WANTED);
 }
 
 proptest! {
@@ -203,14 +203,14 @@ proptest! {
         floor in 50_000_u32..1_000_000,
         events in prop::collection::vec((0_u64..3_000, 0_u64..1 << 40, 0_u64..1 << 24, 0_u64..1 << 40, 0_u64..9_000, any::<bool>()), 1..300),
     ) {
-        let mut rule = Follow::new(&Settings { limit, floor, frame_rate: 30 });
+        let mut rule = Follow::new(&FollowSettings { limit, floor, frame_rate: 30 });
         let mut now = Duration::ZERO;
         for (step, acked, outstanding, encoded, wait, connected) in events {
             now += Duration::from_millis(step);
             if connected && step > 2_900 {
-                rule.on(Event::Connected, now);
+                rule.on(UplinkEvent::Connected, now);
             }
-            let sample = Sample {
+            let sample = UplinkSample {
                 acked,
                 arrived: acked + outstanding / 7,
                 outstanding, encoded,
@@ -219,7 +219,7 @@ proptest! {
                 queued: Duration::from_millis(wait),
                 round_trip: Duration::from_millis(wait / 3),
             };
-            let decision = rule.on(Event::Sampled(sample), now);
+            let decision = rule.on(UplinkEvent::Sampled(sample), now);
             prop_assert!((24_000..=limit).contains(&decision.bitrate), "{decision:?}");
             prop_assert!(rule.send_buffer().is_some_and(|bytes| (16_000..=12_000_000).contains(&bytes)));
         }
@@ -231,7 +231,7 @@ proptest! {
 fn least_far_away(hole: std::ops::Range<usize>, held: std::ops::Range<usize>) -> u32 {
     let mut rule = Follow::new(&settings());
     let mut now = Duration::from_secs(50);
-    rule.on(Event::Connected, now);
+    rule.on(UplinkEvent::Connected, now);
     let (mut produced, mut acked) = (3000, 0);
     let mut sent = std::collections::VecDeque::from([3000_u64, 3000]);
     let mut least = WANTED;
@@ -246,9 +246,16 @@ fn least_far_away(hole: std::ops::Range<usize>, held: std::ops::Range<usize>) ->
         }
         let (outstanding, unsent) = (produced - acked, produced - sent[1]);
         let round_trip = Duration::from_millis(200);
-        let sample =
-            Sample { acked, arrived, outstanding, unsent, round_trip, encoded: produced - 3000, ..Sample::default() };
-        let decision = rule.on(Event::Sampled(sample), now);
+        let sample = UplinkSample {
+            acked,
+            arrived,
+            outstanding,
+            unsent,
+            round_trip,
+            encoded: produced - 3000,
+            ..UplinkSample::default()
+        };
+        let decision = rule.on(UplinkEvent::Sampled(sample), now);
         if number >= 100 {
             least = least.min(decision.bitrate);
         }

@@ -18,7 +18,7 @@ impl Board {
 
     fn read(&mut self, celsius: f64) -> usize {
         self.now += BEAT;
-        self.heat.on(Sample::of(celsius, LIMITS), self.now);
+        self.heat.on(HeatSample::of(celsius, LIMITS), self.now);
         self.heat.step()
     }
 
@@ -108,8 +108,8 @@ fn limits_come_from_the_zones_own_trip_points() {
 
 #[test]
 fn the_zone_nearest_to_its_limit_counts() {
-    let skin = Sample::of(46.0, Limits { throttle: 45.0, end: 57.0 });
-    let cpu = Sample::of(70.0, LIMITS);
+    let skin = HeatSample::of(46.0, Limits { throttle: 45.0, end: 57.0 });
+    let cpu = HeatSample::of(70.0, LIMITS);
     assert_eq!(cpu.worse(skin), skin);
 }
 

@@ -1,6 +1,6 @@
 //! What a stream reports about itself.
 
-use super::{Action, Camera, Stream, retry};
+use super::{Camera, Stream, StreamAction, retry};
 use crate::protocol::{StreamReport, StreamState};
 
 impl Stream {
@@ -27,10 +27,10 @@ impl Stream {
         }
     }
 
-    pub(super) fn say(&mut self, report: StreamReport, actions: &mut Vec<Action>) {
+    pub(super) fn say(&mut self, report: StreamReport, actions: &mut Vec<StreamAction>) {
         if report != self.reported {
             self.reported = report.clone();
-            actions.push(Action::Report(report));
+            actions.push(StreamAction::Report(report));
         }
     }
 }

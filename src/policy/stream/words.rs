@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::protocol::{Cause, Failure, StreamReport, StreamState};
 
-/// Settings a stream was started with.
+/// What a stream was started with.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct StreamSettings {
     /// Ends the stream when no media went through for this long; `None`: never.
     pub give_up_after: Option<Duration>,
     /// Ends the stream when it streams this long without keep-alive. `None`: it has no id, or keep-alives are not
@@ -28,7 +28,7 @@ pub struct Settings {
 
 /// What happens to the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum StreamEvent {
     /// The camera delivers encoded frames.
     CameraRunning,
     /// The camera delivers no frames and is being retried.
@@ -65,7 +65,7 @@ pub enum Event {
 
 /// What the caller must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum StreamAction {
     /// Connect to the server and send what the camera delivers.
     OpenPublisher {
         /// Counts up over the stream's life, from 1.

@@ -3,14 +3,14 @@
 use super::*;
 use crate::policy::battery::Charge;
 use crate::policy::bitrate::{Decision, Pictures};
-use crate::policy::heat::{Limits, Sample};
+use crate::policy::heat::{HeatSample, Limits};
 
 const LIMITS: Limits = Limits { throttle: 85.0, end: 95.0 };
 
 fn at(celsius: f64) -> Reading {
     Reading {
         hottest: Some(("cpu-thermal".into(), celsius)),
-        heat: Some(Sample::of(celsius, LIMITS)),
+        heat: Some(HeatSample::of(celsius, LIMITS)),
         ..Reading::default()
     }
 }
@@ -208,7 +208,7 @@ fn the_light_is_wanted_from_before_the_camera_opens_until_it_is_closed() {
     assert!(daemon.core.camera_in_use(), "it is being opened");
     daemon.world = World::Works;
     let generation = daemon.captures[0];
-    daemon.give(Input::Capture(generation, capture::Event::Running));
+    daemon.give(Input::Capture(generation, capture::CaptureEvent::Running));
     daemon.lose_publisher(Cause::ConnectionLost);
     assert!(daemon.core.camera_in_use(), "it goes on seeing");
     daemon.lose_capture(Failure::new(Cause::CameraLost, ""));
@@ -219,7 +219,7 @@ fn the_light_is_wanted_from_before_the_camera_opens_until_it_is_closed() {
     daemon.pass(Duration::from_secs(5));
     assert!(daemon.core.camera_in_use(), "still closing");
     let generation = daemon.captures.pop().unwrap();
-    daemon.give(Input::Capture(generation, capture::Event::Closed));
+    daemon.give(Input::Capture(generation, capture::CaptureEvent::Closed));
     assert!(!daemon.core.camera_in_use());
     daemon.ask(9, Request::CameraAcquire { program: None });
     assert!(daemon.core.camera_in_use(), "another process sees");

@@ -63,7 +63,7 @@ fn nothing_is_judged_against_them_any_more() {
     daemon.cloud(&start_message("m2", "MANAGED_STREAM"));
     daemon.world = World::Works;
     let generation = daemon.captures[0];
-    daemon.give(Input::Capture(generation, capture::Event::Running));
+    daemon.give(Input::Capture(generation, capture::CaptureEvent::Running));
     daemon.pass(Duration::from_secs(1));
     assert!(daemon.reply(photo).is_ok());
     assert_eq!(daemon.statuses("m1"), ["stopped"]);

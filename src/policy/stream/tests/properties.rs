@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// `attempt` and `generation` numbers relative to the latest: 0 is the current one.
-fn steps() -> impl Strategy<Value = Vec<(Event, u64)>> {
+fn steps() -> impl Strategy<Value = Vec<(StreamEvent, u64)>> {
     let network = prop::sample::select(vec![
         Cause::ConnectionLost,
         Cause::ConnectRefused,
@@ -20,23 +20,23 @@ fn steps() -> impl Strategy<Value = Vec<(Event, u64)>> {
     let stop = prop::sample::select(vec![Cause::Requested, Cause::Replaced, Cause::LinkLost, Cause::Internal]);
     let attempt = prop_oneof![9 => Just(0u32), 1 => 1u32..4];
     let event = prop_oneof![
-        60 => Just(Event::CameraRunning),
-        40 => camera.prop_map(|cause| Event::CameraLost(said(cause))),
-        1 => Just(Event::CameraFailed(said(Cause::CameraBusy))),
-        120 => attempt.clone().prop_map(|attempt| Event::PublisherFlowing { attempt }),
-        80 => (attempt.clone(), network).prop_map(|(attempt, cause)| Event::PublisherLost { attempt, failure: said(cause) }),
-        1 => (attempt.clone(), rare).prop_map(|(attempt, cause)| Event::PublisherLost { attempt, failure: said(cause) }),
-        80 => attempt.prop_map(|attempt| Event::PublisherClosed { attempt }),
-        30 => Just(Event::KeepAlive),
-        5 => Just(Event::LinkUp),
-        5 => Just(Event::LinkDown),
-        2 => stop.prop_map(Event::Stop),
-        120 => Just(Event::Tick),
+        60 => Just(StreamEvent::CameraRunning),
+        40 => camera.prop_map(|cause| StreamEvent::CameraLost(said(cause))),
+        1 => Just(StreamEvent::CameraFailed(said(Cause::CameraBusy))),
+        120 => attempt.clone().prop_map(|attempt| StreamEvent::PublisherFlowing { attempt }),
+        80 => (attempt.clone(), network).prop_map(|(attempt, cause)| StreamEvent::PublisherLost { attempt, failure: said(cause) }),
+        1 => (attempt.clone(), rare).prop_map(|(attempt, cause)| StreamEvent::PublisherLost { attempt, failure: said(cause) }),
+        80 => attempt.prop_map(|attempt| StreamEvent::PublisherClosed { attempt }),
+        30 => Just(StreamEvent::KeepAlive),
+        5 => Just(StreamEvent::LinkUp),
+        5 => Just(StreamEvent::LinkDown),
+        2 => stop.prop_map(StreamEvent::Stop),
+        120 => Just(StreamEvent::Tick),
     ];
     prop::collection::vec((event, prop_oneof![8 => Just(0u64), 8 => 0u64..3000, 1 => 0u64..50_000]), 1..200)
 }
 
-fn any_settings() -> impl Strategy<Value = Settings> {
+fn any_settings() -> impl Strategy<Value = StreamSettings> {
     let time = |times: &'static [u64]| prop::sample::select(times).prop_map(ms);
     (
         prop::option::of(time(&[0, 1000, 20_000, 120_000])),
@@ -50,7 +50,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
         .prop_map(
             |(give_up_after, keep_alive_timeout, stop, link_loss_grace, camera_hold, duration_limit, seed)| {
                 let stop_on_keep_alive_loss = stop;
-                Settings {
+                StreamSettings {
                     give_up_after,
                     keep_alive_timeout,
                     stop_on_keep_alive_loss,
@@ -83,41 +83,41 @@ struct Model {
 }
 
 impl Model {
-    fn event(&mut self, event: &Event, now: Time) {
+    fn event(&mut self, event: &StreamEvent, now: Time) {
         match *event {
-            Event::CameraRunning => self.camera_running = true,
-            Event::CameraLost(_) => (self.camera_running, self.flowing) = (false, false),
-            Event::PublisherFlowing { attempt } if self.open == Some(attempt) && self.leaving.is_none() => {
+            StreamEvent::CameraRunning => self.camera_running = true,
+            StreamEvent::CameraLost(_) => (self.camera_running, self.flowing) = (false, false),
+            StreamEvent::PublisherFlowing { attempt } if self.open == Some(attempt) && self.leaving.is_none() => {
                 self.flowing = true;
             }
-            Event::PublisherLost { attempt, .. } if self.open == Some(attempt) => {
+            StreamEvent::PublisherLost { attempt, .. } if self.open == Some(attempt) => {
                 self.flowing = false;
                 self.leaving.get_or_insert(now);
             }
-            Event::PublisherClosed { attempt } if self.open == Some(attempt) => {
+            StreamEvent::PublisherClosed { attempt } if self.open == Some(attempt) => {
                 (self.open, self.flowing, self.leaving) = (None, false, None);
             }
             _ => {}
         }
     }
 
-    fn check(&mut self, actions: &[Action], stream: &Stream, now: Time) -> Result<(), TestCaseError> {
+    fn check(&mut self, actions: &[StreamAction], stream: &Stream, now: Time) -> Result<(), TestCaseError> {
         for action in actions {
             prop_assert!(!self.ended, "{action:?} after the end");
             match action {
-                Action::OpenPublisher { attempt } => {
+                StreamAction::OpenPublisher { attempt } => {
                     let gone = self.leaving.is_some_and(|since| now >= since + CLOSE_PATIENCE);
                     prop_assert!(self.open.is_none() || gone, "two publishers open");
                     prop_assert_eq!(*attempt, self.latest + 1);
                     self.latest = *attempt;
                     (self.open, self.leaving, self.flowing) = (Some(*attempt), None, false);
                 }
-                Action::ClosePublisher { attempt } => {
+                StreamAction::ClosePublisher { attempt } => {
                     prop_assert_eq!(Some(*attempt), self.open);
                     prop_assert_eq!(self.leaving, None, "closed twice, or after it was lost");
                     (self.leaving, self.flowing) = (Some(now), false);
                 }
-                Action::Report(report) => {
+                StreamAction::Report(report) => {
                     prop_assert_ne!(Some(report), self.last_report.as_ref(), "nothing new in it");
                     let last_state = self.last_report.as_ref().map(|report| report.state);
                     prop_assert!(!last_state.is_some_and(StreamState::is_terminal));
@@ -142,7 +142,7 @@ impl Model {
                     prop_assert!(report.max_attempts.is_none_or(|most| most >= report.attempt));
                     self.last_report = Some(report.clone());
                 }
-                Action::End { state, failure } => {
+                StreamAction::End { state, failure } => {
                     let last = self.last_report.as_ref().unwrap();
                     prop_assert_eq!((last.state, last.failure.as_ref()), (*state, Some(failure)));
                     prop_assert!(state.is_terminal());
@@ -162,12 +162,14 @@ impl Model {
     }
 }
 
-fn current(event: Event, latest: u32) -> Event {
+fn current(event: StreamEvent, latest: u32) -> StreamEvent {
     let number = |back: u32| latest.saturating_sub(back);
     match event {
-        Event::PublisherFlowing { attempt } => Event::PublisherFlowing { attempt: number(attempt) },
-        Event::PublisherLost { attempt, failure } => Event::PublisherLost { attempt: number(attempt), failure },
-        Event::PublisherClosed { attempt } => Event::PublisherClosed { attempt: number(attempt) },
+        StreamEvent::PublisherFlowing { attempt } => StreamEvent::PublisherFlowing { attempt: number(attempt) },
+        StreamEvent::PublisherLost { attempt, failure } => {
+            StreamEvent::PublisherLost { attempt: number(attempt), failure }
+        }
+        StreamEvent::PublisherClosed { attempt } => StreamEvent::PublisherClosed { attempt: number(attempt) },
         other => other,
     }
 }
@@ -190,7 +192,7 @@ proptest! {
         model.check(&actions, &stream, now)?;
         for (event, pause) in steps {
             now += ms(pause);
-            let actions = stream.on(Event::Tick, now);
+            let actions = stream.on(StreamEvent::Tick, now);
             model.check(&actions, &stream, now)?;
             let event = current(event, model.latest);
             model.event(&event, now);
@@ -198,13 +200,13 @@ proptest! {
             model.check(&actions, &stream, now)?;
         }
         // In any state a stop ends it: when the publisher reports that it is closed, or after a while without.
-        let actions = stream.on(Event::Stop(Cause::Requested), now);
+        let actions = stream.on(StreamEvent::Stop(Cause::Requested), now);
         model.check(&actions, &stream, now)?;
         let event = if by_time {
             now += END_PATIENCE;
-            Event::Tick
+            StreamEvent::Tick
         } else {
-            Event::PublisherClosed { attempt: model.latest }
+            StreamEvent::PublisherClosed { attempt: model.latest }
         };
         model.event(&event, now);
         let actions = stream.on(event, now);
@@ -216,19 +218,19 @@ proptest! {
     /// Left alone with a server that always fails, the stream ends by itself, in few steps.
     #[test]
     fn it_gives_up_by_itself(settings in any_settings(), give_up in 0u64..200_000, camera in any::<bool>()) {
-        let settings = Settings { give_up_after: Some(ms(give_up)), ..settings };
+        let settings = StreamSettings { give_up_after: Some(ms(give_up)), ..settings };
         let (mut stream, mut actions) = Stream::new(settings, ms(0));
         if camera {
-            actions.extend(stream.on(Event::CameraRunning, ms(0)));
+            actions.extend(stream.on(StreamEvent::CameraRunning, ms(0)));
         }
         let mut steps = 0;
-        while !matches!(actions.last(), Some(Action::End { .. })) {
+        while !matches!(actions.last(), Some(StreamAction::End { .. })) {
             steps += 1;
             prop_assert!(steps < 300, "a busy loop");
             let now = stream.deadline().expect("alive, and nothing to wait for");
-            actions = stream.on(Event::Tick, now);
-            if let Some(Action::OpenPublisher { attempt }) = actions.first().cloned() {
-                actions.extend(stream.on(Event::PublisherLost { attempt, failure: said(Cause::ConnectRefused) }, now));
+            actions = stream.on(StreamEvent::Tick, now);
+            if let Some(StreamAction::OpenPublisher { attempt }) = actions.first().cloned() {
+                actions.extend(stream.on(StreamEvent::PublisherLost { attempt, failure: said(Cause::ConnectRefused) }, now));
             }
         }
     }
