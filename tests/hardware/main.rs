@@ -11,6 +11,7 @@ mod camera;
 mod encoder;
 mod endurance;
 mod live;
+mod modes;
 mod network;
 mod rig;
 mod sound;
