@@ -1,7 +1,7 @@
 #!/bin/bash
 # cross.sh [TARGET [COMMAND...]]: builds the glasses' programs in release mode for TARGET or, without one, for this
 # machine; or runs COMMAND, such as `cargo build --target TARGET`, with what Cargo needs for TARGET: a Rust standard
-# library, a C compiler, and a sysroot of Debian 12 (sysroot.sh). Makes or installs whatever is missing.
+# library, a C compiler, libclang for bindgen, and a sysroot of Debian 12 (sysroot.sh). Makes or installs whatever is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -41,4 +41,6 @@ export "CARGO_TARGET_${upper}_LINKER=$gnu-gcc"
 # Both in the form that allows spaces in paths.
 export CARGO_ENCODED_RUSTFLAGS=-Clink-arg=--sysroot=$sysroot$'\x1f'-Clink-arg=-Wl,-rpath-link,$sysroot/usr/lib/$gnu:$sysroot/lib/$gnu
 export "CC_$lower=$gnu-gcc" CC_SHELL_ESCAPED_FLAGS=1 "CFLAGS_$lower='--sysroot=$sysroot'"
+# Without it bindgen takes the target's words from this machine's headers and says nothing. It splits the value as a shell does.
+export "BINDGEN_EXTRA_CLANG_ARGS_$lower='--sysroot=$sysroot'"
 exec "$@"

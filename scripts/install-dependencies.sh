@@ -5,7 +5,8 @@
 # install-dependencies.sh packages NAME...: the same for these Debian packages.
 set -euo pipefail
 
-build="gcc make pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libssl-dev"
+# libclang reads the kernel's header for bindgen; without it the build ends in `Unable to find libclang`.
+build="gcc make pkg-config libclang-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libssl-dev"
 # libav decodes AAC and key frames for the cloud.
 run="gstreamer1.0-libav gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
   gstreamer1.0-plugins-ugly gstreamer1.0-alsa glib-networking ca-certificates nginx-light libnginx-mod-rtmp"
@@ -46,7 +47,7 @@ case $what in
   deny) wanted="$build" npm= ;;
   # libFuzzer is C++.
   fuzz) wanted="$build g++" npm= ;;
-  cross) wanted="gcc make pkg-config mmdebstrap" npm= ;;
+  cross) wanted="gcc make pkg-config libclang-dev mmdebstrap" npm= ;;
   deb) wanted="$build" npm= ;;
   packages) wanted=${*:2} npm= ;;
   *) echo "usage: $0 [run|test|deny|fuzz|cross|deb]" >&2; exit 2 ;;

@@ -62,10 +62,14 @@ impl Machine {
 
     /// Wants make, which is there, qemu-utils, which is there in a later version, and two that are not.
     fn install(&self) -> Output {
+        self.run(&["packages", "make", "qemu-utils", "qemu-system-arm", "u-boot-qemu"])
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
         let path = std::env::var("PATH").expect("a PATH");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-dependencies.sh");
         let mut command = Command::new(script);
-        command.args(["packages", "make", "qemu-utils", "qemu-system-arm", "u-boot-qemu"]);
+        command.args(arguments);
         command.env("PATH", format!("{}:{path}", self.0.path().display())).env("MACHINE", self.0.path());
         command.output().expect("bash is there")
     }
@@ -109,4 +113,15 @@ fn what_apt_did_not_bring_is_named() {
     let output = machine.install();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("still missing after apt-get install: u-boot-qemu"), "{}", said(&output));
+}
+
+#[test]
+fn whatever_builds_needs_libclang() {
+    let machine = Machine::new();
+    machine.put("id", "#!/bin/sh\necho 1000\n");
+    for group in ["run", "test", "deny", "fuzz", "cross", "deb"] {
+        let output = machine.run(&[group]);
+        let named = said(&output).lines().next().is_some_and(|line| line.split(' ').any(|word| word == "libclang-dev"));
+        assert!(named, "{group}: {}", said(&output));
+    }
 }

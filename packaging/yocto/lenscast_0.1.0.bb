@@ -10,7 +10,8 @@ LIC_FILES_CHKSUM = "\
     file://LICENSE-MIT;md5=066977eeb5ad08c397f8ba20d4277bf8 \
 "
 
-DEPENDS = "glib-2.0 gstreamer1.0 gstreamer1.0-plugins-base"
+# clang: for bindgen, which reads the kernel's header.
+DEPENDS = "clang-native glib-2.0 gstreamer1.0 gstreamer1.0-plugins-base"
 
 # Where your copy is; a .bbappend says it, and with SRCREV which commit to build.
 LENSCAST_GIT ?= "git://git.example.org/lenscast.git;protocol=https;branch=main"
@@ -22,6 +23,10 @@ include lenscast-crates.inc
 inherit cargo cargo-update-recipe-crates features_check pkgconfig systemd
 
 REQUIRED_DISTRO_FEATURES = "systemd"
+
+export LIBCLANG_PATH = "${STAGING_LIBDIR_NATIVE}"
+# The target's header, not that of the machine that builds.
+export BINDGEN_EXTRA_CLANG_ARGS = "--sysroot=${STAGING_DIR_TARGET}"
 
 # Without the feature `cloud`: that one runs on a server.
 CARGO_BUILD_FLAGS:append = " --bin lenscastd --bin lenscastctl"
