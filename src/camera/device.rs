@@ -13,12 +13,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use v4l::FourCC;
+use v4l::buffer::Type as BufferType;
+use v4l::format::Description as FormatDescription;
+use v4l::format::description::Flags as FormatFlags;
+use v4l::v4l_sys::{
+    V4L2_CAP_IO_MC, V4L2_CAP_META_CAPTURE, V4L2_CAP_META_OUTPUT, V4L2_CAP_VIDEO_CAPTURE, V4L2_CAP_VIDEO_CAPTURE_MPLANE,
+    V4L2_CAP_VIDEO_M2M, V4L2_CAP_VIDEO_M2M_MPLANE, V4L2_CAP_VIDEO_OUTPUT, V4L2_CAP_VIDEO_OUTPUT_MPLANE,
+};
 
 use super::error::named;
 use super::format::PixelFormat;
 use super::holders::Holder;
-use super::mode::{FrameRate, ModeRange, Rates, Sizes};
-use super::v4l2::{self, Capability, FormatDescription, FrameInterval, Input, Queue, cap};
+use super::mode::{ModeRange, Rates, Sizes};
+use super::v4l2::{self, Capability, Input};
 
 /// By the name they report: omap3isp, omap4iss, Intel's IPU3 receiver, Allwinner's.
 const UNFLAGGED: [&str; 5] = ["ispvideo", "issvideo", "ipu3-cio2", "sun6i-csi", "sun4i_csi"];
@@ -180,12 +188,11 @@ fn read(file: &Path) -> Option<String> {
 }
 
 fn examine(fd: BorrowedFd<'_>, capability: &Capability) -> (Kind, Vec<ModeRange>, bool) {
-    let capture = if capability.has_any(cap::VIDEO_CAPTURE_MPLANE | cap::VIDEO_M2M_MPLANE) {
-        Queue::CaptureMultiplanar
+    let (capture, output) = if capability.has_any(V4L2_CAP_VIDEO_CAPTURE_MPLANE | V4L2_CAP_VIDEO_M2M_MPLANE) {
+        (BufferType::VideoCaptureMplane, BufferType::VideoOutputMplane)
     } else {
-        Queue::Capture
+        (BufferType::VideoCapture, BufferType::VideoOutput)
     };
-    let output = if capture == Queue::Capture { Queue::Output } else { Queue::OutputMultiplanar };
     let formats = v4l2::formats(fd, capture);
     let input = v4l2::input(fd);
     let kind = classify(capability, &formats, &v4l2::formats(fd, output), input);
@@ -202,17 +209,19 @@ fn classify(
     output: &[FormatDescription],
     input: Input,
 ) -> Kind {
-    let captures = capability.has_any(cap::VIDEO_CAPTURE | cap::VIDEO_CAPTURE_MPLANE);
-    let outputs = capability.has_any(cap::VIDEO_OUTPUT | cap::VIDEO_OUTPUT_MPLANE);
+    let captures = capability.has_any(V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_VIDEO_CAPTURE_MPLANE);
+    let outputs = capability.has_any(V4L2_CAP_VIDEO_OUTPUT | V4L2_CAP_VIDEO_OUTPUT_MPLANE);
     if capability.driver == "v4l2 loopback" {
         Kind::Loopback
-    } else if capability.has_any(cap::VIDEO_M2M | cap::VIDEO_M2M_MPLANE) || (captures && outputs) {
+    } else if capability.has_any(V4L2_CAP_VIDEO_M2M | V4L2_CAP_VIDEO_M2M_MPLANE) || (captures && outputs) {
         // Codecs older than the M2M flag have both queues' flags instead.
         memory_to_memory(capture, output)
     } else if outputs {
         Kind::Output
     } else if captures {
-        if capability.has_any(cap::IO_MC) || input == Input::Missing || UNFLAGGED.contains(&capability.driver.as_str())
+        if capability.has_any(V4L2_CAP_IO_MC)
+            || input == Input::Missing
+            || UNFLAGGED.contains(&capability.driver.as_str())
         {
             Kind::MediaController
         } else if capture.is_empty() {
@@ -220,7 +229,7 @@ fn classify(
         } else {
             Kind::Camera
         }
-    } else if capability.has_any(cap::META_CAPTURE | cap::META_OUTPUT) {
+    } else if capability.has_any(V4L2_CAP_META_CAPTURE | V4L2_CAP_META_OUTPUT) {
         Kind::Metadata
     } else {
         Kind::Other("neither camera, codec nor output".to_owned())
@@ -230,7 +239,7 @@ fn classify(
 fn memory_to_memory(capture: &[FormatDescription], output: &[FormatDescription]) -> Kind {
     let codecs = |formats: &[FormatDescription]| {
         let mut codecs: Vec<PixelFormat> = Vec::new();
-        for format in formats.iter().filter(|format| format.compressed) {
+        for format in formats.iter().filter(|format| format.flags.contains(FormatFlags::COMPRESSED)) {
             let codec = PixelFormat::from_fourcc(format.fourcc);
             if !codecs.contains(&codec) {
                 codecs.push(codec);
@@ -245,7 +254,7 @@ fn memory_to_memory(capture: &[FormatDescription], output: &[FormatDescription])
     }
 }
 
-fn modes(fd: BorrowedFd<'_>, queue: Queue, formats: &[FormatDescription]) -> Vec<ModeRange> {
+fn modes(fd: BorrowedFd<'_>, queue: BufferType, formats: &[FormatDescription]) -> Vec<ModeRange> {
     let mut modes = Vec::new();
     for FormatDescription { fourcc, .. } in formats {
         for sizes in sizes(fd, queue, *fourcc) {
@@ -260,10 +269,10 @@ fn modes(fd: BorrowedFd<'_>, queue: Queue, formats: &[FormatDescription]) -> Vec
     modes
 }
 
-fn sizes(fd: BorrowedFd<'_>, queue: Queue, fourcc: u32) -> Vec<Sizes> {
+fn sizes(fd: BorrowedFd<'_>, queue: BufferType, fourcc: FourCC) -> Vec<Sizes> {
     let sizes = v4l2::frame_sizes(fd, fourcc);
     if !sizes.is_empty() {
-        return sizes;
+        return sizes.into_iter().map(Sizes::from).collect();
     }
     // Grabbers and receivers that cannot enumerate still say what they would make of a size.
     let largest = v4l2::try_size(fd, queue, fourcc, 0x7fff, 0x7fff);
@@ -294,26 +303,8 @@ fn with_rates(sizes: Sizes, rates: impl Fn(u32, u32) -> Rates) -> Vec<(Sizes, Ra
     all
 }
 
-fn rates(fd: BorrowedFd<'_>, fourcc: u32, width: u32, height: u32) -> Rates {
-    let intervals = v4l2::frame_intervals(fd, fourcc, width, height);
-    // The rate is one over the interval.
-    let rate = |(numerator, denominator): (u32, u32)| FrameRate::new(denominator, numerator);
-    if let [FrameInterval::Range { min, max }] = intervals.as_slice() {
-        return match (rate(*max), rate(*min)) {
-            (Some(slowest), Some(fastest)) if slowest <= fastest => Rates::Range(slowest, fastest),
-            _ => Rates::Unknown,
-        };
-    }
-    let mut list: Vec<FrameRate> = intervals
-        .into_iter()
-        .filter_map(|interval| match interval {
-            FrameInterval::Discrete(numerator, denominator) => rate((numerator, denominator)),
-            FrameInterval::Range { min, .. } => rate(min),
-        })
-        .collect();
-    list.sort_unstable();
-    list.dedup();
-    if list.is_empty() { Rates::Unknown } else { Rates::List(list) }
+fn rates(fd: BorrowedFd<'_>, fourcc: FourCC, width: u32, height: u32) -> Rates {
+    Rates::from_intervals(&v4l2::frame_intervals(fd, fourcc, width, height))
 }
 
 impl Device {

@@ -3,8 +3,10 @@
 
 use std::fmt;
 
+use v4l::FourCC;
+
 /// What pixels look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PixelFormat {
     /// 4:2:0, a plane of Y, a plane of UV pairs. What most hardware encoders take.
     Nv12,
@@ -27,7 +29,7 @@ pub enum PixelFormat {
     /// H.264 in Annex B format.
     H264,
     /// Anything else, by its four-character code. No picture can be made of it here.
-    Other(u32),
+    Other(FourCC),
 }
 
 /// The codes of each format; the first is the one shown.
@@ -46,16 +48,14 @@ const CODES: &[(PixelFormat, &[&[u8; 4]])] = &[
 
 impl PixelFormat {
     /// The format of a V4L2 four-character code.
-    pub fn from_fourcc(fourcc: u32) -> Self {
-        CODES
-            .iter()
-            .find(|(_, codes)| codes.iter().any(|code| u32::from_le_bytes(**code) == fourcc))
-            .map_or(Self::Other(fourcc), |(format, _)| *format)
+    pub fn from_fourcc(fourcc: impl Into<FourCC>) -> Self {
+        let fourcc = fourcc.into();
+        CODES.iter().find(|(_, codes)| codes.contains(&&fourcc.repr)).map_or(Self::Other(fourcc), |(format, _)| *format)
     }
 
     /// Its four-character code where its planes lie in one buffer.
-    pub fn fourcc(self) -> Option<u32> {
-        CODES.iter().find(|(format, _)| *format == self).map(|(_, codes)| u32::from_le_bytes(*codes[0]))
+    pub fn fourcc(self) -> Option<FourCC> {
+        CODES.iter().find(|(format, _)| *format == self).map(|(_, codes)| FourCC::new(codes[0]))
     }
 
     /// The name that media software uses: `YUY2`, `NV12`, `I420`; `JPEG` and `H264` for the compressed ones. `None` for
@@ -87,7 +87,7 @@ impl PixelFormat {
 impl fmt::Display for PixelFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = match self {
-            Self::Other(fourcc) => fourcc.to_le_bytes(),
+            Self::Other(fourcc) => fourcc.repr,
             known => CODES.iter().find(|(format, _)| format == known).map_or(*b"....", |(_, codes)| *codes[0]),
         };
         // Bit 31 marks a big-endian variant (v4l2_fourcc_be).
@@ -105,7 +105,7 @@ mod tests {
     fn a_code_and_its_text_belong_together() {
         for (format, codes) in CODES {
             for code in *codes {
-                assert_eq!(PixelFormat::from_fourcc(u32::from_le_bytes(**code)), *format);
+                assert_eq!(PixelFormat::from_fourcc(FourCC::new(code)), *format);
             }
             assert_eq!(format.to_string().as_bytes(), codes[0]);
             assert!(format.name().is_some() && format.is_usable());
@@ -114,9 +114,9 @@ mod tests {
 
     #[test]
     fn unknown_codes_are_kept_and_shown() {
-        let bayer = PixelFormat::from_fourcc(u32::from_le_bytes(*b"RG10"));
+        let bayer = PixelFormat::from_fourcc(FourCC::new(b"RG10"));
         assert_eq!((bayer.to_string().as_str(), bayer.is_usable()), ("RG10", false));
-        assert_eq!(PixelFormat::from_fourcc(u32::from_le_bytes(*b"Y16 ")).to_string(), "Y16");
-        assert_eq!(PixelFormat::Other(0).to_string(), "");
+        assert_eq!(PixelFormat::from_fourcc(FourCC::new(b"Y16 ")).to_string(), "Y16");
+        assert_eq!(PixelFormat::from_fourcc(0).to_string(), "");
     }
 }

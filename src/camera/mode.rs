@@ -8,6 +8,10 @@
 
 use std::fmt;
 
+use v4l::Fraction;
+use v4l::frameinterval::FrameIntervalEnum;
+use v4l::framesize::FrameSizeEnum;
+
 use super::format::PixelFormat;
 
 /// Frames a second, as a fraction in lowest terms.
@@ -116,6 +120,19 @@ impl Sizes {
     }
 }
 
+impl From<FrameSizeEnum> for Sizes {
+    fn from(size: FrameSizeEnum) -> Self {
+        match size {
+            FrameSizeEnum::Discrete(size) => Self::One(size.width, size.height),
+            FrameSizeEnum::Stepwise(grid) => Self::Grid {
+                min: (grid.min_width, grid.min_height),
+                max: (grid.max_width, grid.max_height),
+                step: (grid.step_width.max(1), grid.step_height.max(1)),
+            },
+        }
+    }
+}
+
 /// The frame rates of a mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rates {
@@ -128,6 +145,28 @@ pub enum Rates {
 }
 
 impl Rates {
+    /// Those of the times from one frame to the next that a driver enumerates.
+    pub(super) fn from_intervals(intervals: &[FrameIntervalEnum]) -> Self {
+        // The rate is one over the interval.
+        let rate = |interval: Fraction| FrameRate::new(interval.denominator, interval.numerator);
+        if let [FrameIntervalEnum::Stepwise(range)] = intervals {
+            return match (rate(range.max), rate(range.min)) {
+                (Some(slowest), Some(fastest)) if slowest <= fastest => Self::Range(slowest, fastest),
+                _ => Self::Unknown,
+            };
+        }
+        let mut list: Vec<FrameRate> = intervals
+            .iter()
+            .filter_map(|interval| match interval {
+                FrameIntervalEnum::Discrete(interval) => rate(*interval),
+                FrameIntervalEnum::Stepwise(range) => rate(range.min),
+            })
+            .collect();
+        list.sort_unstable();
+        list.dedup();
+        if list.is_empty() { Self::Unknown } else { Self::List(list) }
+    }
+
     /// The fastest.
     pub fn fastest(&self) -> Option<FrameRate> {
         match self {

@@ -144,6 +144,8 @@ fn not_found(selector: &Selector, devices: &[Device]) -> CameraError {
 
 #[cfg(test)]
 mod tests {
+    use v4l::FourCC;
+
     use super::*;
     use crate::camera::{FrameRate, ModeRange, PixelFormat, Rates, Sizes};
     use crate::protocol::Cause;
@@ -219,7 +221,7 @@ mod tests {
             assert!(error.to_string().contains("/dev/video0"), "{error}");
         }
         let mut infrared = device(0, "uvcvideo", "usb-1", Kind::Camera);
-        infrared.modes[0].format = PixelFormat::Other(u32::from_le_bytes(*b"GREY"));
+        infrared.modes[0].format = PixelFormat::from_fourcc(FourCC::new(b"GREY"));
         assert_eq!(auto(&[infrared]).unwrap_err().cause(), Cause::NoCamera);
     }
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::super::mode::{Choice, Crop, Wanted, choose};
+use super::super::mode::{Choice, Crop, FrameRate, Wanted, choose};
 use super::*;
 
 #[derive(Deserialize)]
@@ -63,14 +63,16 @@ struct Picture {
     gets: String,
 }
 
-fn fourcc(text: &str) -> u32 {
-    u32::from_le_bytes(text.as_bytes().try_into().expect("four characters"))
+fn fourcc(text: &str) -> FourCC {
+    FourCC::new(text.as_bytes().try_into().expect("four characters"))
 }
 
 fn described(formats: &[String]) -> Vec<FormatDescription> {
     const COMPRESSED: [&str; 7] = ["H264", "HEVC", "MJPG", "JPEG", "MPG4", "H263", "VP80"];
-    let one =
-        |code: &String| FormatDescription { fourcc: fourcc(code), compressed: COMPRESSED.contains(&code.as_str()) };
+    let one = |code: &String| {
+        let flags = if COMPRESSED.contains(&code.as_str()) { FormatFlags::COMPRESSED } else { FormatFlags::empty() };
+        FormatDescription { index: 0, typ: 0, flags, description: String::new(), fourcc: fourcc(code) }
+    };
     formats.iter().map(one).collect()
 }
 

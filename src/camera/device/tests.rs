@@ -1,15 +1,20 @@
 use std::os::unix::fs::symlink;
 
+use super::super::mode::FrameRate;
 use super::*;
 
-const CAMERA: u32 = cap::VIDEO_CAPTURE;
+const CAMERA: u32 = V4L2_CAP_VIDEO_CAPTURE;
+
+fn described(fourcc: FourCC, flags: FormatFlags) -> FormatDescription {
+    FormatDescription { index: 0, typ: 0, flags, description: String::new(), fourcc }
+}
 
 fn raw(code: [u8; 4]) -> FormatDescription {
-    FormatDescription { fourcc: u32::from_le_bytes(code), compressed: false }
+    described(FourCC::new(&code), FormatFlags::empty())
 }
 
 fn coded(code: [u8; 4]) -> FormatDescription {
-    FormatDescription { compressed: true, ..raw(code) }
+    described(FourCC::new(&code), FormatFlags::COMPRESSED)
 }
 
 fn kind(
@@ -28,12 +33,12 @@ fn cameras_are_told_from_what_only_looks_like_one() {
     let yuyv = [raw(*b"YUYV"), coded(*b"MJPG")];
     assert_eq!(kind("uvcvideo", CAMERA, &yuyv, &[], Input::Sensor), Kind::Camera);
     assert_eq!(kind("unicam", CAMERA, &yuyv, &[], Input::Sensor), Kind::Camera);
-    assert_eq!(kind("hdmi", cap::VIDEO_CAPTURE_MPLANE, &yuyv, &[], Input::NoSignal), Kind::Camera);
-    assert_eq!(kind("uvcvideo", cap::META_CAPTURE, &[], &[], Input::Missing), Kind::Metadata);
-    assert_eq!(kind("rkisp1", cap::META_OUTPUT | cap::IO_MC, &[], &[], Input::Missing), Kind::Metadata);
-    assert_eq!(kind("vivid", cap::VIDEO_OUTPUT, &[], &yuyv, Input::Missing), Kind::Output);
+    assert_eq!(kind("hdmi", V4L2_CAP_VIDEO_CAPTURE_MPLANE, &yuyv, &[], Input::NoSignal), Kind::Camera);
+    assert_eq!(kind("uvcvideo", V4L2_CAP_META_CAPTURE, &[], &[], Input::Missing), Kind::Metadata);
+    assert_eq!(kind("rkisp1", V4L2_CAP_META_OUTPUT | V4L2_CAP_IO_MC, &[], &[], Input::Missing), Kind::Metadata);
+    assert_eq!(kind("vivid", V4L2_CAP_VIDEO_OUTPUT, &[], &yuyv, Input::Missing), Kind::Output);
     assert_eq!(kind("v4l2 loopback", CAMERA, &[], &[], Input::Sensor), Kind::Loopback);
-    assert_eq!(kind("v4l2 loopback", CAMERA | cap::VIDEO_OUTPUT, &yuyv, &yuyv, Input::Sensor), Kind::Loopback);
+    assert_eq!(kind("v4l2 loopback", CAMERA | V4L2_CAP_VIDEO_OUTPUT, &yuyv, &yuyv, Input::Sensor), Kind::Loopback);
     assert!(matches!(kind("broken", CAMERA, &[], &[], Input::Sensor), Kind::Other(_)));
     assert!(matches!(kind("radio", 0, &[], &[], Input::Missing), Kind::Other(_)));
 }
@@ -41,9 +46,9 @@ fn cameras_are_told_from_what_only_looks_like_one() {
 #[test]
 fn what_sits_behind_a_media_controller_is_recognised() {
     let nv12 = [raw(*b"NV12")];
-    let flagged = cap::VIDEO_CAPTURE_MPLANE | cap::IO_MC;
+    let flagged = V4L2_CAP_VIDEO_CAPTURE_MPLANE | V4L2_CAP_IO_MC;
     assert_eq!(kind("rkisp1", flagged, &nv12, &[], Input::Sensor), Kind::MediaController);
-    assert_eq!(kind("unicam", CAMERA | cap::IO_MC, &nv12, &[], Input::Sensor), Kind::MediaController);
+    assert_eq!(kind("unicam", CAMERA | V4L2_CAP_IO_MC, &nv12, &[], Input::Sensor), Kind::MediaController);
     assert_eq!(kind("xilinx-vipp", CAMERA, &nv12, &[], Input::Missing), Kind::MediaController);
     assert_eq!(kind("sun6i-csi", CAMERA, &nv12, &[], Input::Sensor), Kind::MediaController);
 }
@@ -51,12 +56,12 @@ fn what_sits_behind_a_media_controller_is_recognised() {
 #[test]
 fn codecs_are_told_apart_by_which_side_is_compressed() {
     let (nv12, h264) = ([raw(*b"NV12")], [coded(*b"H264"), coded(*b"HEVC")]);
-    let codecs = vec![PixelFormat::H264, PixelFormat::from_fourcc(u32::from_le_bytes(*b"HEVC"))];
-    let m2m = cap::VIDEO_M2M_MPLANE;
+    let codecs = vec![PixelFormat::H264, PixelFormat::from_fourcc(FourCC::new(b"HEVC"))];
+    let m2m = V4L2_CAP_VIDEO_M2M_MPLANE;
     assert_eq!(kind("enc", m2m, &h264, &nv12, Input::Missing), Kind::Encoder { codecs: codecs.clone() });
     assert_eq!(kind("dec", m2m, &nv12, &h264, Input::Missing), Kind::Decoder { codecs: codecs.clone() });
-    assert_eq!(kind("scale", cap::VIDEO_M2M, &nv12, &nv12, Input::Missing), Kind::Converter);
-    let before_the_flag = cap::VIDEO_CAPTURE_MPLANE | cap::VIDEO_OUTPUT_MPLANE;
+    assert_eq!(kind("scale", V4L2_CAP_VIDEO_M2M, &nv12, &nv12, Input::Missing), Kind::Converter);
+    let before_the_flag = V4L2_CAP_VIDEO_CAPTURE_MPLANE | V4L2_CAP_VIDEO_OUTPUT_MPLANE;
     assert_eq!(kind("old", before_the_flag, &h264, &nv12, Input::Missing), Kind::Encoder { codecs });
 }
 
@@ -157,7 +162,7 @@ fn a_person_is_told_what_a_device_is_and_who_holds_it() {
         range(PixelFormat::Yuyv, 640, 480, 15),
         range(PixelFormat::Yuyv, 640, 480, 30),
         range(PixelFormat::Mjpeg, 1280, 720, 30),
-        range(PixelFormat::Other(u32::from_le_bytes(*b"Y16 ")), 1280, 720, 30),
+        range(PixelFormat::Other(FourCC::new(b"Y16 ")), 1280, 720, 30),
     ];
     let holder = Holder { pid: 123, program: "ffmpeg".to_owned() };
     let mut camera = device(Kind::Camera, modes);
@@ -177,7 +182,7 @@ fn a_person_is_told_what_a_device_is_and_who_holds_it() {
         "/dev/video0 (UVC Camera, uvcvideo): not a plain V4L2 camera: it sits behind a media controller and needs its \
          pipeline set up first"
     );
-    let infrared = vec![range(PixelFormat::Other(u32::from_le_bytes(*b"GREY")), 640, 360, 30)];
+    let infrared = vec![range(PixelFormat::Other(FourCC::new(b"GREY")), 640, 360, 30)];
     assert_eq!(
         device(Kind::Camera, infrared).describe(&[]),
         "/dev/video0 (UVC Camera, uvcvideo): camera without a usable format, up to 640x360 at 30 fps GREY"

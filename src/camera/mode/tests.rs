@@ -1,4 +1,6 @@
 use proptest::prelude::*;
+use v4l::FourCC;
+use v4l::{frameinterval, framesize};
 
 use super::*;
 
@@ -161,8 +163,41 @@ fn odd_sizes_become_even() {
 
 #[test]
 fn what_no_picture_can_be_made_of_is_not_chosen() {
-    let bayer = PixelFormat::Other(u32::from_le_bytes(*b"RG10"));
+    let bayer = PixelFormat::from_fourcc(FourCC::new(b"RG10"));
     assert_eq!(choose(&[one(bayer, 1920, 1080, &[30]), one(Nv12, 0, 0, &[30])], wanted(640, 480, 30)), None);
+}
+
+#[test]
+fn sizes_are_those_that_a_driver_enumerates() {
+    let vga = framesize::Discrete { width: 640, height: 480 };
+    assert_eq!(Sizes::from(FrameSizeEnum::Discrete(vga)), Sizes::One(640, 480));
+    // A step of 0 stands in a grid of one size.
+    let grid = framesize::Stepwise {
+        min_width: 16,
+        max_width: 1920,
+        step_width: 8,
+        min_height: 90,
+        max_height: 90,
+        step_height: 0,
+    };
+    let expected = Sizes::Grid { min: (16, 90), max: (1920, 90), step: (8, 1) };
+    assert_eq!(Sizes::from(FrameSizeEnum::Stepwise(grid)), expected);
+}
+
+#[test]
+fn rates_are_one_over_the_intervals_that_a_driver_enumerates() {
+    let one = |seconds, frames| FrameIntervalEnum::Discrete(Fraction::new(seconds, frames));
+    let range = |min, max| {
+        let step = Fraction::new(1, 1);
+        FrameIntervalEnum::Stepwise(frameinterval::Stepwise { min, max, step })
+    };
+    let rates = Rates::from_intervals(&[one(1, 30), one(1001, 30000), one(2, 60), one(0, 1)]);
+    assert_eq!(rates, Rates::List(vec![FrameRate::new(30000, 1001).unwrap(), fps(30)]));
+    let (short, long) = (Fraction::new(1, 90), Fraction::new(1, 5));
+    assert_eq!(Rates::from_intervals(&[range(short, long)]), Rates::Range(fps(5), fps(90)));
+    assert_eq!(Rates::from_intervals(&[range(long, short)]), Rates::Unknown, "the wrong way round");
+    assert_eq!(Rates::from_intervals(&[one(1, 30), range(short, long)]), Rates::List(vec![fps(30), fps(90)]));
+    assert_eq!(Rates::from_intervals(&[]), Rates::Unknown);
 }
 
 #[test]
