@@ -3,7 +3,7 @@
 //! Every request is an object with a `cmd`. It is read by hand, not by a derived `Deserialize`, to keep two promises
 //! that derived messages break: an error names the field (`video.width must be a whole number`), and no error repeats
 //! a value, since a misplaced one may be a stream key. Replies and events are derived; the asker knows the reply's
-//! type.
+//! type. docs/control.schema.json is made from these types, in tests only.
 //!
 //! ```text
 //! > {"cmd":"start","url":"rtmp://host/live/KEY"}
@@ -47,6 +47,7 @@ pub enum Answer {
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[error("{message} ({cause})")]
 pub struct Refusal {
     /// The cause, for programs.
@@ -72,10 +73,12 @@ impl From<Cause> for Refusal {
 
 /// The reply that carries nothing but success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Done {}
 
 /// The reply to `status` and `watch`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// The daemon's state.
     pub state: Box<DaemonState>,
@@ -83,6 +86,7 @@ pub struct Status {
 
 /// The reply to `start`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Started {
     /// The stream's id.
     pub stream_id: String,
@@ -90,6 +94,7 @@ pub struct Started {
 
 /// The reply line to `photo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PhotoHeader {
     /// Bytes of JPEG that follow the line.
     pub length: u64,
@@ -97,6 +102,7 @@ pub struct PhotoHeader {
 
 /// The reply to `camera_list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cameras {
     /// The cameras and what is known of them.
     pub cameras: Vec<CameraInfo>,
@@ -104,6 +110,7 @@ pub struct Cameras {
 
 /// A camera.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CameraInfo {
     /// Its device node, for example `/dev/video0`.
     pub node: String,
@@ -121,6 +128,7 @@ pub struct CameraInfo {
 
 /// The reply to `camera_who`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Holder {
     /// Who has the camera, if anybody.
     pub owner: Option<Owner>,
@@ -128,6 +136,7 @@ pub struct Holder {
 
 /// The reply to `camera_acquire`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lease {
     /// The lease's number.
     pub lease: u64,
@@ -137,6 +146,7 @@ pub struct Lease {
 
 /// The reply to `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Checkup {
     /// The findings, in reading order.
     pub lines: Vec<DoctorLine>,
@@ -144,6 +154,7 @@ pub struct Checkup {
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DoctorLine {
     /// Whether it works.
     pub level: Level,
@@ -155,6 +166,7 @@ pub struct DoctorLine {
 
 /// Whether something works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// It works.
@@ -166,14 +178,18 @@ pub enum Level {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Granted{T}"))]
 struct Granted<T> {
+    #[cfg_attr(test, schemars(extend("const" = true)))]
     ok: bool,
     #[serde(flatten)]
     answer: T,
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Refused {
+    #[cfg_attr(test, schemars(extend("const" = false)))]
     ok: bool,
     error: Refusal,
 }
@@ -218,6 +234,7 @@ pub fn parse_reply<T: for<'de> Deserialize<'de>>(line: &[u8]) -> Result<Result<T
 
 /// What a watching connection gets after the initial state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// A change in a stream's life. Every change is sent.
@@ -240,6 +257,7 @@ impl Event {
 
 /// A change in a stream's life, as sent to watchers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReportLine {
     /// The stream's id.
     pub stream_id: String,
@@ -285,5 +303,7 @@ pub fn only_counters_differ(a: &DaemonState, b: &DaemonState) -> bool {
     still(a) == still(b)
 }
 
+#[cfg(test)]
+mod schema;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use super::{Cause, Owner};
 
 /// A failed stage, and the reason. On the wire its fields are merged into the message that carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[error("{cause}: {detail}")]
 pub struct Failure {
     /// The cause, for programs.

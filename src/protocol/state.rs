@@ -9,6 +9,7 @@ use super::{Cause, Failure};
 /// The state of a stream:
 /// `initializing → connecting → streaming ⇄ reconnecting → stopping → stopped | error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StreamState {
     /// The camera is being opened.
@@ -89,6 +90,7 @@ impl StreamReport {
 
 /// Who controls a stream, and therefore what else may use the camera meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StreamKind {
     /// Straight to the endpoint an app named; the camera is for this app alone.
@@ -99,6 +101,7 @@ pub enum StreamKind {
 
 /// Who has the camera.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Owner {
     /// What the camera is used for.
     pub kind: OwnerKind,
@@ -114,6 +117,7 @@ pub struct Owner {
 
 /// What the camera is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OwnerKind {
     /// An unmanaged stream.
@@ -150,6 +154,7 @@ impl std::fmt::Display for Owner {
 
 /// The daemon's whole state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DaemonState {
     /// The daemon's version.
     pub version: String,
@@ -173,6 +178,7 @@ pub struct DaemonState {
 
 /// The current stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StreamSnapshot {
     /// The stream's id; empty if it was started without one.
     pub stream_id: String,
@@ -197,6 +203,7 @@ pub struct StreamSnapshot {
 
 /// Measurements of a stream, updated every 2 s on links and every second for `watch`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Metrics {
     /// Bits per second sent over the last interval, video and audio.
     pub bitrate: u64,
@@ -220,6 +227,7 @@ pub struct Metrics {
 
 /// The board's state. Unknown values are absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BoardSnapshot {
     /// Temperature of the thermal zone nearest to its limits, degrees Celsius.
     pub temperature_c: Option<f64>,
@@ -235,6 +243,7 @@ pub struct BoardSnapshot {
 
 /// What a stream gives up because of heat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeatSnapshot {
     /// Number of steps taken, from 1.
     pub step: u32,
@@ -248,6 +257,7 @@ pub struct HeatSnapshot {
 
 /// Share of the camera's pictures that is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PictureShare {
     /// All pictures.
@@ -262,6 +272,7 @@ pub enum PictureShare {
 
 /// The battery's charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BatterySnapshot {
     /// Per cent, 0 to 100.
     pub percent: u8,
@@ -271,6 +282,7 @@ pub struct BatterySnapshot {
 
 /// How a stream ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StreamEnd {
     /// The stream's id.
     pub stream_id: String,
@@ -283,6 +295,7 @@ pub struct StreamEnd {
 
 /// The camera's state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CameraSnapshot {
     /// `closed`, `opening`, `running` or `lost`.
     pub state: CameraState,
@@ -310,6 +323,7 @@ pub struct CameraSnapshot {
 
 /// The camera's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CameraState {
     /// The camera is not needed.

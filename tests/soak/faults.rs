@@ -285,7 +285,8 @@ fn bitrate(stage: &mut Stage, hold: Duration) -> Outcome {
 
 fn wrong_stop(stage: &mut Stage) -> Outcome {
     let stop = json!({"cmd": "stop", "stream_id": "no-such-stream"});
-    let refused = [stage.daemon.control().refused(&stop), Control::connect(&stage.cloud.socket()).refused(&stop)];
+    let refused =
+        [stage.daemon.control().refused(&stop), Control::connect_to_cloud(&stage.cloud.socket()).refused(&stop)];
     match refused.iter().find(|error| error["cause"] != "unknown_stream") {
         Some(error) => Err(format!("a stop of a stream there is not is refused with {error}")),
         None => Ok(()),

@@ -324,7 +324,7 @@ impl Stage {
         if self.link.connected().last().is_none_or(|at| *at < link_lost) {
             return false;
         }
-        let ask = |what: &str| Control::connect(&self.cloud.socket()).granted(&json!({"cmd": what}));
+        let ask = |what: &str| Control::connect_to_cloud(&self.cloud.socket()).granted(&json!({"cmd": what}));
         let devices = ask("device_list");
         let apps = ask("app_list");
         let app_is_up =

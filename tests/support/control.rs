@@ -7,16 +7,20 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::schema;
+
 /// How long a reply may take: a little longer than the daemon gives itself.
 const REPLY: Duration = Duration::from_secs(20);
 
 /// One connection.
 pub struct Control {
     stream: BufReader<UnixStream>,
+    /// The other end is lenscastd, whose words are described.
+    described: bool,
 }
 
 impl Control {
-    /// Connects.
+    /// Connects to lenscastd.
     pub fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).unwrap_or_else(|e| panic!("cannot connect {}: {e}", socket.display()));
         Self::over(stream)
@@ -26,13 +30,22 @@ impl Control {
     pub fn over(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(REPLY)).expect("a time-out above zero");
         stream.set_write_timeout(Some(REPLY)).expect("a time-out above zero");
-        Self { stream: BufReader::new(stream) }
+        Self { stream: BufReader::new(stream), described: true }
     }
 
-    /// Sends a request and gives the reply.
+    /// Connects to lenscast-cloud.
+    pub fn connect_to_cloud(socket: &Path) -> Self {
+        Self { described: false, ..Self::connect(socket) }
+    }
+
+    /// Sends a request and gives the reply, which must be as docs/control.schema.json says.
     pub fn request(&mut self, request: &Value) -> Value {
         self.send(format!("{request}\n").as_bytes());
-        self.line().unwrap_or_else(|| panic!("connection closed instead of an answer to {request}"))
+        let reply = self.line().unwrap_or_else(|| panic!("connection closed instead of an answer to {request}"));
+        if let Some(command) = request["cmd"].as_str().filter(|_| self.described) {
+            schema::check(&format!("reply_to_{command}"), &reply);
+        }
+        reply
     }
 
     /// Sends a request that must be granted, and gives the reply.

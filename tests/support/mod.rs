@@ -25,6 +25,7 @@ pub mod phone;
 pub mod probe;
 pub mod process;
 pub mod recordings;
+pub mod schema;
 pub mod scrape;
 pub mod sdk_app;
 pub mod sys;

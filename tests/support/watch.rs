@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::clock::monotonic;
+use super::schema;
 
 /// One line from the daemon.
 #[derive(Clone, Debug)]
@@ -61,7 +62,7 @@ impl Watch {
                     Err(e) if e.kind() == ErrorKind::ConnectionReset => return,
                     Err(e) => panic!("the watch broke: {e}"),
                 };
-                let json = serde_json::from_str(&line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}"));
+                let json: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}"));
                 if sender.send(Event { at: monotonic(), json }).is_err() {
                     return;
                 }
@@ -78,6 +79,7 @@ impl Watch {
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(event) => {
+                    schema::check(if event.json.get("ok").is_some() { "reply_to_watch" } else { "Event" }, &event.json);
                     self.past.push(event.clone());
                     if is_it(&event) {
                         return event;

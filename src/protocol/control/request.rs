@@ -125,7 +125,8 @@ pub struct AudioWish {
 #[error("{0}")]
 pub struct RequestError(String);
 
-const COMMANDS: &str =
+/// Every `cmd` there is.
+pub(super) const COMMANDS: &str =
     "status, watch, start, stop, bitrate, photo, camera_list, camera_who, camera_acquire, camera_release, doctor";
 
 impl Request {
