@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gstreamer::{self as gst, prelude::*};
-use gstreamer_video::{VideoCapsBuilder, VideoFormat};
+use gstreamer_video::{UpstreamForceKeyUnitEvent, VideoCapsBuilder, VideoFormat};
 
 use super::failure::element_name;
 use super::pipeline;
@@ -25,6 +25,8 @@ use trial::try_out;
 /// Limit for one trial: even three that hang are over before an opening of the camera takes too long
 /// (`policy::health`).
 const TRIAL_LIMIT: Duration = Duration::from_secs(8);
+/// `V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME`: the next picture is to be a key frame.
+const CID_FORCE_KEY_FRAME: u32 = 0x0099_09e5;
 /// Key frames are one second apart, so that whoever joins or returns waits no longer.
 const KEY_FRAMES_PER_SECOND: u32 = 1;
 
@@ -282,19 +284,42 @@ impl Encoder {
                 pipeline::set_property(&self.element, property, &unit.of(bitrate).to_string())
                     .map_err(|failure| failure.detail)
             }
-            Bitrate::V4l2Control { .. } => {
-                let descriptor: i32 = self.element.property("device-fd");
-                if descriptor < 0 {
-                    return Err("the encoder's device is not open".into());
-                }
-                // SAFETY: the element keeps its device open while it encodes, and `self` keeps the element through the
-                // call.
-                let device = unsafe { BorrowedFd::borrow_raw(descriptor) };
-                v4l2::set_control(device, v4l2::CID_VIDEO_BITRATE, bitrate as i32).map_err(|error| error.to_string())
-            }
+            Bitrate::V4l2Control { .. } => set_v4l2_control(&self.element, v4l2::CID_VIDEO_BITRATE, bitrate as i32),
             Bitrate::Fixed { .. } => Err("this encoder's bitrate cannot be changed".into()),
         }
     }
+
+    /// What asks it for a key frame, for as long as it is there.
+    pub fn key_frame_request(&self) -> impl Fn() + Send + Sync + 'static {
+        let element = self.element.downgrade();
+        let by_control = matches!(self.bitrate, Bitrate::V4l2Control { .. });
+        move || {
+            let Some(element) = element.upgrade() else { return };
+            // GStreamer 1.22 does not hand the event on to V4L2 encoders. Not all of those know the control: then the next
+            // key frame is the one that is due anyway.
+            if by_control && let Err(reason) = set_v4l2_control(&element, CID_FORCE_KEY_FRAME, 1) {
+                tracing::debug!(reason, "no key frame on request");
+            }
+            element.send_event(UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+        }
+    }
+}
+
+/// Sets a control of an encoder that runs.
+#[expect(unsafe_code, reason = "an element lends its descriptor as a number")]
+fn set_v4l2_control(element: &gst::Element, control: u32, value: i32) -> Result<(), String> {
+    let descriptor: i32 = element.property("device-fd");
+    if descriptor < 0 {
+        return Err("the encoder's device is not open".into());
+    }
+    // SAFETY: the element keeps its device open while it encodes, and is kept here through the call.
+    let device = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    v4l2::set_control(device, control, value).map_err(|error| error.to_string())
+}
+
+/// Whether this machine has an element of the profile, working or not.
+pub fn is_here(profile: &Profile) -> bool {
+    find_element(&profile.elements).is_some()
 }
 
 fn find_element(patterns: &[String]) -> Option<String> {

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use gstreamer::{self as gst, prelude::*};
 use gstreamer_app::{AppSink, AppSinkCallbacks};
-use gstreamer_video::UpstreamForceKeyUnitEvent;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -235,12 +234,7 @@ fn encoder_branch(
     let filter = pipeline::element("capsfilter", None)?;
     filter.set_property("caps", &encoder.caps);
     pipeline::chain(pipeline, &[tee, &queue, &encoder.element, &filter, &parse, sink.upcast_ref()])?;
-    let asked = encoder.element.downgrade();
-    feed.on_key_frame_request(Some(Arc::new(move || {
-        if let Some(encoder) = asked.upgrade() {
-            encoder.send_event(UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
-        }
-    })));
+    feed.on_key_frame_request(Some(Arc::new(encoder.key_frame_request())));
     Ok(Some(encoder))
 }
 
@@ -283,6 +277,8 @@ fn monotonic_us() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use gstreamer_video::UpstreamForceKeyUnitEvent;
+
     use super::*;
     use crate::media::profile;
     use crate::protocol::Cause;
