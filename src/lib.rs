@@ -9,7 +9,7 @@
 //! | [`board`] | heat, battery, network and privacy light, as the kernel tells them |
 //! | `media` | GStreamer: capture, encode, publish; the only module that names it |
 //! | `link` | sockets to the phone, the cloud and `lenscastctl` |
-//! | `ingest`, `playback`, `whep` | RTMP in; HLS, DASH and WebRTC out (feature `cloud`) |
+//! | `ingest`, `playback`, `whep` | RTMP in; HLS, DASH and WebRTC out (feature `cloud`, but for a sink to measure with) |
 //! | `broadcast` | one stream's frames between those (feature `cloud`) |
 //! | [`camera`] | V4L2 devices, the modes they offer, who holds them |
 //! | [`policy`] | every decision, as pure state machines: `(event, now) -> actions` |
@@ -35,7 +35,6 @@ pub mod device;
 pub mod fuzz;
 #[cfg(all(feature = "cloud", any(test, fuzzing)))]
 mod fuzz_input;
-#[cfg(feature = "cloud")]
 pub mod ingest;
 pub mod link;
 pub mod logging;
