@@ -69,24 +69,27 @@ impl Client {
     /// Sends a request, and waits at most 20 s for the answer, whose type belongs to `request`: the daemon's
     /// [`Request`] or the cloud's.
     pub async fn call<T: DeserializeOwned>(&mut self, request: &impl Serialize) -> Result<T, ClientError> {
+        let reply = self.exchange(written(request)?).await?;
+        Ok(parse_reply(&reply).map_err(|e| ClientError::Garbled(e.to_string()))??)
+    }
+
+    /// Sends a line and waits at most 20 s for the next one. Not generic, since each kind of [`Self::call`] would hold it.
+    async fn exchange(&mut self, line: Vec<u8>) -> Result<Vec<u8>, ClientError> {
         let answer = async {
-            // A daemon that turns us away may already have closed; its reason can still be read.
-            if let Err(error @ ClientError::Garbled(_)) = self.send(request).await {
-                return Err(error);
-            }
-            match self.line().await {
-                Ok(reply) => Ok(parse_reply(&reply).map_err(|e| ClientError::Garbled(e.to_string()))??),
-                Err(error) => Err(error),
-            }
+            // A daemon that turns us away may have closed already; its reason can still be read.
+            let _ = self.write(&line).await;
+            self.line().await
         };
         timeout(REPLY, answer).await.unwrap_or(Err(ClientError::Silent))
     }
 
     /// Sends a request without waiting for its answer.
     pub async fn send(&mut self, request: &impl Serialize) -> Result<(), ClientError> {
-        let mut line = serde_json::to_vec(request).map_err(|e| ClientError::Garbled(e.to_string()))?;
-        line.push(b'\n');
-        self.writer.write_all(&line).await.map_err(|_| ClientError::Closed)
+        self.write(&written(request)?).await
+    }
+
+    async fn write(&mut self, line: &[u8]) -> Result<(), ClientError> {
+        self.writer.write_all(line).await.map_err(|_| ClientError::Closed)
     }
 
     /// Takes a photo for `app`; returns the JPEG.
@@ -127,6 +130,13 @@ impl Client {
             Ok(_) | Err(_) => Err(ClientError::Closed),
         }
     }
+}
+
+/// The line for a request, with its newline.
+fn written(request: &impl Serialize) -> Result<Vec<u8>, ClientError> {
+    let mut line = serde_json::to_vec(request).map_err(|e| ClientError::Garbled(e.to_string()))?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// A connection that watches.
