@@ -207,6 +207,9 @@ fn wrong_usage_is_2() {
     {
         assert_eq!(daemon.run(wrong).0, 2, "{wrong:?}");
     }
+    for wrong in [&["--full"][..], &["--no-unplug"], &["--full", "x", "--json"], &["--full", "x", "--minutes", "0"]] {
+        assert_eq!(daemon.run(&[&["doctor"], wrong].concat()).0, 2, "doctor {wrong:?}");
+    }
     assert_eq!(daemon.run(&["--help"]).0, 0);
 }
 

@@ -125,24 +125,7 @@ impl AudioPipeline {
 }
 
 fn build(source: &AudioSource, settings: &AudioSettings, feed: Arc<Feed>) -> Result<gst::Pipeline, Failure> {
-    let source = match source {
-        AudioSource::Test => {
-            let tone = pipeline::element("audiotestsrc", Some(element_name::MICROPHONE))?;
-            tone.set_property("is-live", true);
-            tone.set_property("samplesperbuffer", 1024_i32);
-            tone
-        }
-        AudioSource::Alsa(device) => {
-            let microphone = pipeline::element("alsasrc", Some(element_name::MICROPHONE))?;
-            microphone.set_property("device", device);
-            // The card's own clock drifts against the camera's; resampling to the pipeline's keeps them in step.
-            microphone.set_property("provide-clock", false);
-            microphone.set_property_from_str("slave-method", "resample");
-            microphone.set_property("buffer-time", 200_000_i64);
-            microphone.set_property("latency-time", 20_000_i64);
-            microphone
-        }
-    };
+    let source = microphone(source)?;
     let chosen = Encoder::select()
         .ok_or_else(|| Failure::new(Cause::AudioFailed, "no AAC encoder; install gstreamer1.0-plugins-bad"))?;
     let queue = pipeline::element("queue", None)?;
@@ -172,6 +155,28 @@ fn build(source: &AudioSource, settings: &AudioSettings, feed: Arc<Feed>) -> Res
     pipeline::on_absolute_time(&pipeline);
     pipeline::chain(&pipeline, &[&source, &queue, &convert, &resample, &raw, &encoder, &parse, sink.upcast_ref()])?;
     Ok(pipeline)
+}
+
+/// The element that records, live.
+pub(super) fn microphone(source: &AudioSource) -> Result<gst::Element, Failure> {
+    Ok(match source {
+        AudioSource::Test => {
+            let tone = pipeline::element("audiotestsrc", Some(element_name::MICROPHONE))?;
+            tone.set_property("is-live", true);
+            tone.set_property("samplesperbuffer", 1024_i32);
+            tone
+        }
+        AudioSource::Alsa(device) => {
+            let microphone = pipeline::element("alsasrc", Some(element_name::MICROPHONE))?;
+            microphone.set_property("device", device);
+            // The card's own clock drifts against the camera's; resampling to the pipeline's keeps them in step.
+            microphone.set_property("provide-clock", false);
+            microphone.set_property_from_str("slave-method", "resample");
+            microphone.set_property("buffer-time", 200_000_i64);
+            microphone.set_property("latency-time", 20_000_i64);
+            microphone
+        }
+    })
 }
 
 fn into_feed(feed: Arc<Feed>, delay: Duration) -> AppSinkCallbacks {

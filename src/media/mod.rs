@@ -14,6 +14,7 @@ pub mod audio;
 pub mod capture;
 pub mod chime;
 pub mod encoder;
+pub mod exam;
 pub mod failure;
 pub mod feed;
 pub mod flv;

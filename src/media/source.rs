@@ -194,6 +194,11 @@ pub fn elements(
     Ok(elements)
 }
 
+/// A camera in one of its modes, with nothing behind it.
+pub fn camera_alone(node: &Path, mode: &Mode) -> Result<Vec<gst::Element>, Failure> {
+    Ok(vec![camera(node, false)?, caps_filter(camera_caps(mode)?)?])
+}
+
 fn test_picture(pattern: &str) -> Result<gst::Element, Failure> {
     let test = pipeline::element("videotestsrc", Some(element_name::CAMERA))?;
     test.set_property("is-live", true);

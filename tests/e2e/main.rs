@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acceptance;
 mod bad_input;
 mod board;
 mod causes;

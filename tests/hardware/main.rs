@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acceptance;
 mod camera;
 mod encoder;
 mod endurance;

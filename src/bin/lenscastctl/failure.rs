@@ -9,6 +9,10 @@ use crate::text::clean;
 
 /// The command was refused or failed.
 pub const FAILED: u8 = 1;
+/// `doctor --full` came to its end, and something is wrong.
+pub const FAILED_STEP: u8 = 4;
+/// `doctor --full` was interrupted: 128 and the number of SIGINT, as shells have it.
+pub const INTERRUPTED: u8 = 130;
 const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 

@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `acceptance` | `doctor --full`: everything on a board, with a report |
 //! | `args` | the command line |
 //! | `start` | `start`, and how `--wait` follows the stream |
 //! | `watch`, `view` | `watch`: the loop, and the pure picture of the live view |
@@ -11,6 +12,7 @@
 //! | `terminal` | the terminal itself |
 //! | `failure` | exit statuses and advice |
 
+mod acceptance;
 mod args;
 #[cfg(feature = "cloud")]
 mod cloud;
@@ -28,21 +30,31 @@ mod watch;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use lenscast::link::control_client::Client;
 use lenscast::protocol::control::{Cameras, Checkup, Done, Holder, Level, Request, Status};
 use serde::Serialize;
 
+use args::doctor::DoctorArguments;
 use args::{Arguments, CameraCommand, Command};
 use failure::{FAILED, Failure};
 use text::Row;
+
+/// What threads have to come to an end.
+const STUCK_THREADS_LIMIT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(run(arguments)),
+        Ok(runtime) => {
+            let done = runtime.block_on(run(arguments));
+            // A thread that is stuck in a driver, or in what was interrupted, must not keep the program.
+            runtime.shutdown_timeout(STUCK_THREADS_LIMIT);
+            done
+        }
         Err(error) => Err(Failure::Other(error.to_string())),
     };
     match done {
@@ -91,7 +103,10 @@ async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Command::Camera(CameraCommand::Acquire { program, command }) => {
             return lease::run(socket, program, &command).await;
         }
-        Command::Doctor { json } => {
+        Command::Doctor(ref wanted @ DoctorArguments { full: Some(ref file), .. }) => {
+            return acceptance::run(socket, file, wanted).await;
+        }
+        Command::Doctor(DoctorArguments { json, .. }) => {
             let answer: Checkup = ask(socket, &Request::Doctor).await?;
             if json { print_json(&answer.lines) } else { print(&render::doctor(&answer.lines)) }?;
             if answer.lines.iter().any(|line| line.level == Level::Fail) {

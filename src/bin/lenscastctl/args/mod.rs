@@ -3,6 +3,7 @@
 
 #[cfg(feature = "cloud")]
 pub mod cloud;
+pub mod doctor;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -81,11 +82,7 @@ pub enum Command {
     #[command(subcommand)]
     Camera(CameraCommand),
     /// Check cameras, encoders, permissions and configuration; fails if something does not work
-    Doctor {
-        /// Print the findings as one line of JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Doctor(doctor::DoctorArguments),
     /// Check a configuration file for lenscastd without the daemon
     CheckConfig {
         /// For example /etc/lenscast/lenscastd.toml
