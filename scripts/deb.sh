@@ -18,5 +18,6 @@ exec 9> "target/deb-$target.lock"
 flock 9
 scripts/cross.sh "$target" cargo build --locked --profile "$profile" --target "$target" --bin lenscastd --bin lenscastctl >&2
 cargo run --locked --quiet --profile "${MANUAL_PROFILE:-dev}" --example manual -- target/manual "$(date -u -d "@$SOURCE_DATE_EPOCH" +%F)" >&2
+packaging/third-party.py target/third-party.txt >&2
 exec cargo deb --locked --no-build --no-strip --profile "$profile" --target "$target" \
   --output "target/$target/debian/" "$@"

@@ -48,7 +48,8 @@ case $what in
   # libFuzzer is C++.
   fuzz) wanted="$build g++" npm= ;;
   cross) wanted="gcc make pkg-config libclang-dev mmdebstrap" npm= ;;
-  deb) wanted="$build" npm= ;;
+  # The licences' texts are put together by packaging/third-party.py.
+  deb) wanted="$build python3" npm= ;;
   packages) wanted=${*:2} npm= ;;
   *) echo "usage: $0 [run|test|deny|fuzz|cross|deb]" >&2; exit 2 ;;
 esac

@@ -35,6 +35,41 @@ fn the_device_s_programs_are_small_and_carry_nothing_of_the_cloud() {
 }
 
 #[test]
+fn the_texts_of_all_licences_and_the_documents_come_along() {
+    for architecture in [Architecture::Amd64, Architecture::Arm64] {
+        let package = unpacked(architecture.deb());
+        let documents = package.path().join("usr/share/doc/lenscast");
+        let shipped = ["CHANGELOG.md", "SECURITY.md", "docs/control.schema.json", "docs/protocol.md"];
+        for path in shipped.map(Path::new) {
+            assert!(documents.join(path.file_name().unwrap()).is_file(), "{} for {architecture:?}", path.display());
+        }
+        let texts = std::fs::read_to_string(documents.join("THIRD-PARTY.txt")).unwrap();
+        let (list, texts) = texts.split_once("\n---").unwrap();
+        let listed = |name: &str| list.lines().any(|line| line.starts_with(&format!("{name} ")));
+        let rule = "-".repeat(100);
+        // The text that stands under the crate's name, whoever else it is of.
+        let has = |name: &str, words: &str| {
+            texts.split(&rule).any(|part| {
+                part.lines().any(|line| line.starts_with("Of ") && line.contains(name)) && part.contains(words)
+            })
+        };
+        for (name, words) in [
+            ("tokio", "Copyright (c) Tokio Contributors"),
+            ("ring", "Permission to use, copy, modify, and/or distribute"),
+            ("subtle", "Redistributions in binary form"),
+            ("gstreamer", "Apache License"),
+            ("rustls-webpki", "Except as otherwise noted, this project is licensed under the following"),
+        ] {
+            assert!(listed(name) && has(&format!("{name} "), words), "{name} for {architecture:?}");
+        }
+        assert!(has("the Rust standard library", "The Rust Project contributors"), "{architecture:?}");
+        for name in ["axum", "rml_rtmp", "proptest", "schemars", "serde_derive"] {
+            assert!(!listed(name), "{name} is not in the programs for {architecture:?}");
+        }
+    }
+}
+
+#[test]
 fn manual_pages_render_without_warnings_and_cover_every_subcommand() {
     let package = unpacked(Architecture::Amd64.deb());
     let pages = package.path().join("usr/share/man");
