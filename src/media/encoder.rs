@@ -277,7 +277,6 @@ impl Encoder {
     ///
     /// # Errors
     /// The reason in words, when this encoder cannot.
-    #[expect(unsafe_code, reason = "an element lends its descriptor as a number")]
     pub fn set_bitrate(&self, bitrate: u32) -> Result<(), String> {
         match &self.bitrate {
             Bitrate::Property { property, unit } => {

@@ -3,9 +3,13 @@
 use std::fs;
 use std::os::fd::AsFd;
 
-use lenscast::camera::v4l2::{self, Input, Queue, cap};
+use lenscast::camera::v4l2::{self, Input};
 use lenscast::camera::{self, Device, FrameRate, Kind, ModeRange, PixelFormat, Rates, Sizes, Wanted, choose};
 use serde::{Deserialize, Serialize};
+use v4l::buffer::Type;
+use v4l::v4l_sys::{
+    V4L2_CAP_VIDEO_M2M, V4L2_CAP_VIDEO_M2M_MPLANE, V4L2_CAP_VIDEO_OUTPUT, V4L2_CAP_VIDEO_OUTPUT_MPLANE,
+};
 
 /// What runs on what. No serial number is among it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -113,13 +117,13 @@ fn node(device: &Device) -> Option<Node> {
     let formats = |one, other| {
         let found = v4l2::formats(fd, one);
         let found = if found.is_empty() { v4l2::formats(fd, other) } else { found };
-        found.iter().map(|format| text(format.fourcc)).collect::<Vec<_>>()
+        found.iter().map(|format| text(format.fourcc.repr)).collect::<Vec<_>>()
     };
-    let writes = cap::VIDEO_OUTPUT | cap::VIDEO_OUTPUT_MPLANE | cap::VIDEO_M2M | cap::VIDEO_M2M_MPLANE;
+    let writes = V4L2_CAP_VIDEO_OUTPUT | V4L2_CAP_VIDEO_OUTPUT_MPLANE | V4L2_CAP_VIDEO_M2M | V4L2_CAP_VIDEO_M2M_MPLANE;
     let output_formats =
-        if capability.has_any(writes) { formats(Queue::Output, Queue::OutputMultiplanar) } else { Vec::new() };
+        if capability.has_any(writes) { formats(Type::VideoOutput, Type::VideoOutputMplane) } else { Vec::new() };
     Some(Node {
-        formats: formats(Queue::Capture, Queue::CaptureMultiplanar),
+        formats: formats(Type::VideoCapture, Type::VideoCaptureMplane),
         output_formats,
         input: v4l2::input(fd) != Input::Missing,
         driver: capability.driver,
@@ -138,12 +142,8 @@ fn node(device: &Device) -> Option<Node> {
     })
 }
 
-fn text(fourcc: u32) -> String {
-    fourcc
-        .to_le_bytes()
-        .map(|byte| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '.' })
-        .iter()
-        .collect()
+fn text(fourcc: [u8; 4]) -> String {
+    fourcc.map(|byte| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '.' }).iter().collect()
 }
 
 fn offer(range: &ModeRange) -> Offer {
