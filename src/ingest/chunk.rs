@@ -93,6 +93,7 @@ impl Dechunker {
     }
 
     /// Limits the length of messages from now on.
+    #[cfg(feature = "cloud")]
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
