@@ -5,7 +5,7 @@
 //! capture node with no input at all, which a node that is driven by itself must have: older receivers such as
 //! `xilinx-vipp` and `exynos-fimc-lite` show up so; or (3) its driver is one of the few that are media-controller only but
 //! neither set the flag in Linux 6.1 nor lack an input (`UNFLAGGED`). Being a CSI receiver is no reason: Raspberry Pi's
-//! own `unicam` and ST's `dcmi` are driven by their node alone.
+//! own `unicam` and ST's `dcmi` are driven through their node alone.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -28,9 +28,9 @@ use super::holders::Holder;
 use super::mode::{ModeRange, Rates, Sizes};
 use super::v4l2::{self, Capability, Input};
 
-/// By the name they report: omap3isp, omap4iss, Intel's IPU3 receiver, Allwinner's.
+/// By the names that the drivers report: omap3isp, omap4iss, Intel's IPU3 receiver, Allwinner's.
 const UNFLAGGED: [&str; 5] = ["ispvideo", "issvideo", "ipu3-cio2", "sun6i-csi", "sun4i_csi"];
-/// Sizes in which a grid's frame rates are asked for besides the largest: cameras are faster at small ones.
+/// Sizes, besides the largest, at which a grid's frame rates are asked for: cameras are faster at small sizes.
 const SAMPLES: [(u32, u32); 3] = [(640, 480), (1280, 720), (1920, 1080)];
 
 /// A `/dev/video*` node.
@@ -38,7 +38,7 @@ const SAMPLES: [(u32, u32); 3] = [(640, 480), (1280, 720), (1920, 1080)];
 pub struct Device {
     /// The node. Its number changes with every replug.
     pub node: PathBuf,
-    /// What stays the same: bus path, which of the device's nodes, card, serial number. `usb-0000:00:14.0-2/0 Cam [0001]`;
+    /// What a replug does not change: bus path, which of the device's nodes, card, serial number. `usb-0000:00:14.0-2/0 Cam [0001]`;
     /// the node's path where it could not be opened.
     pub identity: String,
     /// The name of the product.
@@ -55,7 +55,7 @@ pub struct Device {
     pub kind: Kind,
     /// What it offers; empty except for cameras, loopbacks and nodes behind a media controller.
     pub modes: Vec<ModeRange>,
-    /// It says that it has no signal or no power at its input.
+    /// The device reports no signal or no power at its input.
     pub no_signal: bool,
 }
 
@@ -106,12 +106,12 @@ pub fn list_in(dev: &Path, sys: &Path) -> Vec<Device> {
     numbers
         .into_iter()
         .map(|number| probe(&dev.join(format!("video{number}")), sys))
-        // Unplugged while we looked.
+        // Unplugged during the look.
         .filter(|device| !matches!(device.kind, Kind::Closed(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO)))
         .collect()
 }
 
-/// Opens a node and asks it. What cannot be opened is described from sysfs, which anybody may read.
+/// Opens a node and asks it. A node that cannot be opened is described from sysfs, which anybody may read.
 pub(super) fn probe(node: &Path, sys: &Path) -> Device {
     let place = Place::of(node, sys);
     let answers = v4l2::open(node).and_then(|file| Ok((v4l2::capability(file.as_fd())?, file)));
@@ -274,7 +274,7 @@ fn sizes(fd: BorrowedFd<'_>, queue: BufferType, fourcc: FourCC) -> Vec<Sizes> {
     if !sizes.is_empty() {
         return sizes.into_iter().map(Sizes::from).collect();
     }
-    // Grabbers and receivers that cannot enumerate still say what they would make of a size.
+    // Grabbers and receivers that cannot enumerate still answer for a given size.
     let largest = v4l2::try_size(fd, queue, fourcc, 0x7fff, 0x7fff);
     let current = v4l2::current_size(fd, queue).and_then(|(w, h)| v4l2::try_size(fd, queue, fourcc, w, h));
     let mut known: Vec<Sizes> = [largest, current].into_iter().flatten().map(|(w, h)| Sizes::One(w, h)).collect();
@@ -351,7 +351,7 @@ impl Device {
         }
     }
 
-    /// The largest size of each format and its fastest rate. Formats without use are listed only where nothing else is.
+    /// The largest size of each format and its fastest rate. Unusable formats are listed only where there are no others.
     fn offer(&self) -> String {
         let any_usable = self.modes.iter().any(|range| range.format.is_usable());
         let mut best: Vec<&ModeRange> = Vec::new();

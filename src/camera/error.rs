@@ -1,4 +1,4 @@
-//! What goes wrong with a camera, told so that a person knows what to do and a program what to report.
+//! Failures of a camera, with words that tell a person what to do and a cause for programs.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::holders::{Holder, holders};
 use crate::protocol::Cause;
 
-/// Why a camera cannot be had.
+/// Why a camera cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CameraError {
     /// Nothing on this machine fits the selector.
@@ -16,7 +16,7 @@ pub enum CameraError {
     NotFound {
         /// What was looked for.
         selector: String,
-        /// A sentence on each video device that is there.
+        /// One sentence about each video device of this machine.
         seen: Vec<String>,
     },
     /// More than one camera fits the selector.
@@ -27,10 +27,10 @@ pub enum CameraError {
         /// The identities that fit.
         identities: Vec<String>,
     },
-    /// The device is there, but no camera.
+    /// The device exists but is not a camera.
     #[error("{description}")]
     NotACamera {
-        /// What it is instead.
+        /// What the device is instead.
         description: String,
     },
     /// Another process uses the camera.
@@ -55,7 +55,7 @@ pub enum CameraError {
         /// What the kernel said.
         errno: Errno,
     },
-    /// The pipeline behind the node is not set up, or its parts do not fit together.
+    /// The pipeline behind the node is not set up, or its formats do not match.
     #[error("{} does not start: the media pipeline behind it is not set up (media-ctl)", .node.display())]
     NotSetUp {
         /// The device node.
@@ -72,7 +72,7 @@ pub enum CameraError {
 }
 
 impl CameraError {
-    /// What to tell phone and cloud.
+    /// The cause for phone and cloud.
     pub fn cause(&self) -> Cause {
         match self {
             Self::NotFound { .. } => Cause::NoCamera,
@@ -86,7 +86,7 @@ impl CameraError {
     }
 }
 
-/// What a failed call on a camera means. Of a busy camera the holder is looked up, which reads all of /proc.
+/// What a failed call on a camera means. For a busy camera this looks up the holder, which reads all of /proc.
 pub fn open_error(node: &Path, errno: Errno) -> CameraError {
     let path = node.to_owned();
     match errno {

@@ -1,5 +1,5 @@
-//! Pixel formats, by what they hold and not by how they lie in memory: a format whose planes are separate buffers (`NM12`)
-//! is the same to everybody downstream as the one whose planes are not (`NV12`).
+//! Pixel formats, by content and not by memory layout: to everybody downstream, a format with planes in separate buffers
+//! (`NM12`) is the same as the one with planes in one buffer (`NV12`).
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub enum PixelFormat {
     Mjpeg,
     /// H.264 in Annex B format.
     H264,
-    /// Anything else, by its four-character code. No picture can be made of it here.
+    /// Any other format, by its four-character code. No picture can be made of it here.
     Other(FourCC),
 }
 
@@ -76,8 +76,8 @@ impl PixelFormat {
         })
     }
 
-    /// A picture can be made of it here. Not of raw sensor data (Bayer) and not of the grey of infrared cameras, which is
-    /// how a laptop's face-recognition camera stays out of the way.
+    /// Whether a picture can be made of it here. Not of raw sensor data (Bayer), and not of the grey of infrared cameras: this
+    /// keeps a laptop's face-recognition camera out of the way.
     pub fn is_usable(self) -> bool {
         !matches!(self, Self::Other(_))
     }

@@ -1,9 +1,9 @@
-//! Who has a device open: the kernel answers EBUSY without a name, /proc has it.
+//! Who has a device open: the kernel's EBUSY carries no name, but /proc has it.
 //!
 //! Processes are found by the device number behind those of their descriptors that lead into `/dev` or to a name like
-//! `video0`, so `/dev/v4l/by-id` links and containers' own nodes do not hide one. Another user's processes can be
-//! looked into only with `CAP_SYS_PTRACE`, and systemd's `ProtectProc=invisible` hides them altogether: nobody found does
-//! not mean that nobody is there.
+//! `video0`, so `/dev/v4l/by-id` links and containers' own nodes hide nobody. Another user's processes are readable
+//! only with `CAP_SYS_PTRACE`, and systemd's `ProtectProc=invisible` hides them altogether: no holder found does not mean
+//! that there is none.
 //!
 //! A sandboxed daemon therefore asks a process that may look, which systemd starts for each question
 //! (`lenscast-holders.socket`): the device's number in a line, then a line `PID NAME` for each holder.
@@ -17,11 +17,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Where that process is asked.
+/// The socket of that process.
 const HELPER: &str = "/run/lenscast-holders.sock";
-/// For each step of it.
+/// Limit of each step of a question.
 const HELPER_LIMIT: Duration = Duration::from_secs(1);
-/// Bytes of a question and of an answer at most.
+/// The most bytes of a question, and of an answer.
 const QUESTION_LIMIT: u64 = 32;
 const ANSWER_LIMIT: u64 = 16 * 1024;
 
@@ -40,8 +40,8 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The processes, other than this one, that have `node` open, by rising pid. Having it open is not yet streaming from it.
-/// May take a second.
+/// The processes other than this one that have `node` open, by ascending pid. They need not stream from it. May take a
+/// second.
 pub fn holders(node: &Path) -> Vec<Holder> {
     let Ok(metadata) = fs::metadata(node) else { return Vec::new() };
     let seen = holders_in(Path::new("/proc"), metadata.rdev(), std::process::id());
@@ -76,7 +76,7 @@ fn ask(helper: &Path, device: u64) -> io::Result<Vec<Holder>> {
     Ok(text.lines().filter_map(holder).filter(|holder| holder.pid != std::process::id()).collect())
 }
 
-/// Answers one question, as that process.
+/// Answers one question, in that process.
 pub fn answer(question: impl Read, mut to: impl Write) -> io::Result<()> {
     let mut line = String::new();
     BufReader::new(question.take(QUESTION_LIMIT)).read_line(&mut line)?;
@@ -107,8 +107,8 @@ fn has_open(process: &Path, device: u64) -> bool {
     descriptors.map(|entry| entry.path()).any(|link| may_be_video(&link) && leads_to(&link, device))
 }
 
-/// Looks at the link's text only, because following it would wait for ever where it leads to a dead network file system.
-/// A node that was deleted does not count: the device is gone, and its number may by now be another's.
+/// Looks only at the link's text, because following a link to a dead network file system would never return. A deleted
+/// node does not count: its device is gone, and another device may have the number now.
 fn may_be_video(link: &Path) -> bool {
     fs::read_link(link).is_ok_and(|target| {
         let deleted = target.as_os_str().as_encoded_bytes().ends_with(b" (deleted)");

@@ -1,9 +1,9 @@
-//! Says when video devices came, went or changed their permissions. No polling.
+//! Reports when video devices come, go or change their permissions. No polling.
 //!
 //! inotify on `/dev`, because it also works without udev (devtmpfs alone) and sees udev's later change of group and mode,
 //! which is when a new camera can first be opened. `/dev/v4l/by-id` and `by-path` are watched too, since udev makes those
-//! links after the permissions. Who listens enumerates anew; several changes at once are told once, and the kernel bounds
-//! its queue and says when it overflowed.
+//! links after the permissions. The listener enumerates anew. Several changes at once are reported once; the kernel bounds
+//! its queue and reports an overflow.
 
 #![expect(unsafe_code, reason = "tokio wants to be promised that a descriptor stays open")]
 
@@ -36,7 +36,7 @@ impl AsRawFd for Watch {
 }
 
 impl Hotplug {
-    /// Starts to watch: everything from here on is told by [`Self::changed`]. To miss nothing, enumerate after this call.
+    /// Starts to watch: [`Self::changed`] reports every later change. To miss nothing, enumerate after this call.
     /// Must be called within a tokio runtime. Fails when the user's inotify instances are used up.
     pub fn new() -> io::Result<Self> {
         Self::watch(Path::new("/dev"))

@@ -1,9 +1,9 @@
-//! V4L2 devices: which there are, what they offer, who holds them, when they come and go.
+//! V4L2 devices: which exist, what they offer, who holds them, when they come and go.
 //!
-//! Everything is enumerated anew at each call, because node numbers change with every replug; a camera is recognised by
-//! where it is plugged in and what it calls itself ([`Device::identity`]). The calls block on the kernel, some for seconds
-//! when a USB device is wedged: run them on a thread for blocking work, with a deadline of the caller's. Ioctls are issued
-//! in [`v4l2`] only, also for an encoder's descriptor. Frames are the business of `media`.
+//! Each call enumerates anew, because node numbers change with every replug. A camera is recognised by its port and its
+//! name ([`Device::identity`]). The calls block on the kernel, some for seconds when a USB device is wedged: run them on a
+//! thread for blocking work, with a deadline. Only [`v4l2`] issues ioctls, also on an encoder's descriptor. Frames are the
+//! business of `media`.
 
 mod device;
 mod error;

@@ -1,10 +1,10 @@
-//! Which of a camera's modes to use for the picture that is asked for. Pure.
+//! Chooses the mode of a camera for the requested picture. Pure.
 //!
-//! Never stretched, never enlarged: a larger picture is cropped to the asked shape and scaled down; where nothing is large
-//! enough, the choice says what can be had instead. First comes how much of what was asked a mode fulfils (pixels a
-//! second, up to what was asked), then what it costs to make the picture from it. Costs are a model, not measurements:
-//! pixels a second times a weight by format, plus one for scaling; only their order matters. Cropping away part of the
-//! view is dearer than most conversions but cheaper than decoding a much larger JPEG.
+//! A picture is never stretched or enlarged: a larger one is cropped to the requested shape and scaled down; where no mode
+//! is large enough, the choice says what is possible. The first criterion is the share of the request that a mode fulfils
+//! (pixels per second, up to the request), the second is the cost of making the picture. Costs are a model, not
+//! measurements: pixels per second times a weight by format, plus one for scaling; only their order matters. Cropping away
+//! part of the view costs more than most conversions but less than decoding a much larger JPEG.
 
 use std::fmt;
 
@@ -41,7 +41,7 @@ impl FrameRate {
         f64::from(self.numerator) / f64::from(self.denominator)
     }
 
-    /// As fast as asked, within 1 %: 29.97 does where 30 was asked.
+    /// Whether it is as fast as requested, within 1 %: 29.97 is enough for 30.
     fn reaches(self, asked: Self) -> bool {
         self.as_f64() >= asked.as_f64() * 0.99
     }
@@ -83,7 +83,7 @@ pub struct Mode {
     pub width: u32,
     /// Pixels.
     pub height: u32,
-    /// `None` where the driver does not say which rates it has: then none should be asked of it.
+    /// `None` where the driver does not list its rates: then no rate should be requested.
     pub frame_rate: Option<FrameRate>,
 }
 
@@ -145,7 +145,7 @@ pub enum Rates {
 }
 
 impl Rates {
-    /// Those of the times from one frame to the next that a driver enumerates.
+    /// The rates of the frame intervals that a driver enumerates.
     pub(super) fn from_intervals(intervals: &[FrameIntervalEnum]) -> Self {
         // The rate is one over the interval.
         let rate = |interval: Fraction| FrameRate::new(interval.denominator, interval.numerator);
@@ -176,7 +176,7 @@ impl Rates {
         }
     }
 
-    /// The slowest that reaches what is asked, else the fastest.
+    /// The slowest rate that reaches the request, else the fastest.
     fn nearest(&self, asked: FrameRate) -> Option<FrameRate> {
         match self {
             Self::List(rates) => rates.iter().copied().filter(|rate| rate.reaches(asked)).min().or(self.fastest()),
@@ -208,14 +208,14 @@ impl fmt::Display for ModeRange {
     }
 }
 
-/// The picture that is asked for.
+/// The requested picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// Pixels; an odd one is rounded down, because 4:2:0 video has none.
     pub width: u32,
     /// Pixels; an odd one is rounded down.
     pub height: u32,
-    /// At least this, if the camera can.
+    /// Frames per second at least, if the camera can.
     pub frame_rate: FrameRate,
 }
 
@@ -243,19 +243,19 @@ pub struct Choice {
     pub width: u32,
     /// The height of the resulting picture.
     pub height: u32,
-    /// The camera cannot give a picture as large as asked.
+    /// The camera has no picture as large as requested.
     pub too_small: bool,
-    /// The camera cannot give frames as fast as asked.
+    /// The camera is not as fast as requested.
     pub too_slow: bool,
 }
 
 impl Choice {
-    /// The camera's own H.264 has the size that was asked, is fast enough, and can be sent as it is.
+    /// The camera's own H.264 has the requested size, is fast enough, and can be sent as it is.
     pub fn is_passthrough(&self) -> bool {
         self.mode.format == PixelFormat::H264 && self.is_untouched() && !self.too_small && !self.too_slow
     }
 
-    /// Neither cropped nor scaled.
+    /// The picture is neither cropped nor scaled.
     pub fn is_untouched(&self) -> bool {
         (self.mode.width, self.mode.height) == (self.width, self.height)
     }
@@ -268,7 +268,7 @@ impl Choice {
 }
 
 /// The best way to the picture; `None` only when the camera offers nothing that a picture can be made of (a mode of less
-/// than 2 x 2 pixels counts as nothing). Modes that are not to be used are left out by the caller.
+/// than 2 x 2 pixels counts as nothing). The caller leaves out modes that must not be used.
 pub fn choose<'a>(modes: impl IntoIterator<Item = &'a ModeRange>, wanted: Wanted) -> Option<Choice> {
     let asked = Wanted { width: even(wanted.width).max(2), height: even(wanted.height).max(2), ..wanted };
     modes
@@ -279,7 +279,7 @@ pub fn choose<'a>(modes: impl IntoIterator<Item = &'a ModeRange>, wanted: Wanted
             let mode = Mode { format: range.format, width, height, frame_rate: range.rates.nearest(asked.frame_rate) };
             (width >= 2 && height >= 2).then(|| picture(mode, asked))
         })
-        // Of equals the first, as the driver prefers it.
+        // The first of equals, which the driver prefers.
         .min_by(|a, b| {
             let fulfilled = fulfilled(b, asked).cmp(&fulfilled(a, asked));
             fulfilled.then_with(|| cost(a, asked).total_cmp(&cost(b, asked)))
@@ -332,7 +332,7 @@ fn region(mode: Mode, asked: Wanted) -> (u32, u32) {
         (even(mode.width), nearest_even(width * asked_height, asked_width).min(even(mode.height)))
     };
     // 426x240 is how 16:9 is written with even numbers: not worth a crop of two columns of 1920x1080, which copies the
-    // picture. Half a percent cannot be seen. Where cropping alone makes the picture, it is cheaper than scaling.
+    // picture. Nobody sees half a percent. Where cropping alone makes the picture, it is cheaper than scaling.
     let nearly_all = |part: u32, whole: u32| u64::from(whole - part) * 200 <= u64::from(whole);
     let whole = (even(mode.width), even(mode.height));
     if region != (asked.width, asked.height) && nearly_all(region.0, whole.0) && nearly_all(region.1, whole.1) {
@@ -342,7 +342,7 @@ fn region(mode: Mode, asked: Wanted) -> (u32, u32) {
     }
 }
 
-/// What to cut off at either end, in even numbers so that chroma stays in step; an odd rest goes at the far end.
+/// Pixels to cut off at either end, in even numbers so that chroma stays in step. An odd rest is cut off at the far end.
 fn margins(whole: u32, part: u32) -> (u32, u32) {
     let near = even((whole - part) / 2);
     (near, whole - part - near)
@@ -352,7 +352,7 @@ fn even(size: u32) -> u32 {
     size & !1
 }
 
-/// How much of the pixels a second that were asked for, in thousandths. An unknown rate is taken to be the asked one.
+/// The fulfilled share of the requested pixels per second, in thousandths. An unknown rate counts as the requested one.
 fn fulfilled(choice: &Choice, asked: Wanted) -> u32 {
     let pixels =
         f64::from(choice.width) * f64::from(choice.height) / (f64::from(asked.width) * f64::from(asked.height));
@@ -363,7 +363,7 @@ fn fulfilled(choice: &Choice, asked: Wanted) -> u32 {
     (pixels.min(1.0) * rate * 1000.0).round() as u32
 }
 
-/// What it costs to make the picture, in weighted pixels a second.
+/// The cost of making the picture, in weighted pixels per second.
 fn cost(choice: &Choice, asked: Wanted) -> f64 {
     // Losing part of the view weighs as much as eight times the work.
     const CROPPED: f64 = 8.0;
@@ -390,7 +390,7 @@ fn weight(choice: &Choice, asked: Wanted) -> f64 {
         P::Yuyv | P::Uyvy => 1.5,
         P::Rgb24 | P::Bgr24 => 2.5,
         P::Mjpeg => 6.0,
-        // Decoded only to be encoded again: for cameras that have nothing else.
+        // It is decoded only to be encoded again: a last resort.
         P::H264 | P::Other(_) => 30.0,
     }
 }

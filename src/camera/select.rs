@@ -1,10 +1,10 @@
-//! Which camera is meant.
+//! Finds the camera that a selector names.
 //!
 //! `auto` takes the first usable camera in this order: those with a signal before those without; USB, then built-in and
-//! other hardware, then drivers that only simulate a camera; then by where they are plugged in. So what a person plugs in
-//! wins over what is built in, and the answer does not depend on which node got number 0. Never taken by `auto`: codecs,
-//! outputs, metadata, loopbacks, nodes behind a media controller, cameras without a usable format (infrared, raw sensors).
-//! Named by path or identity, the last three may be used: somebody may have set the pipeline up.
+//! other hardware, then drivers that only simulate a camera; then by port. So a plugged-in camera wins over a built-in
+//! one, and the answer does not depend on which node got number 0. `auto` never takes codecs, outputs, metadata, loopbacks,
+//! nodes behind a media controller, or cameras without a usable format (infrared, raw sensors). The last three may be used
+//! by path or identity: somebody may have set the pipeline up.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::device::{self, Device, Kind};
 use super::error::{CameraError, open_error};
 
-/// Which camera is meant, as the configuration says it.
+/// A camera, as the configuration names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Selector {
     /// `auto`: the first usable camera.
@@ -56,7 +56,7 @@ impl fmt::Display for Selector {
     }
 }
 
-/// Finds the camera that is meant among those that are there now.
+/// Finds the camera among the present ones.
 pub fn find(selector: &Selector) -> Result<Device, CameraError> {
     find_in(Path::new("/dev"), Path::new("/sys"), selector)
 }
@@ -84,8 +84,8 @@ fn first_usable(selector: &Selector, devices: &[Device]) -> Result<Device, Camer
     if let Some(best) = devices.iter().filter(|device| is_plain_camera(device)).min_by_key(|device| order(device)) {
         return Ok(best.clone());
     }
-    // What may not be opened could be the camera. What is busy on opening could not: only codecs limit how often they
-    // are opened.
+    // A node that may not be opened could be the camera. A node that is busy on opening could not: only codecs limit how
+    // often they are opened.
     devices
         .iter()
         .find_map(|device| match device.kind {

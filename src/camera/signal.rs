@@ -1,7 +1,7 @@
-//! Whether what is plugged into a camera's input still sends.
+//! Whether a camera's input still receives a signal.
 //!
-//! A bridge without a signal goes on giving pictures, its last one or noise, so frame deadlines do not see it. Drivers
-//! tell when asked; their event (`V4L2_EVENT_SOURCE_CHANGE`) is missing in some. A sensor, and a webcam, has no signal to lose.
+//! A bridge without a signal still delivers pictures, its last one or noise, so frame deadlines do not notice. Drivers answer
+//! when asked; some lack the event (`V4L2_EVENT_SOURCE_CHANGE`). A sensor or webcam has no signal to lose.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::v4l2::{self, Input};
 pub struct Signal(OwnedFd);
 
 impl Signal {
-    /// That of a camera; `None` where there is none to lose, or nobody to ask.
+    /// The input of a camera; `None` where there is no signal to lose, or the driver cannot tell.
     pub fn of(node: &Path) -> Option<Self> {
         let file = v4l2::open(node).ok()?;
         matches!(v4l2::input(file.as_fd()), Input::Ready | Input::NoSignal).then_some(Self(file))

@@ -1,12 +1,12 @@
 //! The few V4L2 ioctls that finding a camera, reading its modes and steering an encoder need, over plain file
 //! descriptors.
 //!
-//! Structures and constants are those of [`v4l::v4l_sys`], generated from the target's `linux/videodev2.h`; what they
-//! say is told in the types of [`v4l`]. The ioctls are nix's, on descriptors of our own, as `v4l::Device` would lose
-//! something: it opens without `O_CLOEXEC`, takes no descriptor that is open already, goes on for as long as a driver
-//! enumerates, and asks single-planar queues only. Its `Capabilities` take `device_caps` from old drivers that do not
-//! fill it, drop `V4L2_CAP_IO_MC`, and panic over a name that is cut off within a character, as a webcam's long one can
-//! be. It asks neither for an input's status nor by `VIDIOC_TRY_FMT` and `VIDIOC_EXPBUF`.
+//! Structures and constants come from [`v4l::v4l_sys`], generated from the target's `linux/videodev2.h`; results use the
+//! types of [`v4l`]. The ioctls are nix's, on our own descriptors, because `v4l::Device` lacks what is needed: it opens
+//! without `O_CLOEXEC`, takes no open descriptor, follows an enumeration without a bound, and knows single-planar queues
+//! only. Its `Capabilities` take `device_caps` from old drivers that do not fill it, drop `V4L2_CAP_IO_MC`, and panic over
+//! a name that is cut off within a character, as a long webcam name can be. It has no call for an input's status,
+//! `VIDIOC_TRY_FMT` and `VIDIOC_EXPBUF`.
 //!
 //! What each ioctl does: <https://docs.kernel.org/userspace-api/media/v4l/user-func.html>. Frames never pass through
 //! this file. All calls block, some until a USB request times out (5 s): not for an async task's own thread.
@@ -44,7 +44,7 @@ const INPUT_DEAD: u32 = V4L2_IN_ST_NO_POWER | V4L2_IN_ST_NO_SIGNAL | V4L2_IN_ST_
 /// Digital or analog video comes in from outside.
 const INPUT_RECEIVES: u32 = V4L2_IN_CAP_DV_TIMINGS | V4L2_IN_CAP_STD;
 
-// A driver that never ends an enumeration must not hang us. Webcams have tens of entries.
+// The bound of an enumeration, against a driver that never ends one. Webcams have tens of entries.
 const MAX_ENTRIES: u32 = 256;
 
 mod raw {
@@ -78,7 +78,7 @@ fn call<T>(fd: BorrowedFd<'_>, ioctl: Ioctl<T>, argument: &mut T) -> nix::Result
     }
 }
 
-/// A structure of the kernel's, to be filled in: most have fields that must be 0, more with each release.
+/// A structure of the kernel to fill in. Most have fields that must be 0, and each release adds some.
 fn zeroed<T: Copy>() -> T {
     // SAFETY: asked for structures of `v4l_sys` only. They consist of integers and raw pointers, of arrays and unions
     // of them, and for all of these zeros are a value.
@@ -106,7 +106,7 @@ fn errno(error: io::Error) -> Errno {
     Errno::try_from(error).unwrap_or(Errno::EIO)
 }
 
-/// Who a device says it is (`VIDIOC_QUERYCAP`).
+/// What a device says about itself (`VIDIOC_QUERYCAP`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capability {
     /// The kernel driver, such as `uvcvideo`.
@@ -126,11 +126,11 @@ impl Capability {
     }
 }
 
-/// Asks a device who it is. `ENOTTY` when it is no V4L2 device.
+/// Asks a device about itself. `ENOTTY` when it is no V4L2 device.
 pub fn capability(fd: BorrowedFd<'_>) -> nix::Result<Capability> {
     let mut raw: v4l2_capability = zeroed();
     call(fd, raw::querycap, &mut raw)?;
-    // Old drivers only know what the whole device can do.
+    // Old drivers only report what the whole device can do.
     let filled = raw.capabilities & V4L2_CAP_DEVICE_CAPS != 0;
     Ok(Capability {
         driver: text(&raw.driver),
@@ -152,7 +152,7 @@ pub fn formats(fd: BorrowedFd<'_>, queue: BufferType) -> Vec<FormatDescription> 
     })
 }
 
-/// The sizes in a format. Empty when the driver cannot enumerate them: then [`try_size`] and [`current_size`] tell some.
+/// The sizes in a format. Empty when the driver cannot enumerate them: then use [`try_size`] and [`current_size`].
 pub fn frame_sizes(fd: BorrowedFd<'_>, fourcc: FourCC) -> Vec<FrameSizeEnum> {
     enumerate(|index| {
         let mut raw = v4l2_frmsizeenum { index, pixel_format: fourcc.into(), ..zeroed() };
@@ -161,7 +161,7 @@ pub fn frame_sizes(fd: BorrowedFd<'_>, fourcc: FourCC) -> Vec<FrameSizeEnum> {
     })
 }
 
-/// The times from one frame to the next at a format and size. Empty when the driver does not tell.
+/// The frame intervals at a format and size. Empty when the driver does not enumerate them.
 pub fn frame_intervals(fd: BorrowedFd<'_>, fourcc: FourCC, width: u32, height: u32) -> Vec<FrameIntervalEnum> {
     enumerate(|index| {
         let mut raw = v4l2_frmivalenum { index, pixel_format: fourcc.into(), width, height, ..zeroed() };
@@ -174,7 +174,7 @@ fn enumerate<T>(mut entry: impl FnMut(u32) -> nix::Result<T>) -> Vec<T> {
     (0..MAX_ENTRIES).map_while(|index| entry(index).ok()).collect()
 }
 
-/// The size that the driver would really use where `width` x `height` is asked for; nothing is changed.
+/// The size that the driver would use for `width` x `height`. Changes nothing.
 pub fn try_size(
     fd: BorrowedFd<'_>,
     queue: BufferType,
@@ -214,7 +214,7 @@ fn picture(format: &v4l2_format) -> (FourCC, (u32, u32)) {
 pub enum Input {
     /// The device has no inputs at all.
     Missing,
-    /// An input with nothing behind it that could fall silent: a sensor's.
+    /// An input that cannot lose its signal: a sensor's.
     Sensor,
     /// An input that receives a signal.
     Ready,
@@ -237,7 +237,7 @@ pub fn input(fd: BorrowedFd<'_>) -> Input {
     }
 }
 
-/// Sets a control, a codec's too, also while it streams; the kernel clamps the value to the control's range.
+/// Sets a control of a camera or codec, also while it streams. The kernel clamps the value to the control's range.
 ///
 /// `VIDIOC_S_CTRL` is enough: the kernel hands it on to drivers that know extended controls only (`v4l_s_ctrl` in
 /// drivers/media/v4l2-core/v4l2-ioctl.c).

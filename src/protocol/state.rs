@@ -159,6 +159,7 @@ pub struct DaemonState {
     /// The daemon's version.
     pub version: String,
     /// The daemon's [`super::control::PROTOCOL_VERSION`]; 0 from a daemon that does not say.
+    #[cfg_attr(test, schemars(description = "The protocol's version; 0 from a daemon that does not say."))]
     #[serde(default)]
     pub protocol: u32,
     /// Seconds since the daemon started.

@@ -13,7 +13,7 @@ const WEBCAM: &str = "--mode yuyv:320x240@30 --mode yuyv:640x480@30";
 fn an_unplugged_webcam_is_missed_at_once_and_comes_back_on_the_same_connection() {
     let guest = Guest::boot();
     let webcam = guest.webcam("0001", WEBCAM);
-    let mut live = Live::begin(&guest, "", SIZE, 500_000);
+    let mut live = Live::begin_patient(&guest, SIZE, 500_000);
     let generation = live.camera()["generation"].as_u64();
     // Another program still has the old node open, so the camera comes back under another number.
     guest.shell(&format!("sleep 300 < {} > /dev/null 2>&1 &", webcam.node()));

@@ -1,8 +1,8 @@
 //! Whether an encoder takes a camera's buffers (dmabuf), found out with one of them.
 //!
-//! Drivers say that they can and then cannot: their memory lies otherwise, is too small, or out of reach. To find out by
-//! streaming is no way: GStreamer 1.22 keeps the refused picture for good, and the camera stays busy. Nothing streams
-//! here; a buffer is exported, queued at the encoder, and both devices are closed again.
+//! Drivers claim that they can and then cannot: their memory has another layout, is too small, or is out of reach. Streaming
+//! cannot find out: GStreamer 1.22 keeps the refused picture for good, and the camera stays busy. Nothing streams here: a
+//! buffer is exported and queued at the encoder, and both devices are closed again.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
@@ -31,7 +31,7 @@ mod raw {
 /// Tries it with pictures of this format and size in one plane. Sets both devices to them. Blocks for some milliseconds.
 ///
 /// # Errors
-/// What the kernel said of the first thing that does not go; `EBUSY` also when somebody has the camera.
+/// The kernel's answer to the first failed step; `EBUSY` also when somebody has the camera.
 pub fn try_sharing(camera: &Path, encoder: &Path, fourcc: FourCC, size: (u32, u32)) -> nix::Result<()> {
     let (camera, encoder) = (open(camera)?, open(encoder)?);
     let (camera, encoder) = (camera.as_fd(), encoder.as_fd());
@@ -73,8 +73,8 @@ fn export(fd: BorrowedFd<'_>, queue: BufferType) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw.fd) })
 }
 
-/// Asks about the first buffer of a queue, in one plane: the device's own, or one of this length (bytes) that is
-/// elsewhere. Gives its length as it is then.
+/// Asks about the first buffer of a queue, in one plane: the device's own, or a foreign one of this length in bytes.
+/// Returns its length afterwards.
 fn with_buffer(
     fd: BorrowedFd<'_>,
     ioctl: Ioctl<v4l2_buffer>,
