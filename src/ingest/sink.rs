@@ -1,6 +1,6 @@
-//! The smallest RTMP server there can be: on the loopback interface, for one publisher at a time, whose pictures and
-//! sound are counted and thrown away. For `lenscastctl doctor --full`, which is to see what leaves the daemon without a server
-//! of somebody else's in between. It needs nothing of the cloud.
+//! The smallest RTMP server: on the loopback interface, for one publisher at a time, whose pictures and sound it counts and
+//! drops. `lenscastctl doctor --full` sees with it what leaves the daemon, without a foreign server in between. It needs
+//! nothing of the cloud.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,27 +17,27 @@ use super::chunk::{Dechunker, Message};
 
 /// C1, S1, C2 and S2 (Adobe RTMP 1.0, 5.2).
 const HANDSHAKE: usize = 1536;
-/// A publisher that says nothing for so long is gone.
+/// A publisher that is silent this long is gone.
 const SILENCE: Duration = Duration::from_secs(30);
-/// More than a key frame of the largest picture.
+/// The most bytes of a message: more than a key frame of the largest picture.
 const LARGEST_MESSAGE: usize = 8 * 1024 * 1024;
-/// After so many bytes the publisher hears how many arrived, as from lenscast-cloud.
+/// Bytes between acknowledgements, as lenscast-cloud sends them.
 const ACKNOWLEDGE_EVERY: u64 = 64 * 1024;
 const OUR_CHUNK_SIZE: u32 = 4096;
 const MESSAGE_STREAM: u32 = 1;
-/// Sound and pictures each come in messages of their own type.
+/// The message types of sound and of pictures.
 const AUDIO: u8 = 8;
 const VIDEO: u8 = 9;
 const COMMAND: u8 = 20;
 
-/// What came so far.
+/// What arrived so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Arrived {
     /// Publications that were accepted.
     pub publications: u32,
     /// Pictures.
     pub pictures: u64,
-    /// Of them, those at which decoding can begin.
+    /// Key frames among them.
     pub key_frames: u64,
     /// Bytes of pictures.
     pub picture_bytes: u64,
@@ -72,7 +72,7 @@ impl Sink {
         format!("rtmp://{}/live/acceptance", self.address)
     }
 
-    /// What came so far.
+    /// What arrived so far.
     pub fn arrived(&self) -> Arrived {
         *self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,11 +88,11 @@ async fn serve(listener: TcpListener, arrived: Arc<Mutex<Arrived>>) {
     // Ends with this task.
     let mut publisher = JoinSet::new();
     while let Ok((socket, _)) = listener.accept().await {
-        // The one before is most often the same daemon's, whose connection is over.
+        // The previous publisher is most often the same daemon, whose connection is over.
         publisher.shutdown().await;
         let arrived = arrived.clone();
         publisher.spawn(async move {
-            // A publisher that does not keep to RTMP is closed; what it lacks shows in what arrived.
+            // A publisher that breaks RTMP is closed; the counts show what is missing.
             let _ = Connection::new(socket, arrived).run().await;
         });
     }

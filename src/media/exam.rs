@@ -1,7 +1,7 @@
-//! One thing of a board at a time, for `lenscastctl doctor --full`: a mode of the camera, an encoder with real pictures, a
-//! microphone. The elements are those that a capture is made of. The daemon must have lent the camera, or not need it.
+//! Examines one part of a board at a time, for `lenscastctl doctor --full`: a camera mode, an encoder with real pictures, a
+//! microphone. It uses the elements of a capture. The daemon must have lent the camera, or not need it.
 //!
-//! All of it blocks for as long as it takes to measure. A driver may never come back: the last deadline is the caller's.
+//! Each examination blocks as long as it measures. A driver may never return, so the caller keeps a deadline.
 
 mod encoder;
 mod sound;
@@ -19,15 +19,15 @@ use crate::protocol::{Cause, Failure};
 pub use encoder::{Encoded, encoder};
 pub use sound::{Heard, RATE as SOUND_RATE, sound};
 
-/// A camera that gives no picture for so long gives none: the first one may take a USB camera two seconds.
+/// Limit of the wait for a picture: the first one may take a USB camera two seconds.
 const PICTURE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a camera gave in one of its modes.
+/// What a camera delivered in one of its modes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pictures {
-    /// How many.
+    /// Pictures that were delivered.
     pub count: u32,
-    /// From opening the device to the first.
+    /// From opening the device to the first picture.
     pub first_after: Duration,
     /// Pictures a second, from the first to the last.
     pub rate: f64,
@@ -38,7 +38,7 @@ pub struct Pictures {
 /// Opens the camera in this mode and takes pictures for `time`, at least two.
 ///
 /// # Errors
-/// As of a capture: who is in the way, or what the driver says.
+/// Those of a capture: who holds the camera, or what the driver says.
 pub fn camera(node: &Path, mode: &Mode, time: Duration) -> Result<Pictures, Failure> {
     let sink = AppSink::builder().sync(false).max_buffers(4).build();
     let mut elements = source::camera_alone(node, mode)?;
@@ -50,7 +50,7 @@ pub fn camera(node: &Path, mode: &Mode, time: Duration) -> Result<Pictures, Fail
         last = Instant::now();
         first.get_or_insert(last);
         count += 1;
-        // All ones: this driver does not number them.
+        // All ones: this driver does not number its pictures.
         let number = sample.buffer().map(gst::BufferRef::offset).filter(|number| *number != u64::MAX);
         if let (Some(number), Some(expected)) = (number, next) {
             missed += number.saturating_sub(expected);
@@ -65,7 +65,7 @@ pub fn camera(node: &Path, mode: &Mode, time: Duration) -> Result<Pictures, Fail
 /// A pipeline that plays, and ends when this is dropped.
 struct Running {
     pipeline: gst::Pipeline,
-    /// What is to end before the rest; see [`super::encoder::Encoder::ends_first`].
+    /// The element that must end first; see [`super::encoder::Encoder::ends_first`].
     ends_first: Option<gst::Element>,
     begun: Instant,
 }

@@ -1,4 +1,4 @@
-//! An encoder with a camera's pictures: its rate, two bitrates, a key frame on request.
+//! Examines an encoder with a camera's pictures: its rate, two bitrates, a key frame on request.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::media::profile::Profile;
 use crate::media::source::{self, Rotation, VideoSource};
 use crate::protocol::{Cause, Failure, VideoSettings};
 
-/// What an encoder's rate control may take to follow a new target.
+/// The time for an encoder's rate control to follow a new target.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// What an encoder made.
@@ -20,21 +20,20 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub struct Encoded {
     /// Its element.
     pub element: String,
-    /// For each target, bit/s, what it made, bit/s. One that cannot be told a new one while it runs has the first only.
+    /// Each target and the result, bit/s. An encoder whose target cannot change while it runs has only the first.
     pub bitrates: Vec<(u32, u64)>,
-    /// Why there is no second one.
+    /// Why there is no second target.
     pub fixed: Option<String>,
-    /// Pictures a second that it gave.
+    /// Pictures per second that it delivered.
     pub rate: f64,
-    /// Pictures until the key frame that was asked for, the last of them it; `None` if none came before the one that was due
-    /// anyway.
+    /// Pictures up to the requested key frame, which is the last of them; `None` if none came before the regular one.
     pub key_frame_after: Option<u32>,
 }
 
-/// Encodes what `source` gives, `each` long with each of two targets, bit/s.
+/// Encodes the pictures of `source` with two targets in bit/s, for `each` time.
 ///
 /// # Errors
-/// As of a capture.
+/// Those of a capture.
 pub fn encoder(
     profile: &Profile,
     source: &VideoSource,
@@ -86,7 +85,7 @@ struct Units<'a> {
 }
 
 impl Units<'_> {
-    /// The next: when it is due, how many bytes, and whether it is a key frame.
+    /// The next picture: its time, its bytes, and whether it is a key frame.
     fn next(&mut self) -> Result<(Duration, usize, bool), Failure> {
         let sample = self.running.sample(self.sink, PICTURE_LIMIT, Cause::EncoderStalled)?;
         let unit = EncodedUnit::read(&sample, &mut None)

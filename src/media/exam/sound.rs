@@ -1,4 +1,4 @@
-//! A microphone: how loud, how many samples, and whether any are missing.
+//! Examines a microphone: its level, its rate, and whether samples are missing.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,19 @@ use crate::media::audio::{self, AudioSource};
 use crate::media::pipeline;
 use crate::protocol::{Cause, Failure};
 
-/// Samples a second that are asked for: what a stream has by default.
+/// Requested samples per second: the default of a stream.
 pub const RATE: u32 = 44_100;
-/// A microphone that gives nothing for so long gives nothing.
+/// Limit of the wait for sound.
 const SAMPLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a microphone gave.
+/// What a microphone delivered.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Heard {
-    /// Samples a second, by this machine's clock. [`RATE`] were asked for.
+    /// Samples per second by this machine's clock. [`RATE`] were requested.
     pub rate: f64,
-    /// Mean loudness, dB of the largest there can be; -96 is silence in 16 bits.
+    /// Mean level in dBFS; -96 is silence in 16 bits.
     pub mean_db: f64,
-    /// The loudest sample, likewise.
+    /// Peak level in dBFS.
     pub peak_db: f64,
     /// How often sound was missing.
     pub gaps: u32,
@@ -31,7 +31,7 @@ pub struct Heard {
 /// Records for `time`.
 ///
 /// # Errors
-/// As of a capture.
+/// Those of a capture.
 pub fn sound(source: &AudioSource, time: Duration) -> Result<Heard, Failure> {
     let convert = pipeline::element("audioconvert", None)?;
     let resample = pipeline::element("audioresample", None)?;
@@ -43,7 +43,7 @@ pub fn sound(source: &AudioSource, time: Duration) -> Result<Heard, Failure> {
     let sink = AppSink::builder().caps(&caps.build()).sync(false).max_buffers(64).build();
     let elements = [audio::microphone(source)?, convert, resample, sink.clone().into()];
     let running = Running::start(&elements, None)?;
-    // The first buffer was recorded before it came: counted is what came after it.
+    // The first buffer was recorded before it arrived, so only later ones count.
     running.sample(&sink, SAMPLE_LIMIT, Cause::AudioFailed)?;
     let begun = Instant::now();
     let (mut loudness, mut last) = (Loudness::default(), begun);

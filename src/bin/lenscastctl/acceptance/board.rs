@@ -1,4 +1,4 @@
-//! Which board this is, and its video devices in the form of `hw-fixtures/boards/`.
+//! The identity of the board, and its video devices in the form of `hw-fixtures/boards/`.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -11,16 +11,16 @@ use v4l::v4l_sys::{
     V4L2_CAP_VIDEO_M2M, V4L2_CAP_VIDEO_M2M_MPLANE, V4L2_CAP_VIDEO_OUTPUT, V4L2_CAP_VIDEO_OUTPUT_MPLANE,
 };
 
-/// What runs on what. No serial number is among it.
+/// The board and its software. Contains no serial number.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Board {
-    /// As the device tree calls it, or the firmware of a PC.
+    /// The model by the device tree, or by the firmware of a PC.
     pub model: Option<String>,
-    /// What the device tree says that it is compatible with, the closest first.
+    /// The device tree's `compatible` strings, the most specific first.
     pub compatible: Vec<String>,
     /// The kernel's release.
     pub kernel: String,
-    /// The processor's architecture, as programs for it are called.
+    /// The architecture that programs are built for.
     pub architecture: String,
     /// The distribution.
     pub system: Option<String>,
@@ -70,7 +70,7 @@ pub struct Node {
     pub formats: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output_formats: Vec<String>,
-    /// What it was taken for.
+    /// The kind that lenscast recognised.
     pub kind: String,
     #[serde(rename = "mode", default, skip_serializing_if = "Vec::is_empty")]
     pub modes: Vec<Offer>,
@@ -98,14 +98,14 @@ pub struct Offer {
     fastest: Option<f64>,
 }
 
-/// What a user gets.
+/// The picture for one request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Picture {
     asked: String,
     gets: String,
 }
 
-/// All that are there. Blocks on the kernel.
+/// All nodes of this machine. Blocks on the kernel.
 pub fn nodes() -> Vec<Node> {
     camera::list().iter().filter_map(node).collect()
 }
@@ -161,7 +161,7 @@ fn offer(range: &ModeRange) -> Offer {
     offer
 }
 
-/// What the usual requests come to.
+/// The pictures for the usual requests.
 fn pictures(modes: &[ModeRange]) -> Vec<Picture> {
     let one = |(width, height, fps)| {
         let choice = choose(modes, Wanted { width, height, frame_rate: FrameRate::new(fps, 1)? });

@@ -1,4 +1,4 @@
-//! A stream of the daemon's into a sink of our own, watched from both ends.
+//! A stream from the daemon to our own sink, watched at both ends.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use tokio::time::{Instant, timeout_at};
 use crate::failure::Failure;
 use crate::render;
 
-/// Until the first picture has gone through: an encoder's trials take their time.
+/// Limit until the first picture arrives: encoder trials take time.
 pub const BEGIN: Duration = Duration::from_secs(45);
 
-/// The stream, while it is looked at.
+/// The stream under observation.
 pub struct Live {
     pub sink: Sink,
-    /// The daemon's latest word.
+    /// The daemon's latest state.
     pub state: DaemonState,
     stream_id: String,
     watching: Watching,
     began: Instant,
 }
 
-/// What has come up while the stream was looked at.
+/// What happened to the stream.
 #[derive(Debug, PartialEq)]
 pub enum News {
     /// The time is over.
@@ -34,12 +34,12 @@ pub enum News {
     Report(ReportLine),
 }
 
-/// Ours, and only ours: the process is in it.
+/// The stream's id, which contains our pid: no other stream has it.
 pub fn stream_id() -> String {
     format!("acceptance-{}", std::process::id())
 }
 
-/// Stops the stream if it is still there; that it is not is as good.
+/// Stops the stream if it still runs.
 pub async fn stop(socket: &Path) {
     if let Ok(mut client) = Client::connect(socket).await {
         let _: Result<Done, _> = client.call(&Request::Stop { stream_id: Some(stream_id()) }).await;
@@ -70,7 +70,7 @@ impl Live {
         self.began.elapsed().as_secs_f64()
     }
 
-    /// What happens next to the stream, until `deadline`. What has happened before it was watched is in `state`.
+    /// The stream's next event until `deadline`. Earlier events show in `state`.
     pub async fn next(&mut self, deadline: Instant) -> Result<News, Failure> {
         loop {
             let Ok(event) = timeout_at(deadline, self.watching.next()).await else { return Ok(News::Nothing) };
@@ -82,7 +82,7 @@ impl Live {
         }
     }
 
-    /// Until it is in `wanted`; the error says where it is instead.
+    /// Waits until it is in the state `wanted`; the error names the state that it is in.
     pub async fn wait(&mut self, wanted: StreamState, within: Duration) -> Result<Result<ReportLine, String>, Failure> {
         let deadline = Instant::now() + within;
         loop {
@@ -108,7 +108,7 @@ pub fn said(report: &ReportLine) -> String {
     format!("{}{}", report.state.name(), render::because(report.failure.as_ref()))
 }
 
-/// What came between two looks.
+/// What arrived between two looks.
 pub fn since(before: &Arrived, now: &Arrived) -> Arrived {
     Arrived {
         publications: now.publications - before.publications,

@@ -2,12 +2,12 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `report`, `board` | the report and its file; which board this is |
-//! | `live`, `stream`, `unplug`, `processor` | what the daemon does with a stream to a sink of our own |
-//! | `parts` | the rest, a part at a time: by the daemon, or by this process under a lease |
+//! | `report`, `board` | the report and its file; the identity of the board |
+//! | `live`, `stream`, `unplug`, `processor` | the daemon's stream to our own sink |
+//! | `parts` | everything else, one part at a time: by the daemon, or by this process under a lease |
 //!
-//! The daemon keeps the camera: what it can do is done by it, for the rest it lends the camera. Nothing here outlives the
-//! run: a lease ends with its connection, a stream is stopped by name.
+//! The daemon owns the camera: it does what it can, and lends the camera for the rest. Nothing outlives the run: a lease ends
+//! with its connection, and the stream is stopped by name.
 
 mod board;
 mod live;
@@ -35,14 +35,14 @@ use crate::{ask, line};
 
 use report::{Outcome, Report, Step};
 
-/// The run that the durations below add up to, together with what is done at its own pace.
+/// The length of the run to which the durations below add up.
 const USUAL_MINUTES: f64 = 10.0;
 const STREAM: Duration = Duration::from_mins(5);
 const EACH_MODE: Duration = Duration::from_secs(3);
 const EACH_TARGET: Duration = Duration::from_secs(5);
 const SOUND: Duration = Duration::from_secs(10);
 
-/// Makes the run and gives the exit status.
+/// Makes the run; returns the exit status.
 pub async fn run(socket: &Path, file: &Path, wanted: &DoctorArguments) -> Result<u8, Failure> {
     let Status { state } = ask(socket, &Request::Status).await?;
     if let Some(stream) = &state.stream {
@@ -69,7 +69,7 @@ pub async fn run(socket: &Path, file: &Path, wanted: &DoctorArguments) -> Result
         _ = hang_up.recv() => None,
     };
     run.report.complete = matches!(outcome, Some(Ok(())));
-    // A lease has ended with its connection, but what runs at the daemon does not end with ours.
+    // A lease ends with its connection, but a stream does not end with ours.
     live::stop(socket).await;
     run.report.write(file)?;
     match outcome {
@@ -94,7 +94,7 @@ impl Run<'_> {
     async fn steps(&mut self, profiles: Vec<Profile>) -> Result<(), Failure> {
         let DoctorArguments { width, height, fps, bitrate, minutes, .. } = *self.wanted;
         let share = minutes / USUAL_MINUTES;
-        // What is measured over less tells nothing.
+        // A shorter measurement tells nothing.
         let short = |usual: Duration| usual.mul_f64(share).clamp(Duration::from_secs(1), usual);
         let video =
             VideoWish { width: Some(width), height: Some(height), bitrate: Some(bitrate), frame_rate: Some(fps) };
@@ -129,7 +129,7 @@ impl Run<'_> {
         self.add(step)?;
 
         let asked = VideoSettings { width, height, bitrate, frame_rate: fps };
-        // Held until the last encoder is done.
+        // The lease is held until the last encoder is done.
         let lease = self.lend().await;
         let camera = match &lease {
             Ok((_, device)) if device == "test" => {
@@ -161,15 +161,15 @@ impl Run<'_> {
         lent.await.map_err(|error: ClientError| error.to_string())
     }
 
-    /// Which camera the daemon would lend.
+    /// The camera that the daemon would lend.
     async fn camera(&self) -> Option<String> {
         let (mut client, device) = self.lend().await.ok()?;
-        // Not only dropped: the next request is to find the camera free.
+        // Released, not only dropped: the next request must find the camera free.
         let Done {} = client.call(&Request::CameraRelease).await.ok()?;
         Some(device)
     }
 
-    /// Shows how a step went, and has it in the file.
+    /// Shows the result of a step and writes it to the file.
     fn add(&mut self, step: Step) -> Result<(), Failure> {
         self.note(step);
         self.report.write(self.file)
@@ -183,7 +183,7 @@ impl Run<'_> {
         };
         tell("");
         let colon = if why.is_empty() { "" } else { ": " };
-        // A step is in the report even where nobody reads this any more.
+        // The step is in the report even if nobody reads standard output any more.
         let _ = line(&clean(&format!("{word}  {}{colon}{why}", step.name)));
         self.report.steps.push(step);
     }
@@ -196,11 +196,11 @@ impl Run<'_> {
     }
 }
 
-/// What goes on, on a terminal: in place of what was shown before, and overwritten by the step's outcome.
+/// Progress on a terminal. It replaces earlier progress; the result of the step replaces it.
 fn tell(what: &str) {
     let mut aside = std::io::stderr();
     if aside.is_terminal() && std::io::stdout().is_terminal() {
-        // Nowhere left to report that standard error is closed.
+        // Nothing can be reported when standard error is closed.
         let _ = write!(aside, "\r\x1b[K{}\r", clean(what)).and_then(|()| aside.flush());
     }
 }

@@ -16,21 +16,21 @@ use tokio::time::timeout;
 use super::report::Step;
 use super::stream::BITRATE_CEILING;
 
-/// Beyond what is measured: opening and closing devices, and first pictures.
+/// Time beside the measurement, for opening and closing devices and for first pictures.
 const MARGIN: Duration = Duration::from_secs(20);
-/// Cameras offer up to a hundred; these are the first that the driver names.
+/// The most modes to try, in the driver's order. Cameras offer up to a hundred.
 const MAX_MODES: usize = 40;
-/// Of the rate that a mode promises.
+/// The least share of the rate that a mode promises.
 const RATE_FLOOR: f64 = 0.8;
-/// A driver counts what it could not deliver. Of the pictures, and at least so many: some at the beginning are usual.
+/// The most pictures that a driver may drop: a share, and a number, since some are usually lost at the beginning.
 const MISSED_CEILING: f64 = 0.05;
 const MISSED_USUAL: f64 = 3.0;
-/// A microphone in a quiet room is 30 dB above this, one that is switched off gives nothing but zeros.
+/// A microphone in a quiet room is 30 dB above this. One that is switched off delivers zeros.
 const SILENCE_DB: f64 = -90.0;
-/// Off by more, sound and picture part by a second within a minute.
+/// With a larger error, sound and picture drift apart by a second within a minute.
 const SAMPLES_OFF: f64 = 0.02;
 
-/// Has it measured on a thread of its own. A driver that does not come back is left to that thread.
+/// Measures on a thread of its own. A driver that never returns keeps only that thread.
 async fn examine<T: Send + 'static>(
     time: Duration,
     measure: impl FnOnce() -> Result<T, protocol::Failure> + Send + 'static,
@@ -43,7 +43,7 @@ async fn examine<T: Send + 'static>(
     }
 }
 
-/// What blocks on the kernel for a moment.
+/// Runs what blocks on the kernel for a moment.
 pub async fn look<T: Send + 'static>(at: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(at).await.ok()
 }
@@ -112,7 +112,7 @@ fn of_sound(name: &str, heard: &Heard) -> Step {
         .with("gaps", gaps.into(), "")
 }
 
-/// The modes that are to be tried: each format and size at its fastest; and how many are left out.
+/// The modes to try, each format and size at its fastest rate; and the number left out.
 fn modes(device: &Device) -> (Vec<Mode>, usize) {
     let mut modes: Vec<Mode> = Vec::new();
     for ModeRange { format, sizes, rates } in &device.modes {
@@ -127,7 +127,7 @@ fn modes(device: &Device) -> (Vec<Mode>, usize) {
     (modes, left_out)
 }
 
-/// Every mode of a camera that is lent to us.
+/// Tries every mode of the lent camera.
 pub async fn camera_modes(node: &Path, each: Duration, steps: &mut dyn FnMut(Step)) {
     let at = node.to_owned();
     let found = look(move || camera::list().into_iter().find(|device| device.node == at)).await;
@@ -166,7 +166,7 @@ fn of_mode(name: String, mode: &Mode, pictures: &Pictures) -> Step {
         .with("first_after", pictures.first_after.as_secs_f64() * 1e3, "ms")
 }
 
-/// Every encoder of this board, with the camera's pictures if one is lent to us.
+/// Tries every encoder of this board, with the lent camera's pictures if there is one.
 pub async fn encoders(
     profiles: Vec<Profile>,
     camera: Option<PathBuf>,
@@ -195,7 +195,7 @@ pub async fn encoders(
     }
 }
 
-/// Where pictures come from, and what they are to be: not larger or faster than the camera has them.
+/// The source of pictures and their settings: not larger or faster than the camera's.
 fn video_source(node: Option<&Path>, wanted: VideoSettings) -> Option<(VideoSource, VideoSettings)> {
     let Some(node) = node else { return Some((VideoSource::Test { pattern: "smpte".into() }, wanted)) };
     let device = camera::list().into_iter().find(|device| device.node == node)?;

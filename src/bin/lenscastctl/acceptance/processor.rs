@@ -1,4 +1,4 @@
-//! What the daemon takes of the processor.
+//! The daemon's use of the processor.
 
 use std::fs;
 use std::path::Path;
@@ -18,16 +18,16 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// That of the daemon behind this socket, if it can be told.
+    /// The process of the daemon behind this socket, if it is known.
     pub async fn of_daemon(socket: &Path) -> Option<Self> {
         let connection = timeout(CONNECT, UnixStream::connect(socket)).await.ok()?.ok()?;
         let peer = connection.peer_cred().ok()?.pid()?.cast_unsigned();
-        // systemd listens for the daemon, and is then the one at the other end.
+        // With socket activation, systemd is the peer.
         let pid = if is_daemon(peer) { peer } else { only_daemon()? };
         Some(Self { pid, last: (Instant::now(), ticks(pid)?) })
     }
 
-    /// Of one core, per cent, since the last look. `None` when the process is gone.
+    /// Per cent of one core since the last look. `None` when the process is gone.
     pub fn percent(&mut self) -> Option<f64> {
         let now = (Instant::now(), ticks(self.pid)?);
         let (then, before) = std::mem::replace(&mut self.last, now);
@@ -40,7 +40,7 @@ fn is_daemon(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "lenscastd")
 }
 
-/// Where there are several nobody knows which.
+/// `None` if there are several.
 fn only_daemon() -> Option<u32> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let mut daemons =

@@ -1,4 +1,4 @@
-//! The report: what it is made of, and the file.
+//! The report and its file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,19 +10,19 @@ use serde::{Deserialize, Serialize};
 use super::board::{Board, Node};
 use crate::failure::Failure;
 
-/// Rises when a field changes its meaning or goes.
+/// Rises when a field changes its meaning or is removed.
 pub const VERSION: u32 = 1;
 
 /// What one run found.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// What file this is: [`Self::KIND`].
+    /// The kind of the file: [`Self::KIND`].
     pub kind: String,
     /// [`VERSION`].
     pub version: u32,
     /// Seconds since 1970 at its beginning.
     pub taken_at_unix_s: u64,
-    /// The run came to its end; else it was interrupted.
+    /// Whether the run was completed; otherwise it was interrupted.
     pub complete: bool,
     /// What board this is.
     pub board: Board,
@@ -31,18 +31,18 @@ pub struct Report {
     /// The video devices, in the form of `hw-fixtures/boards/*.toml`.
     #[serde(rename = "device")]
     pub devices: Vec<Node>,
-    /// What was tried, in that order.
+    /// The steps, in their order.
     pub steps: Vec<Step>,
     /// The board during the stream.
     pub samples: Vec<Sample>,
 }
 
-/// One thing that was tried.
+/// One step of the run.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// What.
+    /// Its name.
     pub name: String,
-    /// How it went.
+    /// Its result.
     pub outcome: Outcome,
     /// Why it failed or was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,13 +52,13 @@ pub struct Step {
     pub figures: BTreeMap<String, Figure>,
 }
 
-/// How a step went.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// As it should.
+    /// Everything was as required.
     Passed,
-    /// It did not.
+    /// Something was not.
     Failed,
     /// It was not tried.
     Skipped,
@@ -69,11 +69,11 @@ pub enum Outcome {
 pub struct Figure {
     /// The number, to three places.
     pub value: f64,
-    /// `bit/s`, `ms` and the like; empty for what is only counted.
+    /// `bit/s`, `ms` and the like; empty for a count.
     pub unit: String,
 }
 
-/// The board at one moment of the stream. What it does not tell is absent.
+/// The board at one moment of the stream. Unknown values are absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Seconds since the stream was asked for.
@@ -81,16 +81,16 @@ pub struct Sample {
     /// Degrees Celsius, of the thermal zone nearest to its limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_c: Option<f64>,
-    /// How many steps the stream gives way to heat by.
+    /// The heat step of the stream; 0 is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heat_step: Option<u32>,
     /// Per cent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub battery_percent: Option<u8>,
-    /// On a charger.
+    /// Whether it is on a charger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charging: Option<bool>,
-    /// Of one core, per cent, by lenscastd since the sample before.
+    /// lenscastd's per cent of one core since the previous sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_percent: Option<f64>,
     /// Bits per second that went out.
@@ -118,7 +118,7 @@ impl Report {
         }
     }
 
-    /// Takes the findings over, without the serial number that a camera may be configured by.
+    /// Adds the findings, without the serial number that may name a camera.
     pub fn set_findings(&mut self, findings: Vec<DoctorLine>) {
         let hide = |line: DoctorLine| DoctorLine { text: without_serial(&line.text), ..line };
         self.findings = findings.into_iter().map(hide).collect();
@@ -129,7 +129,7 @@ impl Report {
         self.steps.iter().any(|step| step.outcome == Outcome::Failed)
     }
 
-    /// Writes it in place of what `file` held, whole or not at all.
+    /// Replaces `file` by the report, whole or not at all.
     pub fn write(&self, file: &Path) -> Result<(), Failure> {
         let failed = |error: &dyn std::fmt::Display| Failure::Other(format!("{}: {error}", file.display()));
         let mut text = serde_json::to_string_pretty(self).map_err(|error| failed(&error))?;
@@ -155,17 +155,17 @@ fn without_serial(text: &str) -> String {
 }
 
 impl Step {
-    /// One that went as it should.
+    /// A step that passed.
     pub fn passed(name: impl Into<String>) -> Self {
         Self { name: name.into(), outcome: Outcome::Passed, reason: None, figures: BTreeMap::new() }
     }
 
-    /// One that did not.
+    /// A step that failed.
     pub fn failed(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { outcome: Outcome::Failed, reason: Some(reason.into()), ..Self::passed(name) }
     }
 
-    /// One that was not tried.
+    /// A step that was skipped.
     pub fn skipped(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { outcome: Outcome::Skipped, ..Self::failed(name, reason) }
     }
@@ -175,7 +175,7 @@ impl Step {
         if complaints.is_empty() { Self::passed(name) } else { Self::failed(name, complaints.join("; ")) }
     }
 
-    /// With one more number, if it is one.
+    /// Adds a number, if it is finite.
     pub fn with(mut self, name: &str, value: f64, unit: &str) -> Self {
         if value.is_finite() {
             let value = (value * 1000.0).round() / 1000.0;
@@ -184,7 +184,7 @@ impl Step {
         self
     }
 
-    /// With one more number, if it is known.
+    /// Adds a number, if it is known.
     pub fn with_known(self, name: &str, value: Option<f64>, unit: &str) -> Self {
         match value {
             Some(value) => self.with(name, value, unit),
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(of_findings(&[line(Level::Ok, "there")]).outcome, Outcome::Passed);
     }
 
-    /// Those that makers have sent.
+    /// The reports that makers have sent.
     #[test]
     fn each_report_among_the_boards_can_be_read_and_tells_no_secret() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("hw-fixtures/boards");

@@ -1,4 +1,4 @@
-//! The long stream: what arrives, and what heat, battery and processor do meanwhile.
+//! The long stream: what arrives, with heat, battery and processor meanwhile.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use super::processor::Processor;
 use super::report::{Sample, Step};
 use crate::failure::Failure;
 
-/// Between samples, as long as the stream is not shorter than a few of them.
+/// Between samples, unless the stream is short.
 const EVERY: Duration = Duration::from_secs(5);
-/// What an encoder needs to find its bitrate, and a camera its exposure.
+/// The time for an encoder to find its bitrate, and for a camera to find its exposure.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Of the rate that was asked for.
+/// The least share of the requested rate.
 const RATE_FLOOR: f64 = 0.9;
-/// Of the bitrate that was asked for. What is less may be an easy picture.
+/// The largest share of the requested bitrate. A lower bitrate may come from an easy picture.
 pub const BITRATE_CEILING: f64 = 1.3;
-/// Key frames are a second apart; a picture that comes later than that was missed.
+/// The longest gap between pictures: key frames are a second apart.
 const LONGEST_GAP: Duration = Duration::from_millis(1500);
 
 /// What was measured.
@@ -31,12 +31,12 @@ struct Seen {
     seconds: f64,
     first_after_s: f64,
     dropped: u64,
-    /// What should not have happened.
+    /// Complaints.
     troubles: Vec<String>,
     has_sound: bool,
 }
 
-/// Streams for `time`. Gives the step and the samples, and the microphone that the daemon used.
+/// Streams for `time`. Returns the step, the samples, and the microphone that the daemon used.
 pub async fn run(
     socket: &Path,
     video: VideoWish,

@@ -1,4 +1,4 @@
-//! The camera unplugged and put back by a person, under a stream.
+//! A person unplugs the camera and puts it back during a stream.
 
 use std::io::{BufRead, IsTerminal, stderr, stdin};
 use std::path::Path;
@@ -15,10 +15,10 @@ use crate::aside;
 use crate::failure::Failure;
 
 const NAME: &str = "unplug";
-/// For a person to find the plug.
+/// The time for a person to find the plug.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Why nobody is to be asked, if so.
+/// Why nobody is asked, if so.
 pub fn why_not(no_unplug: bool, device: &str) -> Option<&'static str> {
     if no_unplug {
         Some("--no-unplug was given")
@@ -31,7 +31,7 @@ pub fn why_not(no_unplug: bool, device: &str) -> Option<&'static str> {
     }
 }
 
-/// Asks for it, and sees what the daemon makes of it.
+/// Asks a person to do it, and observes the daemon.
 pub async fn run(socket: &Path, video: VideoWish) -> Result<Step, Failure> {
     let mut live = match Live::begin(socket, video).await {
         Ok(live) => live,
