@@ -1,7 +1,7 @@
 #!/bin/bash
 # deb.sh [--profile PROFILE] [TARGET [OPTION of cargo deb...]]: the Debian package of the glasses' programs, for TARGET or this machine,
-# built in release or PROFILE. Its path is the last line. Of several callers at once one works and the others wait. MANUAL_PROFILE (dev) is
-# Cargo's profile for what writes the manual pages.
+# built in release or PROFILE. Its path is the last line. Of several callers at once one works and the others wait. With
+# MANUAL_PROFILE=ci what writes the manual pages is built like the package that tests install, else in dev.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=release
@@ -17,7 +17,9 @@ mkdir -p target
 exec 9> "target/deb-$target.lock"
 flock 9
 scripts/cross.sh "$target" cargo build --locked --profile "$profile" --target "$target" --bin lenscastd --bin lenscastctl >&2
-cargo run --locked --quiet --profile "${MANUAL_PROFILE:-dev}" --example manual -- target/manual "$(date -u -d "@$SOURCE_DATE_EPOCH" +%F)" >&2
+manual=()
+[ -z "${MANUAL_PROFILE:-}" ] || manual=(--profile "$MANUAL_PROFILE" --target "$host")
+cargo run --locked --quiet "${manual[@]}" --example manual -- target/manual "$(date -u -d "@$SOURCE_DATE_EPOCH" +%F)" >&2
 packaging/third-party.py target/third-party.txt >&2
 exec cargo deb --locked --no-build --no-strip --profile "$profile" --target "$target" \
   --output "target/$target/debian/" "$@"

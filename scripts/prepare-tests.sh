@@ -31,9 +31,8 @@ make_ready() { # NAME COMMAND...
   command=
 }
 : > "$logs/times"
-# Not dev: whoever builds tests would wait for its lock. By this target what the package needs is built already.
-CARGO_BUILD_TARGET=$(rustc -vV | sed -n 's/^host: //p')
-export CARGO_BUILD_TARGET MANUAL_PROFILE=ci
+# Not dev: whoever builds tests would wait for its lock.
+export MANUAL_PROFILE=ci
 # In the order in which scripts/test.sh needs them. The board flashes what users get.
 make_ready rig-kernel hw-fixtures/build-kernel.sh
 make_ready package scripts/deb.sh --profile ci

@@ -11,6 +11,8 @@ log=${CARGO_TARGET_DIR:-target}/test.log
 [ "$(id -u)" -eq 0 ] || echo "not root: tests that need a network namespace, the rig, the board or a root file system will fail" >&2
 # Most of these tests wait for something most of the time; those that need the machine take turns.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-8}
+# The tests' packages find it built.
+export MANUAL_PROFILE=ci
 test_programs() { # ARGUMENT of cargo test...
   cargo test --locked --features cloud --no-fail-fast "$@" 2>&1 | tee -a "$log"
 }
