@@ -18,19 +18,16 @@ trap '[ -z "$command" ] || kill -- "-$command" 2> /dev/null || true' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 make_ready() { # NAME COMMAND...
-  local name=$1 began=$SECONDS
+  local name=$1
   shift
   [[ $wanted == *" $name "* ]] || return 0
   setsid "$@" > "$logs/$name.log" 2>&1 9>&- & command=$!
-  if wait "$command"; then
-    echo "$((SECONDS - began)) s: $name" >> "$logs/times"
-  else
+  wait "$command" || {
     status=1
     echo "the $name cannot be made, and tests that need it will fail: $(tail -n 1 "$logs/$name.log") ($logs/$name.log)" >&2
-  fi
+  }
   command=
 }
-: > "$logs/times"
 # Not dev: whoever builds tests would wait for its lock.
 export MANUAL_PROFILE=ci
 # In the order in which scripts/test.sh needs them. The board flashes what users get.

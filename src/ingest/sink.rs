@@ -123,11 +123,11 @@ impl Connection {
             }
             self.received += count as u64;
             while let Some(message) = self.chunks.next().map_err(io::Error::other)? {
-                self.message(message).await?;
+                timeout(SILENCE, self.message(message)).await??;
             }
             if self.received - self.acknowledged >= ACKNOWLEDGE_EVERY {
                 self.acknowledged = self.received;
-                self.send(0, 3, &(self.received as u32).to_be_bytes()).await?;
+                timeout(SILENCE, self.send(0, 3, &(self.received as u32).to_be_bytes())).await??;
             }
         }
         Ok(())

@@ -43,9 +43,9 @@ async fn examine<T: Send + 'static>(
     }
 }
 
-/// Runs what blocks on the kernel for a moment.
+/// Runs what blocks on the kernel for a moment. `None` if the kernel does not answer in time.
 pub async fn look<T: Send + 'static>(at: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(at).await.ok()
+    timeout(MARGIN, tokio::task::spawn_blocking(at)).await.ok()?.ok()
 }
 
 /// A photo by the daemon.
